@@ -1,0 +1,119 @@
+"""The `onnxptq` command. Each subcommand is one file in `onnxptq/commands`, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, OnnxptqError
+
+COMMANDS = {
+    "quantize": "Make an INT8 model from a chosen calibration set and show what it does to every group.",
+    "evaluate": "Judge models per group against their FP32 reference.",
+    "calibs": "List the calibration sets.",
+    "shifts": "List the shifts, corruptions and augmentations.",
+    "methods": "List the calibration methods.",
+    "providers": "Show which execution providers really load here, and why the others do not.",
+    "cache": "Show or clear the cache room.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands by name and imports one when it is called or asked for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which a new user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the file of one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"onnxptq.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a hint for a mistyped name."""
+        from onnxptq.errors import did_you_mean
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"No such command {args[0]!r}. {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing any subcommand."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from onnxptq._version import __version__
+
+        click.echo(f"onnxptq {__version__}")
+        ctx.exit()
+
+
+@click.command("onnxptq", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """What does INT8 do to the group of users that it treats worst, and can we ship this model?
+
+    Exit codes: 0 done; 1 a verdict that failed; 2 wrong use or bad input; 3 undecided; 70 a bug of ours; 130 Ctrl-C.
+    """
+    if debug:
+        os.environ["ONNXPTQ_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command and ends the process with an exit code of `onnxptq.errors`."""
+    try:
+        code = cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_BAD_INPUT
+    except OnnxptqError as error:
+        code = _failed(f"onnxptq: {error}", EXIT_BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        code = _failed("onnxptq: interrupted; nothing was left behind.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output closed it (onnxptq calibs | head). Nothing is lost, nobody listens.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except MemoryError:
+        code = _failed("onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model.", EXIT_BAD_INPUT)
+    except Exception as error:
+        code = _bug(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(message: str, code: int) -> int:
+    if os.environ.get("ONNXPTQ_DEBUG"):
+        traceback.print_exc()
+    click.echo(message, err=True)
+    return code
+
+
+def _bug(error: Exception) -> int:
+    message = f"onnxptq: a bug of ours: {type(error).__name__}: {error}"
+    report = (
+        "Please report it with the command line and the output of `onnxptq --debug ...` (see README, Reporting a bug)."
+    )
+    return _failed(f"{message}\n{report}", EXIT_BUG)
+
+
+if __name__ == "__main__":
+    main()

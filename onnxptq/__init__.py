@@ -1,0 +1,71 @@
+"""What does INT8 do to the group of users that it treats worst, and can we ship this model?
+
+import onnxptq
+
+result = onnxptq.quantize("model.onnx", data="path/to/data", calib="dark@3", method="percentile")
+print(result.report.worst_group)
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_checkout = Path(__file__).resolve().parent.parent
+if (_checkout / "setup.cfg").is_file() and (_checkout / "calibrators" / "__init__.py").is_file():
+    # In a checkout, `calibrators/`, `models/` and `cli.py` lie beside this package; once installed, inside it.
+    __path__.append(str(_checkout))
+
+if TYPE_CHECKING:
+    from onnxptq._version import __version__
+    from onnxptq.api import EvaluateResult, QuantizeResult, draw_calibration, evaluate, quantize
+    from onnxptq.calibrators import CalibrationSet
+    from onnxptq.calibrators.samples import reader
+    from onnxptq.errors import OnnxptqError
+    from onnxptq.evaluation import Predictions, Report, compare, load_predictions
+    from onnxptq.inputs import DataOptions
+    from onnxptq.recipe import Recipe
+
+_HOMES = {
+    "CalibrationSet": "onnxptq.calibrators",
+    "DataOptions": "onnxptq.inputs",
+    "EvaluateResult": "onnxptq.api",
+    "OnnxptqError": "onnxptq.errors",
+    "Predictions": "onnxptq.evaluation",
+    "QuantizeResult": "onnxptq.api",
+    "Recipe": "onnxptq.recipe",
+    "Report": "onnxptq.evaluation",
+    "__version__": "onnxptq._version",
+    "compare": "onnxptq.evaluation",
+    "draw_calibration": "onnxptq.api",
+    "evaluate": "onnxptq.api",
+    "load_predictions": "onnxptq.evaluation",
+    "quantize": "onnxptq.api",
+    "reader": "onnxptq.calibrators.samples",
+}
+
+__all__ = [
+    "CalibrationSet",
+    "DataOptions",
+    "EvaluateResult",
+    "OnnxptqError",
+    "Predictions",
+    "QuantizeResult",
+    "Recipe",
+    "Report",
+    "__version__",
+    "compare",
+    "draw_calibration",
+    "evaluate",
+    "load_predictions",
+    "quantize",
+    "reader",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: `onnxptq --help` loads neither ONNX Runtime nor numpy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxptq' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

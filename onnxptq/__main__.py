@@ -1,0 +1,7 @@
+"""`python -m onnxptq` is the `onnxptq` command."""
+
+from __future__ import annotations
+
+from onnxptq.cli import main
+
+main()

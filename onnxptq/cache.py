@@ -1,0 +1,87 @@
+"""One key function and one cache room: whatever is kept is found by the content that made it.
+
+Layout: `<room>/v1/<kind>/<first two digits of the key>/<key><suffix>`. The room is `$ONNXPTQ_CACHE`, or the
+platform's cache folder. Deleting the room loses time, never a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxptq.errors import OutputError
+
+LAYOUT = "v1"
+
+
+def content_key(kind: str, **parts: Any) -> str:
+    """The key of an artefact: SHA-256 over its kind and everything that made it, 64 hexadecimal digits.
+
+    Args:
+        kind: what the artefact is ("predictions", "folded-model" ...).
+        parts: digests, specifications and versions; values of JSON types. Equal parts, equal key, in any order.
+
+    Raises:
+        TypeError: a part is not of a JSON type, so that it could not be compared by content.
+    """
+    text = json.dumps([kind, parts], sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Room:
+    """The folder in which artefacts are kept by their key."""
+
+    root: Path
+
+    def place(self, kind: str, key: str, suffix: str) -> Path:
+        """Where the artefact lies or will lie. Its folder exists afterwards."""
+        path = self.root / LAYOUT / kind / key[:2] / f"{key}{suffix}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the cache folder {self.root} cannot be written: {error.strerror or error}. "
+                "Set ONNXPTQ_CACHE to a folder that can."
+            ) from error
+        return path
+
+    def folder(self, kind: str) -> Path:
+        """A folder of one kind for a library that keeps its own order in it. It exists afterwards."""
+        return self.place(kind, "00", "").parent
+
+    def usage(self) -> Mapping[str, tuple[int, int]]:
+        """Number of files and bytes of each kind."""
+        usage: dict[str, tuple[int, int]] = {}
+        for file in self.root.glob(f"{LAYOUT}/*/**/*"):
+            if file.is_file():
+                kind = file.relative_to(self.root / LAYOUT).parts[0]
+                files, size = usage.get(kind, (0, 0))
+                usage[kind] = (files + 1, size + file.stat().st_size)
+        return dict(sorted(usage.items()))
+
+    def clear(self, kind: str | None = None) -> None:
+        """Deletes everything of one kind, or everything that we keep."""
+        folder = self.root / LAYOUT / kind if kind else self.root / LAYOUT
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def cache_room() -> Room:
+    """The room of this user: `$ONNXPTQ_CACHE`, or `onnxptq` in the platform's cache folder."""
+    if named := os.environ.get("ONNXPTQ_CACHE"):
+        return Room(Path(named))
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Room(base / "onnxptq")

@@ -1,0 +1,76 @@
+"""Writing files so that no half file is ever left, whatever interrupts it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from onnxptq.errors import OutputError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there takes its place when the block ends without an error.
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written, or the disk is full.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise _output_error(path, error) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _give_usual_permissions(temporary)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError when `path` could not be written, before any work is done for it."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file.")
+    with_name = path.parent / f".{path.name}.onnxptq-check"
+    try:
+        with_name.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise _output_error(path, error) from error
+    with_name.unlink()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _give_usual_permissions(path: Path) -> None:
+    # mkstemp makes files that only their owner can read; a model is to be read by the server that runs it.
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOSPC:
+        return OutputError(f"no space left to write {path}. Free some, or write elsewhere with -o.")
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
+        return OutputError(f"cannot write {path}: there is no folder {path.parent}. Create it first.")
+    return OutputError(f"cannot write {path}: {error.strerror or error}. Choose another place.")
