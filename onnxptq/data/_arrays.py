@@ -1,0 +1,108 @@
+"""`.npz` files: one array a column, the samples in the first dimension."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data._columns import Columns, Kind, choose_columns
+from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data.dataset import Indices
+from onnxptq.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Reads one sample of each array as a row {name: array or text, "_name": "row 3"}."""
+
+    arrays: Mapping[str, Array]
+
+    def __call__(self, indices: Indices) -> list[dict[str, Any]]:
+        """The rows at `indices`."""
+        rows = []
+        for index in indices.tolist():
+            sample = {name: array[index] for name, array in self.arrays.items()}
+            plain = {name: str(v) if isinstance(v, str) else np.asarray(v) for name, v in sample.items()}
+            rows.append({**plain, "_name": f"row {index}"})
+        return rows
+
+
+def open_npz(path: Path, columns: Columns) -> dict[str, RawSplit]:
+    """The splits of an `.npz`, {"": only} where its arrays have no split in their names (`x_train`, `test_images`).
+
+    NumPy cannot map a file inside a zip archive, so the arrays are held in memory.
+
+    Raises:
+        DataError: not an `.npz`, pickled objects inside, no array, or arrays of different lengths.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as .npz: {error}. Expected what numpy.savez writes, arrays of numbers or text."
+        ) from error
+    groups: dict[str, dict[str, Array]] = {}
+    for name, array in arrays.items():
+        split, column = _split_of(name)
+        groups.setdefault(split, {})[column] = array
+    if "" in groups and len(groups) > 1:
+        groups = {"": arrays}
+    if not groups:
+        raise DataError(f"{path} has no array. Expected inputs by name (or x) and labels (y), one sample a row.")
+    return {split: _open_split(group, columns, str(path)) for split, group in groups.items()}
+
+
+def _split_of(name: str) -> tuple[str, str]:
+    """("train", "x") for "x_train" and "train_x", ("", "x") for "x"."""
+    first, _, rest = name.partition("_")
+    if rest and first.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[first.lower()], rest
+    rest, _, last = name.rpartition("_")
+    if rest and last.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[last.lower()], rest
+    return "", name
+
+
+def _open_split(arrays: Mapping[str, Array], columns: Columns, where: str) -> RawSplit:
+    # Labels are often stored as (N, 1).
+    flat = {
+        n: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 and a.dtype.kind in "iub" and n not in columns.inputs else a
+        for n, a in arrays.items()
+    }
+    lengths = {name: a.shape[0] if a.ndim else None for name, a in flat.items()}
+    if None in lengths.values() or len(set(lengths.values())) > 1:
+        shapes = ", ".join(f"{name} {a.shape}" for name, a in flat.items())
+        raise DataError(f"the arrays of {where} differ in length: {shapes}. Expected one sample a row in all of them.")
+    kinds = {name: _kind(array) for name, array in flat.items()}
+    if not any(kind == "tensor" for kind in kinds.values()):
+        kinds = {name: "tensor" if kind == "number" else kind for name, kind in kinds.items()}
+    for name in columns.inputs:
+        if kinds.get(name) in ("scalar", "number"):
+            kinds[name] = "tensor"
+    chosen = choose_columns(kinds, (), columns, where)
+    return RawSplit(
+        rows=ArrayRows({name: flat[name] for name in chosen.inputs}),
+        count=len(next(iter(flat.values()))),
+        labels=None if chosen.label is None else flat[chosen.label].tolist(),
+        declared=None,
+        attributes={name: flat[name].tolist() for name in chosen.attributes},
+    )
+
+
+def _kind(array: Array) -> Kind:
+    if array.ndim > 1 and array.dtype.kind in "iubf":
+        return "tensor"
+    if array.dtype.kind == "U":
+        return "text"
+    if array.dtype.kind in "iub":
+        return "scalar"
+    return "number" if array.dtype.kind == "f" else "other"

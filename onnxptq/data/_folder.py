@@ -1,0 +1,85 @@
+"""A folder of images: a sub-folder a class, or no sub-folders and no labels; perhaps train and test folders above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data.dataset import Indices
+from onnxptq.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Reads image files as rows {"image": encoded bytes, "_name": path below the source}."""
+
+    root: Path
+    files: tuple[str, ...]
+
+    def __call__(self, indices: Indices) -> list[dict[str, Any]]:
+        """The rows at `indices`. Raises DataError naming a file that cannot be read."""
+        return [{"image": read_file(self.root / self.files[i]), "_name": self.files[i]} for i in indices.tolist()]
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that a dataset refers to. Raises DataError naming it when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"the image {path} cannot be read: {error.strerror or error}. Restore it or leave it out."
+        ) from error
+
+
+def open_folder(folder: Path) -> dict[str, RawSplit]:
+    """The splits of a folder of images, {"": only} where it has none.
+
+    Raises:
+        DataError: no image at all, a class folder without one, images beside class folders.
+    """
+    below = _sub_folders(folder)
+    if below and all(path.name.lower() in SPLIT_NAMES for path in below) and not _images(folder):
+        return {SPLIT_NAMES[path.name.lower()]: _open_split(folder, path) for path in below}
+    return {"": _open_split(folder, folder)}
+
+
+def _open_split(root: Path, folder: Path) -> RawSplit:
+    classes = _sub_folders(folder)
+    loose = _images(folder)
+    if classes and loose:
+        raise DataError(
+            f"{folder} has the image {loose[0].name} beside class folders ({', '.join(c.name for c in classes[:5])}). "
+            "Put every image into the folder of its class."
+        )
+    files: list[Path] = loose
+    labels: list[str] = []
+    for path in classes:
+        found = [file for file in sorted(path.rglob("*")) if is_image(file)]
+        if not found:
+            raise DataError(f"the class folder {path} has no image. Remove the folder or add images of that class.")
+        files = [*files, *found]
+        labels.extend([path.name] * len(found))
+    if not files:
+        raise DataError(
+            f"{folder} has no data: expected a folder of images a class, or files that end in .parquet, .arrow, .csv, "
+            ".tsv or .jsonl."
+        )
+    rows = FileRows(root, tuple(file.relative_to(root).as_posix() for file in files))
+    return RawSplit(rows, len(files), labels or None, None, {})
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_image(path))
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file's name says that it is an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -1,0 +1,304 @@
+"""Tables (Parquet, Arrow, CSV, TSV, JSON lines, saved `datasets` folders) by way of the `datasets` library.
+
+Whatever the format, `datasets` turns it into Arrow files that are mapped into memory: rows are read when they are
+asked for, and a table may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, Columns, Kind, choose_columns
+from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
+from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data.dataset import Indices
+from onnxptq.errors import DataError, OutputError
+from onnxptq.files import digest_file
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+FORMATS = {
+    ".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv",
+    ".jsonl": "json", ".ndjson": "json", ".json": "json",
+}  # fmt: skip
+"""File name endings, and the reader of `datasets` for each."""
+
+METADATA_STEM = "metadata"
+"""A table of this name tells about the images beside it; any other table beside images is not data."""
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Reads rows {column: encoded bytes, text or array, "_name": "row 3 (file)"} of a mapped table.
+
+    Attributes:
+        table: the input columns only.
+        kinds: what each column holds; "path" is text that names an image file.
+        base: the folder from which paths are counted.
+        where: the source, for messages.
+    """
+
+    table: datasets.Dataset
+    kinds: Mapping[str, str]
+    base: Path
+    where: str
+
+    def __call__(self, indices: Indices) -> list[dict[str, Any]]:
+        """The rows at `indices`. Raises DataError naming a row without a value or a file that cannot be read."""
+        if len(indices) == 0:
+            return []
+        batch = self.table[indices.tolist()]
+        rows: list[dict[str, Any]] = [{"_name": f"row {index}"} for index in indices.tolist()]
+        for name, kind in self.kinds.items():
+            column = batch.column(name)
+            values = column if kind == "tensor" else column.to_pylist()
+            for row, value in zip(rows, values, strict=True):
+                row[name] = self._value(kind, value, name, row)
+        return rows
+
+    def _value(self, kind: str, value: Any, name: str, row: dict[str, Any]) -> Any:
+        if kind == "tensor":
+            value = _array(value, f"{self.where}: {row['_name']}, column {name!r}")
+        elif kind == "path" and value is not None:
+            row["_name"] += f" ({value})"
+            value = read_file(self.base / value)
+        elif isinstance(value, dict):
+            encoded, path = value.get("bytes"), value.get("path")
+            if path:
+                row["_name"] += f" ({path})"
+            value = read_file(self.base / path) if encoded is None and path else encoded
+        if value is None:
+            raise DataError(
+                f"{self.where}: {row['_name']} has nothing in column {name!r}. Fill it or leave the row out."
+            )
+        return value
+
+
+def table_files(folder: Path) -> dict[str, list[Path]] | None:
+    """The data files of a folder by split, {"": all} where no name tells a split, or None where there are none.
+
+    The split is told by the beginning of a file's name (`train-00000-of-00002.parquet`) or by its folder.
+
+    Raises:
+        DataError: files of several formats, or some that belong to a split beside some that belong to none.
+    """
+    files = [
+        path
+        for path in sorted([*folder.glob("*"), *folder.glob("*/*")])
+        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    ]
+    if any(is_image(path) for path in folder.rglob("*")):
+        files = [path for path in files if path.stem.lower() == METADATA_STEM]
+    if not files:
+        return None
+    formats = {FORMATS[path.suffix.lower()] for path in files}
+    if len(formats) > 1:
+        raise DataError(
+            f"{folder} holds files of several formats ({', '.join(sorted({f.suffix for f in files}))}). "
+            "Give one of the files."
+        )
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        words = [re.split(r"[-_.]", path.name)[0].lower(), *(p.lower() for p in path.relative_to(folder).parts[:-1])]
+        splits.setdefault(next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), ""), []).append(path)
+    if "" in splits and len(splits) > 1:
+        raise DataError(
+            f"in {folder}, {splits[''][0].name} belongs to no split, but other files do. Begin every file's name "
+            "with train, validation or test, or give one of the files."
+        )
+    return splits
+
+
+def read_tables(splits: Mapping[str, Sequence[Path]], cache: Path, source: str) -> dict[str, datasets.Dataset]:
+    """The tables in `splits`, read into a folder of `cache` that is named after the files' content.
+
+    `datasets` itself tells a changed file by its time of change only, which a copy or a fast edit can keep.
+
+    Raises:
+        DataError: a file is empty, is not of its format, or has columns that differ from the others'.
+        OutputError: the cache cannot be written.
+    """
+    _make_folder(cache)
+    first = next(iter(splits.values()))[0]
+    kind = FORMATS[first.suffix.lower()]
+    state = hashlib.sha256()
+    for path in (path for files in splits.values() for path in files):
+        try:
+            if path.stat().st_size == 0:
+                raise DataError(f"{path} is empty (0 bytes). Write or copy it again.")
+            state.update(digest_file(path).encode())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    options = {"sep": "\t"} if first.suffix.lower() == ".tsv" else {}
+    named = {name or "whole": [glob.escape(str(p.resolve())) for p in files] for name, files in splits.items()}
+    with quiet_datasets() as datasets:
+        try:
+            tables = datasets.load_dataset(
+                kind, data_files=named, cache_dir=str(cache / state.hexdigest()[:32]), **options
+            )
+        # datasets raises what its readers raise: its own errors, ValueError, StopIteration, pyarrow's and pandas'.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise OutputError(f"no space left in the cache folder {cache} to read {source}.") from error
+            raise DataError(
+                f"{source} cannot be read as {kind}: {cause_of(error)}. Expected a table with at least one row."
+            ) from error
+    return {name: tables[name or "whole"] for name in splits}
+
+
+def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
+    """What `save_to_disk` of the `datasets` library wrote, mapped where it lies.
+
+    Raises:
+        DataError: the folder is incomplete or damaged.
+    """
+    with quiet_datasets() as datasets:
+        try:
+            loaded = datasets.load_from_disk(str(folder))
+        except Exception as error:  # As above.
+            raise DataError(
+                f"{folder} cannot be read as a saved datasets folder: {cause_of(error)}. "
+                "Save it again with save_to_disk."
+            ) from error
+    return dict(loaded) if isinstance(loaded, dict) else {"": loaded}
+
+
+def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str) -> RawSplit:
+    """One table as inputs, labels and attributes.
+
+    Raises:
+        DataError: no row, or no input column.
+        UsageError: a named column does not exist.
+    """
+    if table.num_rows == 0:
+        raise DataError(f"{where} has no row. Expected at least one sample.")
+    features = table.features
+    kinds = {name: _kind(feature) for name, feature in features.items()}
+    class_labels = [name for name, feature in features.items() if hasattr(feature, "names")]
+    chosen = choose_columns(kinds, class_labels, columns, where)
+    arrow = table.with_format("arrow")
+    paths = {name: _are_paths(arrow, name) for name, kind in chosen.inputs.items() if kind == "text"}
+    scalars = [*chosen.attributes, *([chosen.label] if chosen.label else [])]
+    values = arrow.select_columns(scalars)[:] if scalars else None
+    return RawSplit(
+        rows=TableRows(
+            arrow.select_columns(list(chosen.inputs)),
+            {name: "path" if paths.get(name) else kind for name, kind in chosen.inputs.items()},
+            base,
+            where,
+        ),
+        count=table.num_rows,
+        labels=None if chosen.label is None or values is None else values.column(chosen.label).to_pylist(),
+        declared=tuple(features[chosen.label].names) if chosen.label in class_labels else None,
+        attributes={
+            name: _attribute(values.column(name).to_pylist(), features[name])
+            for name in chosen.attributes
+            if values is not None
+        },
+    )
+
+
+def _make_folder(cache: Path) -> None:
+    """Makes the cache folder. Raises OutputError when that is not possible."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the cache folder {cache} cannot be written: {error.strerror or error}. "
+            "Set ONNXPTQ_CACHE to a folder that can."
+        ) from error
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[Any]:
+    """The `datasets` module without progress bars and log lines: what is wrong is said by our errors."""
+    import datasets
+
+    bars, verbosity = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield datasets
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def cause_of(error: BaseException) -> str:
+    """The innermost reason, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _kind(feature: Any) -> Kind:
+    import datasets
+
+    if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature):
+        return "image"
+    if isinstance(feature, datasets.ClassLabel):
+        return "scalar"
+    if isinstance(feature, datasets.Value):
+        return _value_kind(feature.dtype)
+    if isinstance(feature, (datasets.Array2D, datasets.Array3D, datasets.Array4D, datasets.Array5D)):
+        return "tensor"
+    while isinstance(feature, (datasets.List, datasets.LargeList)):
+        feature = feature.feature
+        if isinstance(feature, datasets.Value) and _value_kind(feature.dtype) in ("scalar", "number"):
+            return "tensor"
+    return "other"
+
+
+def _value_kind(dtype: str) -> Kind:
+    if "binary" in dtype:
+        return "image"
+    if "string" in dtype:
+        return "text"
+    if dtype.startswith(("int", "uint", "bool")):
+        return "scalar"
+    return "number" if dtype.startswith(("float", "double")) else "other"
+
+
+def _are_paths(table: datasets.Dataset, name: str) -> bool:
+    first = table[:1].column(name)[0].as_py()
+    return name.lower() in (*IMAGE_NAMES, *PATH_NAMES) or Path(first or "").suffix.lower() in IMAGE_SUFFIXES
+
+
+def _attribute(values: list[Any], feature: Any) -> list[Any]:
+    names = getattr(feature, "names", None)
+    return values if names is None else [None if v is None or v < 0 else names[v] for v in values]
+
+
+def _array(scalar: pa.Scalar, where: str) -> npt.NDArray[Any] | None:
+    """A nested list as an array of its own dtype. Raises DataError where the lists differ in length or hold nulls."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    values = (scalar.value if isinstance(scalar, pa.ExtensionScalar) else scalar).values
+    shape = [len(values)]
+    while pa.types.is_nested(values.type):
+        lengths = set(values.value_lengths().to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            raise DataError(f"{where}: its lists are empty or differ in length. Expected equal lengths on each level.")
+        shape.append(lengths.pop())
+        values = values.flatten()
+    if values.null_count:
+        raise DataError(f"{where}: it holds nulls. Fill them or leave the sample out.")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)

@@ -1,0 +1,77 @@
+"""A dataset: samples in a fixed order, with labels (or none), attributes to group by, and the digest of each sample."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Random access to raw rows that need not fit in memory."""
+
+    def __call__(self, indices: Indices) -> list[dict[str, Any]]:
+        """The rows at `indices`, in that order. Each has the task's input columns and "_name" for messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of one split of one source.
+
+    Attributes:
+        source: as the user wrote it, for messages.
+        split: the name of the split, or None where the source has none.
+        rows: reads raw rows.
+        indices: int64, (N,): which rows of the source these are.
+        labels: int64, (N,): index into `label_names`, or None without labels.
+        label_names: the classes, in the order of the model's output where that is known.
+        attributes: group columns, each str, (N,); "label" is among them when there are labels.
+        fingerprints: str, (N,): digest of each sample's input content (not of its label); equal content, equal digest.
+    """
+
+    source: str
+    split: str | None
+    rows: Rows
+    indices: Indices
+    labels: npt.NDArray[np.int64] | None
+    label_names: tuple[str, ...]
+    attributes: Mapping[str, npt.NDArray[np.str_]]
+    fingerprints: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, positions: Indices) -> list[dict[str, Any]]:
+        """The raw rows at `positions`, which count from 0 to len(self) - 1."""
+        return self.rows(self.indices[positions])
+
+    def select(self, positions: Indices) -> Dataset:
+        """The samples at `positions`, in that order."""
+        return replace(
+            self,
+            indices=self.indices[positions],
+            labels=None if self.labels is None else self.labels[positions],
+            attributes={name: values[positions] for name, values in self.attributes.items()},
+            fingerprints=self.fingerprints[positions],
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of content, labels and attributes, in order: 64 hexadecimal digits of SHA-256."""
+        state = hashlib.sha256()
+        columns: Sequence[npt.NDArray[Any]] = [self.fingerprints]
+        if self.labels is not None:
+            columns = [*columns, self.labels]
+        for name in sorted(self.attributes):
+            state.update(name.encode() + b"\0")
+            columns = [*columns, self.attributes[name]]
+        for column in columns:
+            state.update("\n".join(map(str, column.tolist())).encode() + b"\0")
+        return state.hexdigest()

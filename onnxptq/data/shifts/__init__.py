@@ -1,0 +1,18 @@
+"""Shifts: seeded, pure changes of samples, for calibration sets and evaluation groups alike."""
+
+from __future__ import annotations
+
+from onnxptq.data.shifts._apply import Images, apply_shift, generators, parse_shift, sample_seeds
+from onnxptq.data.shifts._base import SHIFTS, Batch, Seeds, Shift
+
+__all__ = [
+    "SHIFTS",
+    "Batch",
+    "Images",
+    "Seeds",
+    "Shift",
+    "apply_shift",
+    "generators",
+    "parse_shift",
+    "sample_seeds",
+]

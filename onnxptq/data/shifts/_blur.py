@@ -1,0 +1,134 @@
+"""Blur: gaussian, and the motion blur of a camera that moves in a straight line.
+
+The constants are those of ImageNet-C for 224 pixels (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261). Lengths
+scale with the shorter side, and are never smaller than the same authors' constants for CIFAR-10-C (32 pixels), which
+are the floor that keeps severity 1 visible on small images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data.shifts._apply import Images, generators
+from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
+
+IMAGENET_SIDE = 224
+
+SIGMA = (1.0, 2.0, 3.0, 4.0, 6.0)
+SIGMA_FLOOR = (0.4, 0.6, 0.7, 0.8, 1.0)
+TRUNCATE = 4.0  # the kernel ends at this many sigma, as in scipy.ndimage.gaussian_filter
+
+# (radius, sigma) of ImageMagick's motion blur.
+MOTION = ((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0))
+# CIFAR-10-C has sigma 2 at severity 4 too, where a longer radius alone changes no pixel visibly.
+MOTION_FLOOR = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.25), (9, 2.5))
+MOTION_ANGLE = 45.0  # degrees, either way from the horizontal
+# Taps below this share of the first one would not change a float32 pixel.
+NEGLIGIBLE = 1e-8
+
+
+def _scale(images: Images) -> float:
+    height, width = images.shape[1:3]
+    return float(min(height, width)) / IMAGENET_SIDE
+
+
+def gaussian_sigma(severity: int, scale: float) -> float:
+    """Standard deviation in pixels, for images whose shorter side is `scale` times 224."""
+    return max(SIGMA[severity - 1] * scale, SIGMA_FLOOR[severity - 1])
+
+
+def blur(images: Images, severity: int, seeds: Seeds) -> Images:
+    """Gaussian filter, each channel by itself; pixels beyond the border repeat the border."""
+    sigma = gaussian_sigma(severity, _scale(images))
+    radius = int(TRUNCATE * sigma + 0.5)
+    half = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
+    weights = (half / (2 * half.sum() - half[0])).astype(np.float32)
+    return np.clip(_symmetric(_symmetric(images, weights, axis=1), weights, axis=2), 0, 1)
+
+
+def _symmetric(images: Images, weights: npt.NDArray[np.float32], axis: int) -> Images:
+    """Correlation along `axis` with a symmetric kernel, of which `weights` is the middle and one side."""
+    radius, length = len(weights) - 1, images.shape[axis]
+    widths = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
+    padded = np.pad(images, widths, mode="edge")
+
+    def moved(by: int) -> Images:
+        window = slice(radius + by, radius + by + length)
+        return padded[:, window] if axis == 1 else padded[:, :, window]
+
+    total: Images = images * weights[0]
+    pair = np.empty_like(images)
+    for by in range(1, radius + 1):
+        np.add(moved(-by), moved(by), out=pair)
+        pair *= weights[by]
+        total += pair
+    return total
+
+
+def motion_kernel(severity: int, scale: float) -> npt.NDArray[np.float32]:
+    """Weights of the taps 0, 1, 2 ... pixels along the motion: one side of a gaussian, 2 * radius + 1 long."""
+    (radius, sigma), (radius_floor, sigma_floor) = MOTION[severity - 1], MOTION_FLOOR[severity - 1]
+    radius = max(round(radius * scale), radius_floor)
+    sigma = max(sigma * scale, sigma_floor)
+    weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
+    weights = weights[weights > NEGLIGIBLE]
+    kernel: npt.NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return kernel
+
+
+def motion_blur(images: Images, severity: int, seeds: Seeds) -> Images:
+    """Mean along a line in a direction of the sample's own, at most 45 degrees from the horizontal."""
+    kernel = motion_kernel(severity, _scale(images))
+    degrees = [generator.uniform(-MOTION_ANGLE, MOTION_ANGLE) for generator in generators("motion_blur", seeds)]
+    angle = np.radians(np.asarray(degrees, np.float64))[:, None]
+    taps = np.arange(len(kernel))
+    # Whole pixels, as ImageMagick steps: (N, taps). The cosine is positive, so columns only move to the right.
+    right = np.ceil(taps * np.cos(angle) - 0.5).astype(np.int64)
+    down = np.ceil(taps * np.sin(angle) - 0.5).astype(np.int64)
+    blurred = np.empty_like(images)
+    # Directions are many, but the lines of whole pixels they make are few: samples of one line go together.
+    lines, line_of = np.unique(np.stack([right, down], axis=1), axis=0, return_inverse=True)
+    for number, (columns, rows) in enumerate(lines):
+        members = line_of.reshape(-1) == number
+        blurred[members] = _along_line(images[members], kernel, rows.tolist(), columns.tolist())
+    return np.clip(blurred, 0, 1)
+
+
+def _along_line(images: Images, kernel: npt.NDArray[np.float32], rows: list[int], columns: list[int]) -> Images:
+    """Weighted sum of `images` moved by each (row, column); pixels beyond the border repeat the border."""
+    height, width = images.shape[1:3]
+    above, below, right = max(0, -min(rows)), max(0, *rows), max(0, *columns)
+    padded = np.pad(images, ((0, 0), (above, below), (0, right), (0, 0)), mode="edge")
+    total = np.zeros_like(images)
+    term = np.empty_like(images)
+    for weight, row, column in zip(kernel, rows, columns, strict=True):
+        top = above + row
+        np.multiply(padded[:, top : top + height, column : column + width], weight, out=term)
+        total += term
+    return total
+
+
+SHIFTS.register(
+    Shift(
+        name="blur",
+        family="blur",
+        modality="image",
+        apply=blur,
+        summary="gaussian blur, sigma 1, 2, 3, 4, 6 pixels at 224",
+        source="ImageNet-C gaussian_blur, floor from CIFAR-10-C (arXiv 1903.12261)",
+        min_size=4,
+    )
+)
+SHIFTS.register(
+    Shift(
+        name="motion_blur",
+        family="motion",
+        modality="image",
+        apply=motion_blur,
+        summary="blur along a line in a random direction",
+        source="ImageNet-C motion_blur without ImageMagick, floor from CIFAR-10-C (arXiv 1903.12261)",
+        min_size=8,
+        seeded=True,
+    )
+)

@@ -1,0 +1,184 @@
+"""Opening a source: what the user wrote becomes splits of samples with labels, attributes and digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxptq.data._arrays import open_npz
+from onnxptq.data._columns import Columns
+from onnxptq.data._folder import IMAGE_SUFFIXES, open_folder
+from onnxptq.data._hub import PREFIX, open_hub
+from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
+from onnxptq.data._raw import RawSplit
+from onnxptq.data._samples import defect, fingerprint
+from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
+from onnxptq.data.dataset import Dataset, Indices
+from onnxptq.errors import DataError, did_you_mean
+
+CHUNK_ROWS = 64
+"""Rows held in memory while digests are computed: 300 MB of the largest photographs, 5 MB each."""
+
+MISSING = "missing"
+"""The group of samples that have nothing in an attribute's column."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `open_source` found.
+
+    Attributes:
+        name: as the user wrote it.
+        splits: {"": only} where the source has no named splits, else by the source's own names.
+        skipped: one line for each sample that was left out with `skip_bad`.
+    """
+
+    name: str
+    splits: Mapping[str, Dataset]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Digest of all splits: 64 hexadecimal digits of SHA-256."""
+        state = hashlib.sha256()
+        for name in sorted(self.splits):
+            state.update(f"{name}\0{self.splits[name].digest}\n".encode())
+        return state.hexdigest()
+
+
+def open_source(source: str, *, columns: Columns | None = None, cache: Path, skip_bad: bool = False) -> Source:
+    """Opens a folder of images, a table, an `.npz`, a saved `datasets` folder, or `hub:NAME`.
+
+    Every row's raw content is read once, in pieces, for its digest; images are decoded only with `skip_bad`.
+
+    Args:
+        source: a path, or `hub:NAME[:CONFIGURATION]`; only the latter touches the network.
+        columns: columns that the user named; the others are found.
+        cache: the folder where `datasets` keeps tables as Arrow files, by their content.
+        skip_bad: leave out, and count, samples whose image cannot be decoded or read, or that hold NaN or infinity.
+
+    Raises:
+        DataError: the source is missing, empty, damaged or of no known kind, or a sample cannot be read.
+        OutputError: the cache cannot be written.
+        UsageError: a named column does not exist.
+    """
+    columns = columns or Columns()
+    try:
+        raws = _read(source, columns, cache)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error}.") from error
+    return _assemble(source, raws, skip_bad)
+
+
+def _read(source: str, columns: Columns, cache: Path) -> Mapping[str, RawSplit]:
+    if source.startswith(PREFIX):
+        hub = open_hub(source)
+        return {name: raw_split(table, Path(), columns, f"{source} [{name}]") for name, table in hub.items()}
+    path = Path(source)
+    _check_path(path)
+    if path.is_file() and path.suffix.lower() == ".npz":
+        return open_npz(path, columns)
+    if path.is_file():
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(_unknown_kind(path))
+        files = {"": [path]}
+    elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        saved = read_saved(path)
+        return {name: raw_split(table, path, columns, _where(source, name)) for name, table in saved.items()}
+    else:
+        found = table_files(path)
+        if found is None:
+            return open_folder(path)
+        files = found
+    tables = read_tables(files, cache, source)
+    return {n: raw_split(table, files[n][0].parent, columns, _where(source, n)) for n, table in tables.items()}
+
+
+def _check_path(path: Path) -> None:
+    if path.exists():
+        return
+    message = f"there is no data {path}."
+    if not path.parent.is_dir():
+        raise DataError(f"{message} There is no folder {path.parent} either.")
+    names = [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+    hint = did_you_mean(path.name, names)
+    nearest = f" {hint}" if hint.startswith("Did") else ""
+    raise DataError(f"{message}{nearest} (A dataset of the Hugging Face hub is written {PREFIX}NAME.)")
+
+
+def _unknown_kind(path: Path) -> str:
+    expected = f"Expected a folder, or a file that ends in {', '.join(sorted([*FORMATS, '.npz']))}."
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return f"{path} is one image. Give the folder that it lies in."
+    return f"{path} is of no known kind. {expected}"
+
+
+def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Source:
+    where = {name: _where(source, name) for name in raws}
+    labels = {name: None if raw.labels is None else plain_labels(raw.labels, where[name]) for name, raw in raws.items()}
+    declared = next((raw.declared for raw in raws.values() if raw.declared), None)
+    names = label_names_of(list(labels.values()), declared)
+    splits: dict[str, Dataset] = {}
+    skipped: list[str] = []
+    for name, raw in raws.items():
+        if raw.count == 0:
+            raise DataError(f"{where[name]} has no row. Expected at least one sample.")
+        kept, fingerprints, left_out = _scan(raw, where[name], skip_bad)
+        skipped.extend(left_out)
+        if not len(kept):
+            raise DataError(f"{where[name]} has no usable sample: all {raw.count} are bad, the first: {left_out[0]}")
+        attributes = {key: _texts(values)[kept] for key, values in raw.attributes.items()}
+        values = labels[name]
+        encoded = None
+        if values is not None:
+            encoded = encode_labels([values[i] for i in kept], names, declared is not None, where[name])
+        if encoded is not None:
+            attributes["label"] = np.asarray(names, np.str_)[encoded]
+        splits[name] = Dataset(
+            source=source,
+            split=name or None,
+            rows=raw.rows,
+            indices=kept,
+            labels=encoded,
+            label_names=names if encoded is not None else (),
+            attributes=attributes,
+            fingerprints=fingerprints,
+        )
+    return Source(source, splits, tuple(skipped))
+
+
+def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list[str]]:
+    """Which rows are usable, their digests (str, (N,)), and one line for each that is not."""
+    kept: list[int] = []
+    fingerprints: list[str] = []
+    skipped: list[str] = []
+    step = 1 if skip_bad else CHUNK_ROWS
+    for start in range(0, raw.count, step):
+        indices = np.arange(start, min(start + step, raw.count), dtype=np.int64)
+        try:
+            rows = raw.rows(indices)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            skipped.append(str(error))
+            continue
+        for index, row in zip(indices.tolist(), rows, strict=True):
+            if skip_bad and (reason := defect(row)):
+                skipped.append(f"{where}: {row['_name']}: {reason}")
+                continue
+            kept.append(index)
+            fingerprints.append(fingerprint(row))
+    return np.array(kept, np.int64), np.array(fingerprints, np.str_), skipped
+
+
+def _texts(values: Any) -> Any:
+    return np.array([MISSING if value is None else str(value) for value in values], np.str_)
+
+
+def _where(source: str, split: str) -> str:
+    return f"{source} [{split}]" if split else source

@@ -1,0 +1,134 @@
+"""Image classification: one image in, one value a class out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data.shifts import SHIFTS, Batch
+from onnxptq.errors import DataError
+from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind
+from onnxptq.tasks._image_specification import ImageSpecification, image_specification
+from onnxptq.tasks._images import read_image
+from onnxptq.tasks._scores import classify, input_columns, row_name
+
+EVALUATION_SHIFTS = ("fog@3", "impulse@3", "gamma@3", "motion_blur@3", "shot@3")
+"""The default evaluation, of families that no calibration set of ours is made of."""
+
+
+@dataclass(frozen=True)
+class ImageClassification(Task):
+    """Images as float32 (N, H, W, C) in [0, 1], RGB or gray; feeds in the model's layout and normalisation."""
+
+    details: ImageSpecification
+    output_position: int
+
+    name = "image-classification"
+    modality = "image"
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """Input, output, layout, size, color, scale, mean, std, resize, interpolation, scores and classes."""
+        return self.details.to_json()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The model's class names, or ()."""
+        return self.details.classes
+
+    def load(self, rows: Sequence[Row]) -> Batch:
+        """Decodes, recolors and resizes: float32, (N, H, W, C) in [0, 1], C 1 or 3 (RGB also for BGR models).
+
+        Args:
+            rows: each with one column: encoded bytes, a path or an array (see `read_image`).
+
+        Raises:
+            DataError: an image is corrupt or is not an image, or a row has several inputs; it names the sample.
+        """
+        batch = np.empty((len(rows), *self.details.size, self.details.channels), np.float32)
+        for position, row in enumerate(rows):
+            columns = input_columns(row)
+            if len(columns) != 1:
+                raise DataError(
+                    f"{row_name(row)} has the input columns {', '.join(columns) or 'none'}; image-classification takes "
+                    "one. Name the column of the image."
+                )
+            batch[position] = read_image(row[columns[0]], self.details, row_name(row))
+        return batch
+
+    def feeds(self, batch: Batch) -> Feeds:
+        """(pixel * scale - mean) / std in the model's layout: {input: float32, contiguous}."""
+        images = batch[..., ::-1] if self.details.color == "BGR" else batch
+        normalised = self._normalised(images)
+        if self.details.layout == "NCHW":
+            normalised = normalised.transpose(0, 3, 1, 2)
+        return {self.details.input: np.ascontiguousarray(normalised, np.float32)}
+
+    def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
+        """Class, score and margin from the output that the specification names.
+
+        Args:
+            outputs: all outputs of the model in its order; the one read is (N, K) or (N, K, 1, 1).
+
+        Raises:
+            ModelError: the output has another shape or holds NaN.
+        """
+        return classify(outputs[self.output_position], self.details.scores, self.details.output)
+
+    def noise(self, count: int, seed: int) -> Batch:
+        """Images of independent pixels, uniform in [0, 1): float32, (count, H, W, C)."""
+        shape = (count, *self.details.size, self.details.channels)
+        return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+    def evaluation_shifts(self) -> tuple[str, ...]:
+        """Those of `EVALUATION_SHIFTS` that make sense at this size and color."""
+        return tuple(shift for shift in EVALUATION_SHIFTS if self.fits(shift) is None)
+
+    def fits(self, shift_name: str) -> str | None:
+        """None where the shift (`name` or `name@severity`) makes sense for these images, else the reason why not."""
+        shift = SHIFTS.get(shift_name.partition("@")[0])
+        height, width = self.details.size
+        if shift.modality != self.modality:
+            return f"{shift.name} is for {shift.modality} samples, not for images"
+        if min(height, width) < shift.min_size:
+            return f"{shift.name} needs images of {shift.min_size} pixels a side, these are {height} x {width}"
+        if shift.needs_color and self.details.channels == 1:
+            return f"{shift.name} changes nothing on gray images"
+        return None
+
+    def input_range(self) -> tuple[float, float]:
+        """The least and the greatest value that an image in [0, 1] can have in the feeds, over all channels.
+
+        They are computed by the arithmetic of `feeds`, which grows with the pixel, so they are exact in float32.
+        """
+        ends = np.array([0, 1], np.float32)[:, None].repeat(self.details.channels, axis=1)
+        values = self._normalised(ends)
+        return float(values.min()), float(values.max())
+
+    def _normalised(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Channels last and in the order of the model."""
+        gain = 255 * self.details.scale
+        # A scale of 1/255 leaves values from 0 to 1 as they are, to the last bit.
+        scaled = images if math.isclose(gain, 1) else images * np.float32(gain)
+        mean, std = np.array(self.details.mean, np.float32), np.array(self.details.std, np.float32)
+        return np.asarray((scaled - mean) / std, np.float32)
+
+
+def build(specification: Mapping[str, Any], signature: Signature) -> ImageClassification:
+    """The task for one model.
+
+    Raises:
+        UsageError: a value of the specification is wrong.
+        ModelError: the model cannot take the images that the specification makes.
+    """
+    details = image_specification(specification, signature)
+    names = [spec.name for spec in signature.outputs]
+    return ImageClassification(details, names.index(details.output))
+
+
+TASKS.register(TaskKind("image-classification", "one image in, one value a class out", build))

@@ -1,0 +1,155 @@
+"""Finding out how a model wants its input, in this order (the first that says anything wins; flags override it):
+
+1. the model's metadata: `onnxptq.task` and `onnxptq.preprocessing` (JSON), which every model that we write carries;
+2. a JSON file beside the model with the same stem (`model.json` beside `model.onnx`);
+3. `preprocessor_config.json` of Hugging Face in the model's folder (or above it, where the folder is called `onnx`),
+   with the class names of `config.json`;
+4. the model's signature: one float32 input of four dimensions with 1 or 3 channels is taken for an image whose
+   pixels are divided by 255, with a warning; everything else for tensors that are stored as the model takes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxptq.errors import DataError
+from onnxptq.tasks._base import Signature
+from onnxptq.tasks._hugging_face import class_names, image_keys
+
+IMAGE = "image-classification"
+TENSOR = "tensor-classification"
+
+METADATA_TASK = "onnxptq.task"
+METADATA_PREPROCESSING = "onnxptq.preprocessing"
+
+_KNOWN_KEYS = frozenset(
+    {"task", "input", "output", "layout", "size", "color", "scale", "mean", "std", "classes", "shape"}
+)
+
+"""A JSON file beside a model that has none of these is about something else."""
+
+
+_IMAGE_KEYS = frozenset({"image_mean", "do_resize", "do_rescale", "size", "crop_size"})
+"""A `preprocessor_config.json` without any of these is about sound or text."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What was found.
+
+    Attributes:
+        task: the name of the task.
+        specification: for the task's `build`.
+        where: where it was found, for the report.
+        warning: what the user should know, or None.
+    """
+
+    task: str
+    specification: dict[str, Any]
+    where: str
+    warning: str | None = None
+
+
+def find_specification(
+    model: Path, metadata: Mapping[str, str], flags: Mapping[str, Any], signature: Signature
+) -> Preprocessing:
+    """Finds the task and the preprocessing of a model.
+
+    Args:
+        model: the ONNX file; nothing of it is read.
+        metadata: its metadata_props.
+        flags: what the user said ("task", and keys of a specification); entries that are None say nothing.
+        signature: its inputs and outputs.
+
+    Raises:
+        DataError: a file or the metadata is not the JSON that it should be.
+        UsageError: `preprocessor_config.json` cannot be expressed.
+    """
+    said = {key: value for key, value in flags.items() if value is not None}
+    task = said.pop("task", None)
+    found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model)
+    if found is None:
+        found = _from_signature(signature, said, task)
+    specification = {**found.specification, **said}
+    if "size" in said and "resize_to" not in said:
+        specification.pop("resize_to", None)  # It was meant for another size.
+    where = f"{found.where}, changed by flags" if said else found.where
+    return Preprocessing(task or found.task, specification, where, found.warning)
+
+
+def _in_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:
+    text = metadata.get(METADATA_PREPROCESSING)
+    if text is None:
+        return None
+    specification = _object(text, f"the metadata {METADATA_PREPROCESSING} of the model")
+    task = metadata.get(METADATA_TASK) or str(specification.get("task", IMAGE))
+    return Preprocessing(task, _without_task(specification), "the model's metadata")
+
+
+def _in_json(file: Path) -> Preprocessing | None:
+    specification = _read(file)
+    if specification is None or not _KNOWN_KEYS & specification.keys():
+        return None
+    default = TENSOR if "shape" in specification else IMAGE
+    return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
+
+
+def _in_hugging_face(model: Path) -> Preprocessing | None:
+    folder = model.parent.parent if model.parent.name == "onnx" else model.parent
+    for place in dict.fromkeys((model.parent, folder)):
+        config = _read(place / "preprocessor_config.json")
+        if config is None or not _IMAGE_KEYS & config.keys():
+            continue
+        specification = image_keys(config)
+        names = class_names(_read(place / "config.json") or {})
+        if names:
+            specification["classes"] = names
+        return Preprocessing(IMAGE, specification, str(place / "preprocessor_config.json"))
+    return None
+
+
+def _from_signature(signature: Signature, said: Mapping[str, Any], task: str | None) -> Preprocessing:
+    if task not in (None, IMAGE) or not _takes_images(signature):
+        return Preprocessing(TENSOR, {}, "the model's signature")
+    if {"mean", "std", "scale"} & said.keys():
+        return Preprocessing(IMAGE, {}, "the model's signature")
+    warning = (
+        "nothing says how the model wants its images: pixels are divided by 255 and not normalised. If it was trained "
+        "otherwise, give --mean and --std, or write them into a JSON file beside the model (docs/data.md)."
+    )
+    return Preprocessing(IMAGE, {}, "the model's signature", warning)
+
+
+def _takes_images(signature: Signature) -> bool:
+    if len(signature.inputs) != 1:
+        return False
+    (spec,) = signature.inputs
+    return spec.dtype == "float32" and len(spec.shape) == 4 and (spec.shape[1] in (1, 3) or spec.shape[3] in (1, 3))
+
+
+def _without_task(specification: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in specification.items() if key != "task"}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}. Repair it or move it away.") from error
+    return _object(text, str(file))
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{what} is not JSON: {error}. Repair it or move it away.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{what} must be a JSON object, got {type(value).__name__}.")
+    return value
