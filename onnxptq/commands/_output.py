@@ -1,0 +1,73 @@
+"""What commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxptq.files import check_writable, replacing
+
+json_option = click.option(
+    "--json",
+    "json_target",
+    metavar="FILE|-",
+    help="Write the result as JSON to a file; with - to stdout, which then carries nothing else.",
+)
+
+
+def check_json_target(target: str | None) -> None:
+    """Raises OutputError when the JSON could not be written, before any work is done."""
+    if target not in (None, "-"):
+        check_writable(Path(str(target)))
+
+
+def write_json(target: str | None, value: Any) -> None:
+    """Writes `value` where --json said; nothing where it was not given."""
+    if target is None:
+        return
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with replacing(Path(target)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """`show(stage, done, total)` draws progress on stderr: a bar on a terminal, one line a stage elsewhere."""
+    if not sys.stderr.isatty():
+        seen: set[str] = set()
+
+        def plain(stage: str, done: int, total: int) -> None:
+            if stage not in seen:
+                seen.add(stage)
+                note(f"{stage} ...")
+
+        yield plain
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def draw(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield draw

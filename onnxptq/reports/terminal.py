@@ -1,0 +1,85 @@
+"""The report in a terminal: one line, then a table from the worst group to the best."""
+
+from __future__ import annotations
+
+import math
+
+from onnxptq.evaluation.report import Report
+from onnxptq.reports.tables import print_table
+
+_SHOWN = 60
+"""Groups shown before the middle of the table is left out: two screens."""
+
+
+def summary_line(report: Report, fp32_bytes: int | None = None, int8_bytes: int | None = None) -> str:
+    """Average, worst group, largest drop, and size before and after where known."""
+    parts = [
+        f"{report.model} on {report.provider}: average {report.measure} {_percent(report.fp32_average)} -> "
+        f"{_percent(report.int8_average)}"
+    ]
+    if report.worst_group is None:
+        parts.append(f"no group has the {report.minimum_samples} samples that it takes to be judged")
+    else:
+        parts.append(f"worst group {report.worst_group} at {_percent(report.worst_accuracy)}")
+        parts.append(f"largest drop {_points(report.largest_drop)} in {report.largest_drop_group}")
+        parts.append(f"cross-fitted worst-group drop {_points(report.crossfit_drop)}")
+    if fp32_bytes is not None and int8_bytes is not None:
+        parts.append(f"{_size(fp32_bytes)} -> {_size(int8_bytes)}")
+    return "; ".join(parts)
+
+
+def print_report(report: Report) -> None:
+    """The table of groups, from the worst to the best under INT8, and what the numbers are."""
+    from rich.table import Table
+
+    table = Table(title=f"{report.model} against {report.reference}, worst group first", title_justify="left")
+    for heading in ("group", "n", "FP32", "INT8", "drop", "95 % interval", "flips", ""):
+        table.add_column(heading, justify="left" if heading in ("group", "") else "right")
+    rows = [
+        (
+            group.name.replace("*", " · ") if group.judged else f"({group.name.replace('*', ' · ')})",
+            str(group.n),
+            _percent(group.fp32),
+            _percent(group.int8),
+            _points(group.drop),
+            f"{_points(group.drop_low)} to {_points(group.drop_high)}",
+            _percent(group.flips),
+            ("*" if group.p_value < 0.05 else "") if group.judged else "few",
+        )
+        for group in report.groups
+    ]
+    if len(rows) > _SHOWN:
+        left_out = len(rows) - _SHOWN
+        rows = [*rows[: _SHOWN // 2], (f"... {left_out} more (--json has all)", *[""] * 7), *rows[-_SHOWN // 2 :]]
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+    print(_legend(report))
+
+
+def _legend(report: Report) -> str:
+    lines = []
+    if report.measure == "agreement":
+        lines.append("No labels: accuracy here is agreement with FP32, and a drop is a flip.")
+    lines.append(
+        f"Drops in points. * differs from FP32 (McNemar, corrected for {len(report.groups)} groups, p < 0.05)."
+    )
+    if not all(group.judged for group in report.groups):
+        lines.append(f"Groups in brackets have fewer than {report.minimum_samples} samples and are never called worst.")
+    quality = [f"flips {_percent(report.flip_rate)}", f"worst tenth of groups {_points(report.cvar10_drop)}"]
+    if report.sqnr_db is not None:
+        quality.append(f"output SQNR {report.sqnr_db:.1f} dB")
+    lines.append("Overall: " + ", ".join(quality) + ".")
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _points(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:+.1f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} KB"
