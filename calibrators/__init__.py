@@ -1,0 +1,19 @@
+"""Calibration: the sets that samples are drawn as, the readers that feed them, statistics and range methods."""
+
+from __future__ import annotations
+
+from onnxptq.calibrators._reader import SampleReader
+from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler
+from onnxptq.calibrators.samples import CalibrationSamples, reader
+from onnxptq.calibrators.sets import ALIASES, CalibrationSet
+
+__all__ = [
+    "ALIASES",
+    "SAMPLERS",
+    "CalibrationSamples",
+    "CalibrationSet",
+    "Pool",
+    "SampleReader",
+    "Sampler",
+    "reader",
+]

@@ -1,0 +1,100 @@
+"""What a sampler is: how a calibration set chooses its samples from those there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data.dataset import Dataset, Indices
+from onnxptq.errors import DataError, UsageError, did_you_mean
+from onnxptq.recipe import Value
+from onnxptq.registry import Registry
+
+DEFAULT_SIZE = 128
+"""Samples of a calibration set when none is asked for: beyond a few hundred, ranges hardly change (ORT's own examples
+use about 100), and every sample costs a pass of inference."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a sampler may look at.
+
+    Attributes:
+        dataset: the calibration side of the data.
+        outputs: the FP32 model's first output of the samples at some positions, float32, (n, K); None where no model
+            is at hand.
+    """
+
+    dataset: Dataset
+    outputs: Callable[[Indices], npt.NDArray[np.float32]] | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """int64, (N,). Raises DataError where the data has no labels."""
+        if self.dataset.labels is None:
+            raise DataError(
+                f"this calibration set chooses by label, and {self.dataset.source} has none. "
+                "Give --label-column, or use a set that needs no labels (onnxptq calibs)."
+            )
+        return self.dataset.labels
+
+    def column(self, name: str) -> npt.NDArray[np.str_]:
+        """A group column, str, (N,). Raises UsageError where there is none of that name."""
+        if name not in self.dataset.attributes:
+            raise UsageError(
+                f"{self.dataset.source} has no group column {name!r}. {did_you_mean(name, self.dataset.attributes)}"
+            )
+        return self.dataset.attributes[name]
+
+    def label_code(self, name: str) -> int:
+        """The code of the class called `name`. Raises UsageError when there is none."""
+        names = self.dataset.label_names
+        if name not in names:
+            raise UsageError(f"{self.dataset.source} has no class {name!r}. {did_you_mean(name, names)}")
+        return names.index(name)
+
+
+Choose = Callable[..., Indices]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to choose calibration samples.
+
+    Attributes:
+        name: as the user writes it.
+        summary: one line for `onnxptq calibs`.
+        source: where it comes from.
+        choose: `(pool, size, generator, **parameters) -> positions`, at most `size` of them, without repetition;
+            fewer where the set holds fewer.
+        parameters: names and defaults. A default of "" means that the user has to give a value.
+        positional: the parameter that a bare text after the colon fills, as in `single-class:cat`.
+        size: the size of the set when the user names none.
+    """
+
+    name: str
+    summary: str
+    source: str
+    choose: Choose
+    parameters: dict[str, Value] = field(default_factory=dict, hash=False)
+    positional: str | None = None
+    size: int = DEFAULT_SIZE
+
+
+SAMPLERS: Registry[Sampler] = Registry(
+    "calibration set",
+    "onnxptq.calibrators",
+    (
+        "onnxptq.calibrators.sampling_random",
+        "onnxptq.calibrators.sampling_labels",
+        "onnxptq.calibrators.sampling_model",
+    ),
+)
+
+
+def at_random(positions: Indices, size: int, generator: np.random.Generator) -> Indices:
+    """`size` of `positions` drawn without repetition, or all of them in random order where there are fewer."""
+    return generator.permutation(positions)[:size]

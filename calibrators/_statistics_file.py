@@ -1,0 +1,135 @@
+"""Statistics on disk: one zip file of four entries, the same bytes for the same statistics.
+
+    header.json   format, names, samples, provenance, and where each tensor's bins begin
+    extremes.npy  float32, (T, 2): minimum and maximum, tensors in the order of the header
+    bins.npy      uint32, (B,): the bins of all tensors, one after the other
+    counts.npy    int64, (B,)
+
+NumPy's own `.npz` would hold three arrays a tensor, each with a file header: slow at a thousand tensors.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.calibrators._histogram import SHIFT
+from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
+from onnxptq.errors import DataError, OutputError
+
+FORMAT = "onnxptq calibration statistics"
+VERSION = 1
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The only date a zip entry can have that says nothing of when it was written."""
+
+
+def write_statistics(statistics: CalibrationStatistics, path: Path) -> None:
+    """Writes to a temporary name beside `path` and renames: there is never half a file.
+
+    Raises:
+        OutputError: the folder is missing, not writable or full.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise OutputError(f"statistics cannot be written to {path}: {error}. Choose another folder.") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _write(statistics, file)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"statistics cannot be written to {path}: {error}. Free some space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(statistics: CalibrationStatistics, file: Any) -> None:
+    names = sorted(statistics.environments)
+    parts = [(name, tensor, statistics.environments[name][tensor]) for name in names for tensor in statistics.tensors]
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "shift": SHIFT,
+        "tensors": statistics.tensors,
+        "environments": names,
+        "samples": {name: statistics.samples[name] for name in names},
+        "provenance": dict(statistics.provenance),
+        "counts": [part.count for _, _, part in parts],
+        "bins": [part.bins.size for _, _, part in parts],
+    }
+    arrays = {
+        "extremes": np.array([(part.minimum, part.maximum) for _, _, part in parts], "<f4").reshape(-1, 2),
+        "bins": np.concatenate([np.zeros(0, "<u4"), *(part.bins for _, _, part in parts)]).astype("<u4"),
+        "counts": np.concatenate([np.zeros(0, "<i8"), *(part.counts for _, _, part in parts)]).astype("<i8"),
+    }
+    with zipfile.ZipFile(file, "w") as archive:
+        text = json.dumps(header, ensure_ascii=False, sort_keys=True).encode()
+        _entry(archive, "header.json", text)
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+            _entry(archive, f"{name}.npy", buffer.getvalue())
+
+
+def _entry(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def read_statistics(path: Path) -> CalibrationStatistics:
+    """Reads what `write_statistics` wrote.
+
+    Raises:
+        DataError: no such file, truncated or damaged, not statistics, or written by another version of the format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("header.json"))
+            arrays = {name: _array(archive.read(f"{name}.npy")) for name in ("extremes", "bins", "counts")}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read as calibration statistics ({error}): the file is missing, truncated or damaged. "
+            "Write it again with `onnxptq calibrate`."
+        ) from error
+    found = (header.get("format"), header.get("version"), header.get("shift"))
+    if found != (FORMAT, VERSION, SHIFT):
+        raise DataError(
+            f"{path} holds {found[0]!r} version {found[1]} with shift {found[2]}, but this onnxptq reads {FORMAT!r} "
+            f"version {VERSION} with shift {SHIFT}. Write it again with `onnxptq calibrate`."
+        )
+    return _assemble(path, header, arrays)
+
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def _assemble(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> CalibrationStatistics:
+    ends = np.cumsum([0, *header["bins"]])
+    if ends[-1] != arrays["bins"].size or arrays["bins"].size != arrays["counts"].size:
+        raise DataError(f"{path} is damaged: its header and its histograms disagree. Write it again.")
+    environments: dict[str, dict[str, TensorStatistics]] = {}
+    keys = [(name, tensor) for name in header["environments"] for tensor in header["tensors"]]
+    for i, (name, tensor) in enumerate(keys):
+        part = TensorStatistics(
+            minimum=np.float32(arrays["extremes"][i, 0]),
+            maximum=np.float32(arrays["extremes"][i, 1]),
+            count=int(header["counts"][i]),
+            bins=arrays["bins"][ends[i] : ends[i + 1]].astype(np.uint32),
+            counts=arrays["counts"][ends[i] : ends[i + 1]].astype(np.int64),
+        )
+        if part.bins.size and part.counts.sum() != part.count:
+            raise DataError(f"{path} is damaged: the histogram of {tensor!r} does not add up. Write it again.")
+        environments.setdefault(name, {})[tensor] = part
+    return CalibrationStatistics(environments, header["samples"], header["provenance"])

@@ -1,0 +1,183 @@
+"""Drawn calibration samples: which ones, what happens to each, and the feeds that a model reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.calibrators._reader import Feeds, SampleReader
+from onnxptq.calibrators._sampler import DEFAULT_SIZE, SAMPLERS, Pool
+from onnxptq.calibrators.sets import NOISE, CalibrationSet, applied
+from onnxptq.data.dataset import Dataset
+from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds
+from onnxptq.errors import DataError, UsageError
+from onnxptq.recipe import Environment
+from onnxptq.tasks import Task
+
+Outputs = Callable[[Dataset], npt.NDArray[np.float32]]
+"""The FP32 model's first output of each sample of a dataset, (n, K)."""
+
+
+@dataclass(frozen=True)
+class CalibrationSamples:
+    """What was drawn. Iterating gives `(sample_id, feeds)`, one sample at a time, the same at each iteration.
+
+    Attributes:
+        task: reads and feeds the samples.
+        dataset: the drawn samples in order, or None for noise.
+        count: how many samples.
+        seed: of the draw; shifts draw their random numbers from it and from the sample's content.
+        shifts: (name, severity) applied to each sample, in order.
+    """
+
+    task: Task
+    dataset: Dataset | None
+    count: int
+    seed: int
+    shifts: tuple[tuple[str, int], ...]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[str, Feeds]]:
+        for position in range(self.count):
+            yield self.sample_id(position), self.task.feeds(self._shifted(position))
+
+    def sample_id(self, position: int) -> str:
+        """The name of a sample in messages and keys: its content's digest, and what was done to it."""
+        name = f"noise-{position}" if self.dataset is None else str(self.dataset.fingerprints[position])
+        return "+".join([name, *(f"{shift}@{severity}" for shift, severity in self.shifts)])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides the feeds, 64 hexadecimal digits."""
+        text = "\n".join([str(self.seed), *(self.sample_id(position) for position in range(self.count))])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def environment(self, environment: Environment) -> CalibrationSamples:
+        """A copy of the set under further shifts, of its first samples only where the environment says so."""
+        chain = tuple(
+            (shift.name, severity)
+            for shift, severity in (parse_shift(term) for term in environment.shifts.split("+") if term)
+        )
+        return replace(self, shifts=self.shifts + chain, count=min(self.count, environment.size or self.count))
+
+    def reader(self, batch: int = 1) -> SampleReader:
+        """A `CalibrationDataReader` over the samples, `batch` of them in one feed (a model may fix its batch)."""
+        return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-self.count // batch))
+
+    def _shifted(self, position: int) -> Batch:
+        batch = self._raw(position)
+        seeds = sample_seeds(self.seed, [self.sample_id(position)])
+        for index, (shift, severity) in enumerate(applied(self.shifts)):
+            partners = None
+            if shift.mixes:
+                # The partner is the next sample of the set, itself under the shifts that came before.
+                before = replace(self, shifts=self.shifts[:index])
+                partners = before._shifted((position + 1) % self.count)
+            batch = apply_shift(shift, batch, severity, seeds + np.uint64(index), partners)
+        return batch
+
+    def _raw(self, position: int) -> Batch:
+        if self.dataset is None:
+            return self.task.noise(1, int(sample_seeds(self.seed, [f"noise-{position}"])[0] >> np.uint64(1)))
+        return self.task.load(self.dataset.read(np.asarray([position])))
+
+
+def _batched(feeds: Iterator[Feeds], batch: int) -> Iterator[Feeds]:
+    """Feeds joined in groups of `batch`; a last group that is short repeats its own last sample."""
+    group: list[Feeds] = []
+    for one in feeds:
+        group.append(one)
+        if len(group) == batch:
+            yield _joined(group)
+            group = []
+    if group:
+        yield _joined(group + [group[-1]] * (batch - len(group)))
+
+
+def _joined(group: list[Feeds]) -> Feeds:
+    return (
+        group[0] if len(group) == 1 else {name: np.concatenate([feeds[name] for feeds in group]) for name in group[0]}
+    )
+
+
+def draw(
+    calibration_set: CalibrationSet,
+    task: Task,
+    dataset: Dataset | None,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    outputs: Outputs | None = None,
+) -> CalibrationSamples:
+    """Draws a calibration set.
+
+    Args:
+        calibration_set: what to draw.
+        task: reads the samples.
+        dataset: the calibration side of the data (of the foreign source for `foreign`); None only for `random`.
+        size: number of samples; None is the set's own default, or all there are where they are fewer.
+        seed: the same seed draws the same samples of the same data, whatever order its rows are in.
+        outputs: asks the FP32 model, for hard, easy and diverse.
+
+    Raises:
+        UsageError: a size below 1, or a shift that does not fit the task.
+        DataError: no data, or fewer samples than `size`.
+    """
+    for name, _ in calibration_set.shifts:
+        if reason := task.fits(name):
+            raise UsageError(f"the calibration set {str(calibration_set)!r} does not fit the model's input: {reason}")
+    if size is not None and size < 1:
+        raise UsageError(f"--calib-size must be at least 1, got {size}.")
+    if calibration_set.sampler == NOISE:
+        return CalibrationSamples(task, None, size or DEFAULT_SIZE, seed, calibration_set.shifts)
+    if dataset is None:
+        raise DataError(f"the calibration set {str(calibration_set)!r} draws from data: give --data.")
+    drawn = _draw_from(calibration_set, dataset, size, seed, outputs)
+    return CalibrationSamples(task, drawn, len(drawn), seed, calibration_set.shifts)
+
+
+def _draw_from(
+    calibration_set: CalibrationSet, dataset: Dataset, size: int | None, seed: int, outputs: Outputs | None
+) -> Dataset:
+    sampler = SAMPLERS.get(calibration_set.sampler)
+    # By content and not by row, so that the draw does not depend on the order of the rows.
+    dataset = dataset.select(np.argsort(dataset.fingerprints, kind="stable"))
+    generator = np.random.default_rng(seed)
+    wanted = size or sampler.size
+    ask = None if outputs is None else lambda positions: outputs(dataset.select(positions))
+    chosen = sampler.choose(Pool(dataset, ask), wanted, generator, **dict(calibration_set.parameters))
+    if not len(chosen):
+        raise DataError(f"the calibration set {str(calibration_set)!r} finds no sample in {dataset.source}.")
+    if size is not None and len(chosen) < size:
+        raise DataError(
+            f"--calib-size {size} is more than the {len(chosen)} samples that the calibration set "
+            f"{str(calibration_set)!r} can draw from {dataset.source}. Ask for fewer, or give more data."
+        )
+    return dataset.select(np.asarray(chosen))
+
+
+def reader(
+    calib: str, *, model: str | Path, data: str | None = None, size: int | None = None, seed: int = 0
+) -> SampleReader:
+    """A calibration set as a `CalibrationDataReader` for ONNX Runtime's own `quantize_static`.
+
+    Args:
+        calib: the calibration set by name.
+        model: the FP32 model; its preprocessing is found as `onnxptq quantize` finds it.
+        data: the source of the data; the built-in data when `model` is the built-in one.
+        size: number of samples.
+        seed: decides which samples.
+
+    Example:
+        quantize_static("model.onnx", "int8.onnx", reader("dark@3", model="model.onnx", data="images/"))
+    """
+    from onnxptq.api import draw_calibration
+
+    return draw_calibration(str(model), data=data, calib=calib, size=size, seed=seed).reader()

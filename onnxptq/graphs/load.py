@@ -1,0 +1,190 @@
+"""Loading ONNX files: every way in which a file can be unusable is found here and said in the user's words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxptq.errors import ModelError
+from onnxptq.tasks import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZED_OPERATORS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "MatMulNBits"}
+)
+"""Operators that only a quantized graph has, besides those whose name begins with QLinear or QGemm."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ONNX file that was looked at: what it is, without its weights.
+
+    Attributes:
+        path: the file.
+        digest: SHA-256 of the file and of its external data, 64 hexadecimal digits.
+        signature: inputs (initializers excepted) and outputs.
+        metadata: its metadata_props.
+        quantized: it has operators that only a quantized graph has.
+        size: bytes of the file and of its external data.
+        opset: version of the default operator domain.
+    """
+
+    path: Path
+    digest: str
+    signature: Signature
+    metadata: Mapping[str, str]
+    quantized: bool
+    size: int
+    opset: int
+
+
+def load_model(path: Path) -> Model:
+    """Looks at an ONNX file.
+
+    Raises:
+        ModelError: no such file, not an ONNX file, truncated, or its external data is missing or outside its folder.
+    """
+    proto = _parse(path)
+    external = _external_files(proto, path)
+    _check_structure(proto, path, external)
+    state = hashlib.sha256()
+    size = 0
+    for file in (path, *external):
+        size += file.stat().st_size
+        with file.open("rb") as opened:
+            state.update(hashlib.file_digest(opened, "sha256").digest())
+    return Model(
+        path=path,
+        digest=state.hexdigest(),
+        signature=_signature(proto),
+        metadata={entry.key: entry.value for entry in proto.metadata_props},
+        quantized=any(_is_quantized(node.op_type) for node in proto.graph.node),
+        size=size,
+        opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+    )
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.exists():
+        raise ModelError(f"there is no model {path}. {_neighbours(path)}".rstrip())
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file in it.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read: {error.strerror or error}.") from error
+    if not data:
+        raise ModelError(f"the model {path} is empty (0 bytes). Export or copy it again.")
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} is not an ONNX file, or it is truncated: {error}. Export or copy it again."
+        ) from error
+    if not proto.graph.node and not proto.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it has no graph. Expected a file that onnx.save wrote.")
+    return proto
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"There is no folder {folder} either."
+    others = sorted(p.name for p in folder.glob("*.onnx"))[:5]
+    return f"In its folder: {', '.join(others)}." if others else "There is no .onnx file in its folder."
+
+
+def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """The files of external data, each inside the model's folder. Nothing of them is read."""
+    folder = path.parent.resolve()
+    found: dict[Path, None] = {}
+    for tensor in _all_tensors(proto.graph):
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+        if location is None:
+            continue
+        file = (folder / location).resolve()
+        if not file.is_relative_to(folder) or Path(location).is_absolute():
+            raise ModelError(
+                f"the model {path} asks for external data at {location!r}, outside its own folder. "
+                "That is refused: a model must not read files elsewhere. Save it again with its data beside it."
+            )
+        if not file.is_file():
+            raise ModelError(
+                f"the external data {location!r} of {path} (tensor {tensor.name!r}) is missing. "
+                "Copy the data file into the folder of the model."
+            )
+        found[file] = None
+    return tuple(found)
+
+
+def _all_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors.append(attribute.t)
+            tensors.extend(attribute.tensors)
+            if attribute.HasField("g"):
+                tensors.extend(_all_tensors(attribute.g))
+            for subgraph in attribute.graphs:
+                tensors.extend(_all_tensors(subgraph))
+    return tensors
+
+
+def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, ...]) -> None:
+    import onnx
+
+    custom = {node.domain for node in proto.graph.node} - {"", "ai.onnx"}
+    if custom:  # The checker knows the standard operators only; the runtime's own check comes at session creation.
+        return
+    try:
+        onnx.checker.check_model(str(path) if external else proto)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+
+
+def _is_quantized(operator: str) -> bool:
+    return operator in QUANTIZED_OPERATORS or operator.startswith(("QLinear", "QGemm", "QAttention"))
+
+
+def _signature(proto: onnx.ModelProto) -> Signature:
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    return Signature(
+        inputs=tuple(_spec(value) for value in proto.graph.input if value.name not in initializers),
+        outputs=tuple(_spec(value) for value in proto.graph.output),
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        dtype = "unknown"
+    return TensorSpec(value.name, dtype, shape)
+
+
+def check_quantizable(model: Model) -> None:
+    """Raises ModelError when the model is quantized already, or computes in a type that we do not quantize."""
+    if model.quantized:
+        raise ModelError(
+            f"{model.path} is quantized already. Give the FP32 model that it came from; "
+            "to judge this one, use: onnxptq evaluate MODEL --reference FP32.onnx"
+        )
+    for spec in model.signature.inputs:
+        if spec.dtype in ("float16", "float64", "bfloat16"):
+            raise ModelError(
+                f"input {spec.name!r} of {model.path} is {spec.dtype}; INT8 quantization starts from float32. "
+                "Export the model in float32."
+            )

@@ -1,0 +1,105 @@
+"""What an INT8 model carries in its ONNX metadata: where it came from, and how to use it without flags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxptq.errors import ModelError
+from onnxptq.files import replacing
+from onnxptq.recipe import Recipe
+
+FORMAT = "1"
+PREFIX = "onnxptq."
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an INT8 model came from.
+
+    Attributes:
+        task: the task's name.
+        preprocessing: the task's specification, class names included.
+        source: {"name", "digest", "size"} of the FP32 model.
+        data: {"source", "digest", "split"} of the data: its digest, and the rule that kept calibration samples
+            apart from evaluation samples.
+        recipe: what made the model.
+        calibration: {"samples", "digest"} of what was drawn.
+        versions: onnxptq, onnx and onnxruntime.
+        cpu: the CPU features that calibration ran with.
+    """
+
+    task: str
+    preprocessing: Mapping[str, Any]
+    source: Mapping[str, Any]
+    data: Mapping[str, Any]
+    recipe: Recipe
+    calibration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    cpu: str
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata_props entries, sorted by key."""
+        entries = {
+            "format": FORMAT,
+            "task": self.task,
+            "preprocessing": _json(self.preprocessing),
+            "source": _json(self.source),
+            "data": _json(self.data),
+            "recipe": _json(self.recipe.to_dict()),
+            "recipe_digest": self.recipe.digest,
+            "calibration": _json(self.calibration),
+            "target": self.recipe.target,
+            "versions": _json(self.versions),
+            "cpu": self.cpu,
+        }
+        return {PREFIX + key: entries[key] for key in sorted(entries)}
+
+
+def write_with_provenance(quantized: Path, provenance: Provenance, output: Path) -> None:
+    """Writes the quantized file with its provenance to `output`, by way of a temporary name.
+
+    Raises:
+        OutputError: `output` cannot be written.
+    """
+    import onnx
+
+    model = onnx.load(str(quantized))
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**kept, **provenance.metadata})
+    with replacing(output) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
+    """The provenance in a model's metadata, or None for a model that we did not write.
+
+    Raises:
+        ModelError: it was written by a newer format, or it cannot be read.
+    """
+    if PREFIX + "recipe" not in metadata:
+        return None
+    written = metadata.get(PREFIX + "format")
+    if written != FORMAT:
+        raise ModelError(f"the model's provenance has format {written}; this version reads {FORMAT}. Update onnxptq.")
+    try:
+        return Provenance(
+            task=metadata[PREFIX + "task"],
+            preprocessing=json.loads(metadata[PREFIX + "preprocessing"]),
+            source=json.loads(metadata[PREFIX + "source"]),
+            data=json.loads(metadata[PREFIX + "data"]),
+            recipe=Recipe.from_dict(json.loads(metadata[PREFIX + "recipe"])),
+            calibration=json.loads(metadata[PREFIX + "calibration"]),
+            versions=json.loads(metadata[PREFIX + "versions"]),
+            cpu=metadata[PREFIX + "cpu"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"the model's provenance cannot be read ({error}); quantize it again.") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,89 @@
+"""Methods: presets of a recipe by name. Every range method is one; presets that set more than the range are others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxptq.calibrators.methods import RANGE_METHODS
+from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.recipe import Recipe, Step, Value
+from onnxptq.registry import Registry
+
+
+@dataclass(frozen=True)
+class Method:
+    """A preset of a recipe.
+
+    Attributes:
+        name: as in `--method`.
+        summary: what it does, one line.
+        source: where it comes from.
+        when: which case it is good for, one line.
+        apply: `(recipe, **parameters) -> recipe`.
+        parameters: names and defaults.
+    """
+
+    name: str
+    summary: str
+    source: str
+    when: str
+    apply: Callable[..., Recipe]
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+METHODS: Registry[Method] = Registry("method", "onnxptq.methods", ())
+
+
+def all_methods() -> list[Method]:
+    """Range methods and presets, range methods first."""
+    ranges = [Method(m.name, m.summary, m.source, m.when, _ranges_only(m.name), m.parameters) for m in RANGE_METHODS]
+    return [*ranges, *METHODS]
+
+
+def apply_method(text: str, recipe: Recipe, given: Mapping[str, Value | None] | None = None) -> Recipe:
+    """The recipe with a method applied to it.
+
+    Args:
+        text: a method by name, with parameters where they are not the defaults: "percentile:percentile=99.9".
+        recipe: everything that the method leaves alone.
+        given: further parameters, None where the user gave none.
+
+    Raises:
+        UsageError: an unknown method, or a parameter that it does not have.
+    """
+    name, _, rest = text.partition(":")
+    known = {method.name: method for method in all_methods()}
+    if name not in known:
+        raise UsageError(f"unknown method {name!r}. {did_you_mean(name, known)}")
+    method = known[name]
+    parameters = {**_parse(method, rest), **{k: v for k, v in (given or {}).items() if v is not None}}
+    for key in parameters:
+        if key not in method.parameters:
+            hint = did_you_mean(key, method.parameters)
+            raise UsageError(f"the method {name!r} has no parameter {key!r}. {hint}")
+    return method.apply(recipe, **parameters)
+
+
+def _ranges_only(name: str) -> Callable[..., Recipe]:
+    def apply(recipe: Recipe, **parameters: Value) -> Recipe:
+        return recipe.changed(ranges=Step.of(name, **parameters))
+
+    return apply
+
+
+def _parse(method: Method, text: str) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"parameters of a method are written key=value, got {pair!r}.")
+        default = method.parameters.get(key)
+        try:
+            values[key] = (
+                value if isinstance(default, str) else int(value) if isinstance(default, int) else float(value)
+            )
+        except ValueError:
+            raise UsageError(f"{method.name}:{key} must be a number, got {value!r}.") from None
+    return values

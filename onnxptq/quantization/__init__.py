@@ -1,0 +1,1 @@
+"""Quantization: which tensors matter, statistics in, QDQ graph out; targets."""

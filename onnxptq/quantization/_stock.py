@@ -1,0 +1,90 @@
+"""ONNX Runtime's static quantizer with our ranges: the reference that everything else must equal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxptq.quantization.settings import QuantizerSettings
+
+Ranges = Mapping[str, tuple[np.float32, np.float32]]
+
+
+def quantize_with_ranges(
+    model_path: str | Path, ranges: Ranges, output: str | Path, settings: QuantizerSettings, *, external: bool = False
+) -> None:
+    """Writes the QDQ model that `quantize_static` makes of `ranges`.
+
+    Ranges go in through `calibration_cache_path`, the public way. The quantizer works on a private copy, because it
+    writes a file of a fixed name beside its input: the input's folder may be read-only or in use by another
+    process.
+
+    Args:
+        model_path: the float model.
+        ranges: tensor name -> (lower, upper), for every name of `CalibrationPlan.cached`.
+        output: where the quantized model goes. Written in place: give a temporary name.
+        settings: what else the quantizer is told.
+        external: keep the weights in `<output>.data`, which models above 2 GB need.
+    """
+    from onnxruntime.quantization import CalibrationMethod, quantize_static
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+
+    data = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder, quiet_quantizer():
+        cache = Path(folder) / "ranges.json"
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cache)
+        quantize_static(
+            model_input=_private_copy(Path(model_path), Path(folder)),
+            model_output=str(output),
+            calibration_data_reader=None,
+            calibrate_method=CalibrationMethod.MinMax,
+            calibration_cache_path=cache,
+            use_external_data_format=external,
+            **settings.to_kwargs(),
+        )
+
+
+def has_external_data(model: Any) -> bool:
+    """Whether weights of the ONNX `ModelProto` lie in files of their own."""
+    from onnx.external_data_helper import uses_external_data
+
+    return any(uses_external_data(tensor) for tensor in model.graph.initializer)
+
+
+def _private_copy(model_path: Path, folder: Path) -> Any:
+    import onnx
+
+    if has_external_data(onnx.load(model_path, load_external_data=False)):
+        return onnx.load(model_path)
+    return shutil.copyfile(model_path, folder / "model.onnx")
+
+
+@contextlib.contextmanager
+def quiet_quantizer() -> Iterator[None]:
+    """Keeps the quantizer's advice ("please consider pre-processing") off stderr, and other warnings on it.
+
+    It logs through the root logger, and logging so would install a handler for the whole process.
+    """
+    root = logging.getLogger()
+    handler = logging.NullHandler() if root.handlers else logging.StreamHandler()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Please consider")
+
+    root.addFilter(keep)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.removeFilter(keep)

@@ -1,0 +1,91 @@
+"""ONNX Runtime's own calibrators, unchanged: the reference that the one-pass engine is tested against."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxptq.calibrators import CalibrationSamples, SampleReader
+from onnxptq.errors import DataError, UsageError
+from onnxptq.quantization.settings import QuantizerSettings
+from onnxptq.recipe import Step
+
+Ranges = Mapping[str, tuple[np.float32, np.float32]]
+
+STOCK_METHODS = ("minmax", "entropy", "percentile")
+
+
+def stock_ranges(
+    folded: Path, environments: list[CalibrationSamples], method: Step, settings: QuantizerSettings, batch: int
+) -> Ranges:
+    """The range of every tensor as ONNX Runtime's calibrator computes it, environments one after another.
+
+    Args:
+        folded: the model after `quant_pre_process`.
+        environments: copies of the calibration set.
+        method: "minmax", "entropy" (`bins`) or "percentile" (`percentile`).
+        settings: of the quantizer: the calibrators make ranges symmetric where it wants them symmetric.
+        batch: samples in one feed.
+
+    Raises:
+        UsageError: a method that ONNX Runtime does not have.
+        DataError: the samples do not fit the model, or the calibrator finds no range.
+    """
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    if method.name not in STOCK_METHODS:
+        raise UsageError(
+            f"ONNX Runtime has no range method {method.name!r}, so --engine stock cannot use it. "
+            f"It has {', '.join(STOCK_METHODS)}."
+        )
+    calibrate_method = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }[method.name]
+    count = sum(len(samples) for samples in environments)
+    reader = SampleReader(lambda: _feeds(environments, batch), count)
+    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            calibrator = create_calibrator(
+                folded,
+                list({*QLinearOpsRegistry, *QDQRegistry}),
+                augmented_model_path=str(Path(folder) / "augmented.onnx"),
+                calibrate_method=calibrate_method,
+                extra_options=_options(method, settings),
+            )
+            calibrator.collect_data(reader)
+            data = calibrator.compute_data()
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise DataError(f"ONNX Runtime's {method.name} calibrator failed: {error}") from error
+        del calibrator
+    return {name: _as_pair(tensor.range_value) for name, tensor in data.items()}
+
+
+def _feeds(environments: list[CalibrationSamples], batch: int) -> Iterator[dict[str, Any]]:
+    return chain.from_iterable(samples.reader(batch) for samples in environments)
+
+
+def _options(method: Step, settings: QuantizerSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if method.name == "entropy":
+        bins = int(method.keywords.get("bins", 128))
+        options = {"num_bins": bins, "num_quantized_bins": min(bins, 128)}
+    if method.name == "percentile":
+        options = {"percentile": float(method.keywords.get("percentile", 99.999))}
+    if settings.extra_options.get("CalibTensorRangeSymmetric"):
+        options["symmetric"] = True
+    return options
+
+
+def _as_pair(values: tuple[Any, Any]) -> tuple[np.float32, np.float32]:
+    low, high = (np.float32(np.asarray(value).reshape(())) for value in values)
+    return low, high

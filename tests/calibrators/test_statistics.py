@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from onnxptq.calibrators import _histogram
+from onnxptq.calibrators._histogram import Accumulator, NotFiniteError
+from onnxptq.calibrators.statistics import (
+    CalibrationStatistics,
+    TensorStatistics,
+    merge,
+    merge_tensors,
+    value_histogram,
+)
+from onnxptq.errors import DataError, OutputError, UsageError
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ARRAYS = hnp.arrays(np.float32, st.integers(1, 60), elements=FLOATS)
+
+
+def of(values, histogram=True):
+    accumulator = Accumulator(histogram)
+    accumulator.add(np.asarray(values))
+    bins, counts = accumulator.sparse()
+    return TensorStatistics(accumulator.extremes.minimum, accumulator.extremes.maximum, accumulator.count, bins, counts)
+
+
+def run_of(*arrays, environment="", provenance=None):
+    pool = merge_tensors([of(array) for array in arrays])
+    return CalibrationStatistics({environment: {"t": pool}}, {environment: len(arrays)}, provenance or {"model": "a"})
+
+
+@given(ARRAYS)
+def test_every_value_lies_in_its_bin_and_the_extremes_are_exact(values):
+    found = of(values)
+    assert (found.minimum, found.maximum, found.count) == (values.min(), values.max(), values.size)
+    histogram = value_histogram(found)
+    assert histogram.counts.sum() == values.size
+    assert np.all(np.diff(histogram.lower) > 0)
+    inside = (values[:, None] >= histogram.lower) & (values[:, None] <= histogram.upper)
+    inside |= (np.abs(values[:, None]) < 2e-41) & (histogram.lower == 0) & (histogram.upper == 0)
+    assert inside.any(axis=1).all()
+    np.testing.assert_array_equal(inside.sum(axis=0) >= 1, True)
+
+
+@given(ARRAYS)
+def test_the_middle_of_a_bin_is_within_2_to_the_minus_11_of_its_values(values):
+    histogram = value_histogram(of(values))
+    largest = np.maximum(np.abs(histogram.lower), np.abs(histogram.upper))
+    normal = largest > 1e-37
+    assert np.all((histogram.upper - histogram.lower)[normal] / 2 <= largest[normal] * 2**-11)
+
+
+@given(st.lists(ARRAYS, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_merging_gives_the_bytes_of_one_pass_in_whatever_order_and_grouping(tmp_path_factory, arrays, rng):
+    folder = tmp_path_factory.mktemp("stats")
+    run_of(np.concatenate(arrays)).save(folder / "whole")
+    parts = [run_of(array) for array in arrays]
+    parts = [CalibrationStatistics(p.environments, {"": 0}, p.provenance) for p in parts]
+    parts[0] = CalibrationStatistics(parts[0].environments, {"": 1}, parts[0].provenance)
+    rng.shuffle(parts)
+    while len(parts) > 1:
+        taken = [parts.pop(rng.randrange(len(parts))) for _ in range(rng.randint(2, len(parts)))]
+        parts.append(merge(*taken))
+    parts[0].save(folder / "merged")
+    assert (folder / "merged").read_bytes() == (folder / "whole").read_bytes()
+
+
+@settings(deadline=None)
+@given(st.lists(ARRAYS, min_size=1, max_size=5))
+def test_the_compiled_counter_equals_the_numpy_one(arrays):
+    compiled = _histogram._compiled()
+    if compiled is None:
+        pytest.skip("Numba is not installed")
+    found = []
+    for counter in (_histogram.count_with_numpy, compiled):
+        accumulator = Accumulator()
+        for array in arrays:
+            bits = array.view(np.uint32)
+            accumulator._count(bits, counter)
+        found.append(accumulator.sparse())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_arrays_larger_than_a_block_are_counted_once():
+    values = np.random.default_rng(0).standard_normal(3 * _histogram._BLOCK + 17).astype(np.float32)
+    found = of(values)
+    assert found.counts.sum() == found.count == values.size
+    assert found == merge_tensors([of(values[:100]), of(values[100:])])
+
+
+def test_extremes_alone_are_the_same_without_a_histogram():
+    values = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
+    full, short = of(values), of(values, histogram=False)
+    assert (full.minimum, full.maximum, full.count) == (short.minimum, short.maximum, short.count)
+    with pytest.raises(UsageError, match="only minimum and maximum"):
+        value_histogram(short)
+
+
+def test_the_two_zeros_are_one():
+    for values in ([0.0, -0.0], [-0.0, 0.0], [-0.0]):
+        found = of(np.array(values, np.float32))
+        assert not np.signbit(found.minimum)
+        assert not np.signbit(found.maximum)
+        assert value_histogram(found).lower.tolist() == [0.0]
+
+
+def test_half_precision_is_exact():
+    values = np.random.default_rng(0).standard_normal(500).astype(np.float16)
+    assert of(values) == of(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("others", [[1.0, 2.0], [-1.0, -2.0], [], [-1.0, 1.0]])
+@pytest.mark.parametrize("histogram", [True, False])
+def test_what_is_not_finite_is_refused(bad, others, histogram):
+    with pytest.raises(NotFiniteError):
+        of(np.array([*others, bad], np.float32), histogram)
+
+
+def test_pooling_takes_the_environments_that_are_named():
+    both = merge(run_of(np.float32([1, 2]), environment="a"), run_of(np.float32([-5]), environment="b"))
+    assert both.pooled()["t"].minimum == -5
+    assert both.pooled(["a"])["t"].minimum == 1
+    assert [part.count for part in both.per_environment("t")] == [2, 1]
+    with pytest.raises(UsageError, match="no environment 'c'"):
+        both.pooled(["c"])
+    with pytest.raises(UsageError, match="'u' was not observed"):
+        both.per_environment("u")
+
+
+def test_parts_that_do_not_belong_together_are_refused():
+    one = run_of(np.float32([1]))
+    with pytest.raises(DataError, match="model 'a' cannot be merged with model 'b'"):
+        merge(one, run_of(np.float32([1]), provenance={"model": "b"}))
+    other = CalibrationStatistics({"": {"u": of(np.float32([1]))}}, {"": 1}, {"model": "a"})
+    with pytest.raises(DataError, match="other tensors"):
+        merge(one, other)
+    with pytest.raises(DataError, match="no statistics to merge"):
+        merge()
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    saved = merge(
+        run_of(rng.standard_normal(1000).astype(np.float32), environment="dark"),
+        run_of(rng.standard_normal(500).astype(np.float32), np.float32([7]), environment="clean"),
+    )
+    saved.save(tmp_path / "s")
+    loaded = CalibrationStatistics.load(tmp_path / "s")
+    assert loaded == saved
+    assert loaded.samples == {"dark": 1, "clean": 2}
+    assert loaded.provenance == {"model": "a"}
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    run_of(np.random.default_rng(0).standard_normal(1000).astype(np.float32)).save(path)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(20):
+        path.write_bytes(whole[: rng.randrange(len(whole))])
+        with pytest.raises(DataError, match="truncated or damaged"):
+            CalibrationStatistics.load(path)
+    with pytest.raises(DataError, match="missing"):
+        CalibrationStatistics.load(tmp_path / "nosuch")
+    monkeypatch.setattr("onnxptq.calibrators._statistics_file.VERSION", 2)
+    run_of(np.float32([1])).save(path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="version 2"):
+        CalibrationStatistics.load(path)
+
+
+def test_a_folder_that_does_not_exist_is_said_so(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        run_of(np.float32([1])).save(tmp_path / "no" / "s")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import contextlib
+import random
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnxptq.calibrators.methods import RANGE_METHODS
+from onnxptq.calibrators.statistics import merge
+from onnxptq.errors import DataError, ModelError, UsageError
+from onnxptq.quantization._stock import quantize_with_ranges
+from onnxptq.quantization.collect import collect
+from onnxptq.quantization.plan import plan_calibration
+from onnxptq.quantization.settings import QuantizerSettings
+
+SETTINGS = {
+    "uint8": QuantizerSettings(),
+    "uint8 per channel": QuantizerSettings(per_channel=True),
+    "int8 symmetric": QuantizerSettings(
+        activation_type="QInt8", per_channel=True, extra_options={"ActivationSymmetric": True}
+    ),
+}
+
+
+def file_bytes(statistics, folder):
+    statistics.save(folder / "statistics")
+    return (folder / "statistics").read_bytes()
+
+
+def minmax_file(path, statistics, plan, settings, output):
+    method = RANGE_METHODS.get("minmax")
+    ranges = {name: (np.float32(0), np.float32(0)) for name in plan.cached}
+    for name in plan.observed:
+        ranges[name] = method.range(statistics.per_environment(name), settings.quantization)
+    quantize_with_ranges(path, ranges, output, settings)
+    return output.read_bytes()
+
+
+@pytest.mark.parametrize("target", SETTINGS)
+@pytest.mark.parametrize("histograms", [True, False])
+def test_minmax_writes_the_file_that_the_stock_quantizer_writes(model_path, tmp_path, draw, stock, target, histograms):
+    samples = draw(model_path)
+    plan = plan_calibration(model_path, SETTINGS[target])
+    statistics = collect(model_path, samples, plan.observed, histograms=histograms)
+    ours = minmax_file(model_path, statistics, plan, SETTINGS[target], tmp_path / "ours.onnx")
+    assert ours == stock(model_path, samples, **SETTINGS[target].to_kwargs())
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), shards=st.integers(1, 4))
+def test_the_state_does_not_depend_on_order_or_sharding(build_graph, tmp_path, draw, seed, shards):
+    path = build_graph("residual")
+    samples = draw(path, count=7)
+    tensors = ("x", "relu1", "add3")
+    whole = file_bytes(collect(path, samples, tensors), tmp_path)
+    rng = random.Random(seed)
+    rng.shuffle(samples)
+    parts = [collect(path, samples[i::shards], tensors) for i in range(shards) if samples[i::shards]]
+    rng.shuffle(parts)
+    while len(parts) > 1:
+        parts.append(merge(parts.pop(rng.randrange(len(parts))), parts.pop(rng.randrange(len(parts)))))
+    assert file_bytes(parts[0], tmp_path) == whole
+
+
+def test_the_state_does_not_depend_on_threads(model_path, tmp_path, draw):
+    tensors = plan_calibration(model_path, QuantizerSettings()).observed
+    one, two = (file_bytes(collect(model_path, draw(model_path), tensors, threads=n), tmp_path) for n in (1, 2))
+    assert one == two
+
+
+def test_a_fixed_batch_size_changes_no_range(build_graph, tmp_path, draw):
+    path = build_graph("conv_relu")
+    samples = draw(path)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "fixed.onnx")
+    free = collect(path, samples, ("x", "relu1")).environments[""]
+    fixed = collect(tmp_path / "fixed.onnx", samples, ("x", "relu1")).environments[""]
+    for name in free:
+        assert (fixed[name].minimum, fixed[name].maximum) == (free[name].minimum, free[name].maximum)
+        np.testing.assert_array_equal(fixed[name].counts, 4 * free[name].counts)
+
+
+def test_variable_shapes_are_streamed(build_graph, draw):
+    path = build_graph("attention")
+    rng = np.random.default_rng(0)
+    samples = [(str(n), {"x": rng.standard_normal((1, n, 8)).astype(np.float32)}) for n in (3, 9, 5)]
+    statistics = collect(path, samples, ("x",))
+    assert statistics.environments[""]["x"].count == 8 * (3 + 9 + 5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("histograms", [True, False])
+def test_one_value_that_is_not_finite_is_refused_with_tensor_and_sample(build_graph, draw, bad, histograms):
+    path = build_graph("conv_relu")
+    samples = draw(path)
+    samples[3][1]["x"][0, 1, 2, 3] = bad
+    with pytest.raises(DataError, match=r"tensor 'x' .* sample 'sample-003'"):
+        collect(path, samples, ("x", "relu1"), histograms=histograms)
+
+
+def test_no_sample_is_thrown_away(tmp_path):
+    # FACTS: the stock option CalibMaxIntermediateOutputs=2 makes [3, 3] of these five.
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    floats = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph([node], "one", [value("x", floats, [1])], [value("y", floats, [1])])
+    path = tmp_path / "one.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    samples = [(str(v), {"x": np.array([v], np.float32)}) for v in (10, 20, 1, 2, 3)]
+    seen = collect(path, samples, ("y",)).environments[""]["y"]
+    assert (seen.minimum, seen.maximum, seen.count) == (1, 20, 5)
+
+
+def test_collecting_prints_nothing(build_graph, draw, capfd):
+    path = build_graph("residual")
+    plan = plan_calibration(path, QuantizerSettings())
+    collect(path, draw(path), plan.observed)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+
+
+def test_memory_does_not_hold_the_outputs_of_earlier_samples(build_graph, draw):
+    path = build_graph("conv_relu")
+    alive = []
+
+    def watched():
+        import gc
+
+        for sample_id, feeds in draw(path, count=8):
+            gc.collect()
+            alive.append(sum(1 for o in gc.get_objects() if isinstance(o, np.ndarray) and o.shape == (1, 6, 8, 8)))
+            yield sample_id, feeds
+
+    collect(path, watched(), ("relu1",))
+    assert max(alive) <= 1
+
+
+def test_external_data_is_read_from_the_folder_of_the_model(build_graph, tmp_path, draw):
+    path = build_graph("conv_relu")
+    samples = draw(path)
+    (tmp_path / "apart").mkdir()
+    apart = tmp_path / "apart" / "model.onnx"
+    onnx.save_model(onnx.load(path), apart, save_as_external_data=True, location="weights", size_threshold=0)
+    assert collect(apart, samples, ("relu1",)) == collect(path, samples, ("relu1",))
+
+
+def test_an_optimised_graph_sees_the_same_tensors(build_graph, draw):
+    path = build_graph("depthwise_clip")
+    tensors = plan_calibration(path, QuantizerSettings()).observed
+    plain, fast = (collect(path, draw(path), tensors, optimized=flag).environments[""] for flag in (False, True))
+    for name in tensors:
+        assert fast[name].count == plain[name].count
+        np.testing.assert_allclose(fast[name].maximum, plain[name].maximum, rtol=1e-4)
+
+
+def test_environments_are_kept_apart(build_graph, draw):
+    path = build_graph("conv_relu")
+    dark, clean = (
+        collect(path, draw(path, seed=i), ("x",), environment=name) for i, name in enumerate(("dark", "clean"))
+    )
+    both = merge(dark, clean)
+    assert set(both.environments) == {"dark", "clean"}
+    assert both.pooled()["x"].count == both.pooled(["dark"])["x"].count + both.pooled(["clean"])["x"].count
+
+
+def test_what_does_not_fit_is_named(build_graph, draw):
+    path = build_graph("conv_relu")
+    wrong = [("odd", {"x": np.zeros((1, 5, 8, 8), np.float32)})]
+    with pytest.raises(DataError, match=r"'odd' does not fit .*float32 \[1, 5, 8, 8\]"):
+        collect(path, wrong, ("x",))
+    with pytest.raises(DataError, match="empty"):
+        collect(path, [], ("x",))
+    with pytest.raises(UsageError, match="unknown provider 'gpu'"):
+        collect(path, draw(path), ("x",), provider="gpu")
+    with pytest.raises(ModelError, match="nosuch"):
+        collect(path, draw(path), ("nosuch",))
+    (path.parent / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"broken\.onnx"):
+        collect(path.parent / "broken.onnx", draw(path), ("x",))
+    with contextlib.suppress(DataError):
+        collect(path, [("s", {"z": np.zeros((1, 3, 8, 8), np.float32)})], ("x",))
