@@ -1,0 +1,124 @@
+"""Intervals for proportions and for differences of paired proportions, in closed form or by bisection."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.errors import UsageError
+from onnxptq.evaluation._source_sums import Floats, SourceSums, design_effects, losses_and_gains
+
+_BISECTIONS = 60
+"""Halvings of [-1, 1]: the bound is then exact to the last bits of a float64."""
+
+
+def check_confidence(confidence: float) -> None:
+    """Raises UsageError unless 0 < confidence < 1."""
+    if not 0.0 < confidence < 1.0:
+        raise UsageError(f"a confidence must lie between 0 and 1, got {confidence}. Usual: 0.95.")
+
+
+def one_sided_quantile(confidence: float) -> float:
+    """Standard errors between an estimate and its one-sided bound: 1.645 for 0.95."""
+    check_confidence(confidence)
+    return NormalDist().inv_cdf(confidence)
+
+
+def two_sided_quantile(confidence: float) -> float:
+    """Standard errors between an estimate and either end of its interval: 1.960 for 0.95."""
+    check_confidence(confidence)
+    return NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+
+
+def wilson_interval(successes: npt.ArrayLike, n: npt.ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Two-sided score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22:209).
+
+    Args:
+        successes: number or array. Divide it and `n` by the design effect where a source occurs more than once.
+        n: number or array of trials; n = 0 gives (0, 1).
+        confidence: between 0 and 1.
+
+    Returns:
+        Lower and upper bounds, float64, of the broadcast shape.
+    """
+    z = two_sided_quantile(confidence)
+    successes, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    trials = np.where(n > 0, n, 1.0)
+    proportion = np.where(n > 0, successes / trials, 0.5)
+    scale = 1.0 + z**2 / trials
+    middle = (proportion + z**2 / (2.0 * trials)) / scale
+    half = z / scale * np.sqrt(proportion * (1.0 - proportion) / trials + z**2 / (4.0 * trials**2))
+    low = np.where(successes <= 0, 0.0, middle - half)
+    high = np.where(successes >= n, 1.0, middle + half)
+    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
+
+
+def restricted_gain_rate(losses: Floats, gains: Floats, n: Floats, drop: Floats) -> Floats:
+    """Maximum likelihood estimate of the rate of gains when the rate of losses is that plus `drop` (Tango 1998)."""
+    linear = (2.0 * n - losses + gains) * drop - losses - gains
+    constant = -gains * drop * (1.0 - drop)
+    root = np.sqrt(np.maximum(linear**2 - 8.0 * n * constant, 0.0))
+    rate = (root - linear) / (4.0 * n)
+    return np.clip(rate, np.maximum(0.0, -drop), (1.0 - drop) / 2.0)
+
+
+def paired_drop_interval(
+    losses: npt.ArrayLike, gains: npt.ArrayLike, n: npt.ArrayLike, confidence: float = 0.95
+) -> tuple[Floats, Floats]:
+    """Two-sided score interval of a drop between paired proportions (Tango 1998, Stat. Med. 17:891).
+
+    It keeps an honest width where the bootstrap cannot: a group without a single flip gets (-z²/(n+z²), z²/(n+z²)).
+
+    Args:
+        losses: rows that the reference has right and the other wrong; number or array, need not be whole.
+        gains: rows that the other has right and the reference wrong.
+        n: all rows, above 0. Divide the three by the design effect where a source occurs more than once.
+        confidence: between 0 and 1. One bound alone holds with (1 + confidence) / 2.
+
+    Returns:
+        Lower and upper bounds of (losses - gains) / n, float64, of the broadcast shape.
+    """
+    z = two_sided_quantile(confidence)
+    b, c, rows = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (losses, gains, n)))
+    observed = (b - c) / rows
+
+    def bound(side: float, end: float) -> Floats:
+        inside: Floats = observed.copy()
+        outside = np.full_like(observed, end)
+        for _ in range(_BISECTIONS):
+            middle = (inside + outside) / 2.0
+            gain = restricted_gain_rate(b, c, rows, middle)
+            variance = rows * (2.0 * gain + middle * (1.0 - middle))
+            accepted = side * (rows * middle - (b - c)) <= z * np.sqrt(np.maximum(variance, 0.0))
+            inside, outside = np.where(accepted, middle, inside), np.where(accepted, outside, middle)
+        return inside
+
+    return bound(-1.0, -1.0), bound(1.0, 1.0)
+
+
+def proportion_interval(sums: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's interval of each group's proportion: lower and upper bounds, float64, (G,).
+
+    Args:
+        sums: sums of a value that is 0 or 1 (`correct`, `flipped`). Counts are divided by the group's design effect.
+        confidence: between 0 and 1.
+    """
+    effect = design_effects(sums)
+    return wilson_interval(sums.by_group(sums.total) / effect, sums.group_rows / effect, confidence)
+
+
+def drop_interval(drops: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Tango's interval of each group's drop: lower and upper bounds, float64, (G,).
+
+    Each bound holds alone with (1 + confidence) / 2. The largest upper bound over groups bounds the worst group's drop
+    with that confidence, however many groups there are (each group must pass: Berger 1982, Technometrics 24:295).
+
+    Args:
+        drops: sums of `reference_correct - correct`. Counts are divided by the group's design effect.
+        confidence: between 0 and 1.
+    """
+    effect = design_effects(drops)
+    losses, gains = losses_and_gains(drops)
+    return paired_drop_interval(losses / effect, gains / effect, drops.group_rows / effect, confidence)

@@ -1,0 +1,170 @@
+"""Rows summed per group and source: the one layout that every statistic of groups works on.
+
+The copies of one original sample (an image under ten corruptions) share its luck. So nothing here counts rows as
+independent: sums are kept per source, and splits and resamples take sources, never rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SourceSums:
+    """A value per row, summed over the rows that each group has of each source (one such pair is a cell).
+
+    Cells without rows are left out, so memory is 40 bytes for each row of each group at most. Cells are sorted by
+    group, then by source; sources are numbered in the order of their codes. Row order leaves no trace.
+
+    Attributes:
+        n_sources: how many sources there are in all rows, S.
+        first: int64, (G,): the first cell of each group. Every group has at least one.
+        group: int64, (cells,): the group of each cell, 0 to G - 1.
+        source: int64, (cells,): the source of each cell, 0 to S - 1.
+        rows: float64, (cells,): number of rows.
+        total: float64, (cells,): sum of the value.
+        squares: float64, (cells,): sum of the squared value.
+        all_rows: float64, (S,): number of rows of each source, in groups or not, each row once.
+        all_total: float64, (S,): sum of their values.
+    """
+
+    n_sources: int
+    first: Integers
+    group: Integers
+    source: Integers
+    rows: Floats
+    total: Floats
+    squares: Floats
+    all_rows: Floats
+    all_total: Floats
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups, G."""
+        return len(self.first)
+
+    @property
+    def group_rows(self) -> Floats:
+        """Rows of each group, float64, (G,)."""
+        return self.by_group(self.rows)
+
+    @property
+    def group_sources(self) -> Integers:
+        """Sources of each group, int64, (G,)."""
+        return np.diff(self.first, append=len(self.source))
+
+    @property
+    def group_means(self) -> Floats:
+        """The mean of the value over the rows of each group, float64, (G,)."""
+        return self.by_group(self.total) / self.group_rows
+
+    @property
+    def mean(self) -> float:
+        """The mean of the value over all rows."""
+        return float(self.all_total.sum() / self.all_rows.sum())
+
+    def by_group(self, cells: Floats) -> Floats:
+        """Sums one number per cell to one number per group, float64, (G,)."""
+        sums: Floats = np.add.reduceat(cells, self.first)
+        return sums
+
+    def weighted(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Rows and total of each group when source s counts `weights[s]` times: two float64 arrays, (G,)."""
+        cell_weights = weights[self.source]
+        return self.by_group(cell_weights * self.rows), self.by_group(cell_weights * self.total)
+
+
+def sum_by_source(value: npt.ArrayLike, source: npt.ArrayLike, groups: Sequence[npt.ArrayLike]) -> SourceSums:
+    """Sums `value` per group and source.
+
+    For drops the value is `reference_correct - correct` (1 lost, -1 gained, 0 the same); for flips it is `flipped`;
+    for accuracy `correct`; a task without right and wrong gives any finite number per row.
+
+    Args:
+        value: (n,), bool or number, finite.
+        source: integers, (n,): a code for the original sample that each row was made from.
+        groups: for each group its row numbers, 0 to n - 1, none twice. A row may belong to several groups or to none.
+
+    Raises:
+        DataError: there are no rows, a group is empty, or a value is not finite.
+        ValueError: lengths differ.
+    """
+    values = np.asarray(value, dtype=np.float64)
+    codes = np.asarray(source)
+    if values.ndim != 1 or values.shape != codes.shape:
+        raise ValueError(f"value and source must be 1-D and of one length, got shapes {values.shape} and {codes.shape}")
+    members = [np.asarray(rows, dtype=np.int64) for rows in groups]
+    sizes = np.array([len(rows) for rows in members], dtype=np.int64)
+    _check(values, sizes)
+
+    distinct, source_index = np.unique(codes, return_inverse=True)
+    n_sources = len(distinct)
+    row = np.concatenate(members)
+    key = np.repeat(np.arange(len(members)), sizes) * n_sources + source_index[row]
+    # Sorting by value within a cell fixes the order of summation, so that row order cannot change the last bit.
+    order = np.lexsort((values[row], key))
+    key, cell_values = key[order], values[row][order]
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    cell_group, cell_source = np.divmod(key[start], n_sources)
+    by_value = np.lexsort((values, source_index))
+    return SourceSums(
+        n_sources=n_sources,
+        first=np.flatnonzero(np.diff(cell_group, prepend=-1)),
+        group=cell_group,
+        source=cell_source,
+        rows=np.diff(start, append=len(key)).astype(np.float64),
+        total=np.add.reduceat(cell_values, start),
+        squares=np.add.reduceat(cell_values**2, start),
+        all_rows=np.bincount(source_index, minlength=n_sources).astype(np.float64),
+        all_total=np.bincount(source_index[by_value], values[by_value], n_sources).astype(np.float64),
+    )
+
+
+def _check(values: Floats, sizes: Integers) -> None:
+    if not len(values) or not len(sizes):
+        raise DataError("no rows or no groups to compute statistics of. Give at least one evaluated sample and group.")
+    if not sizes.all():
+        raise DataError(f"group number {int(np.argmin(sizes))} has no rows. Leave empty groups out.")
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise DataError(f"the value of row {row} is {values[row]}, expected a finite number. Leave that row out.")
+
+
+def full_dependence(sums: SourceSums) -> Floats:
+    """Rows of the source that a row of the group comes from, on average: float64, (G,); 1 where each occurs once.
+
+    The design effect of a group in which all rows of a source do the same (Kish 1965, Survey Sampling, chapter 5).
+    """
+    return sums.by_group(sums.rows**2) / sums.group_rows
+
+
+def design_effects(sums: SourceSums) -> Floats:
+    """How many rows of a group tell as much as one independent row, at least 1: float64, (G,).
+
+    The variance of the group's mean with sources as clusters over its variance with rows as independent (the linearised
+    ratio estimator; Rao and Scott 1992, Biometrics 48:577). Few flips estimate this badly, so the sums get one
+    pseudo-flip that all rows of a source share: without any flip the result is full dependence. Exactly 1 where each
+    source occurs once; exactly k for k identical copies.
+    """
+    means = sums.group_means
+    between = sums.by_group((sums.total - means[sums.group] * sums.rows) ** 2)
+    rows = sums.group_rows
+    within = np.maximum(sums.by_group(sums.squares) - rows * means**2, 0.0)
+    effect = np.maximum((between + full_dependence(sums)) / (within + 1.0), 1.0)
+    return np.where(sums.group_sources == rows, 1.0, effect)
+
+
+def losses_and_gains(drops: SourceSums) -> tuple[Floats, Floats]:
+    """McNemar's b and c for each group, from the sums of `reference_correct - correct`: two float64 arrays, (G,)."""
+    total, changed = drops.by_group(drops.total), drops.by_group(drops.squares)
+    return (changed + total) / 2.0, (changed - total) / 2.0

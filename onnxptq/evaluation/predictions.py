@@ -1,0 +1,151 @@
+"""Predictions: one row per sample, model and runtime. Everything a user reads is computed from them.
+
+The Parquet file (schema version 1, documented in docs/formats.md) may hold several runs, told apart by `run`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.errors import DataError
+from onnxptq.files import replacing
+
+SCHEMA_VERSION = 1
+_METADATA_KEY = b"onnxptq.predictions"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model on one runtime said of N samples.
+
+    Attributes:
+        sample_id: str, (N,): unique; the source sample and what was done to it.
+        source_id: str, (N,): the original sample behind corrupted copies (digest of its content).
+        groups: group columns, each str, (N,).
+        label: int64, (N,): -1 where there is none.
+        prediction: int64, (N,).
+        score: float32, (N,).
+        margin: float32, (N,).
+        outputs: float32, (N, K): all outputs flattened, or None where K is too large to keep.
+        signal_energy: float64, (N,): sum of squares of the reference's outputs, NaN without a reference.
+        error_energy: float64, (N,): sum of squared differences to the reference's outputs, NaN without a reference.
+        identity: what was run on what, JSON types: `model` (name, digest), `runtime`, `data`, `preprocessing`,
+            `task`, `classes`, `corruptions`, `seed`.
+    """
+
+    sample_id: npt.NDArray[np.str_]
+    source_id: npt.NDArray[np.str_]
+    groups: Mapping[str, npt.NDArray[np.str_]]
+    label: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    margin: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float32] | None
+    signal_energy: npt.NDArray[np.float64]
+    error_energy: npt.NDArray[np.float64]
+    identity: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every sample has a label."""
+        return bool((self.label >= 0).all())
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """bool, (N,): prediction equals label."""
+        return self.prediction == self.label
+
+
+def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
+    """Writes runs to one Parquet file. Raises OutputError when it cannot be written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [_to_table(run, number) for number, run in enumerate(runs)]
+    table = pa.concat_tables(tables, promote_options="default")
+    header = {"schema_version": SCHEMA_VERSION, "runs": [dict(run.identity) for run in runs]}
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(header, sort_keys=True).encode()})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def load_predictions(path: Path) -> list[Predictions]:
+    """The runs of a Parquet file. Raises DataError when it is not one of ours, or of a newer schema."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"the predictions {path} cannot be read: {error}") from error
+    metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
+    if metadata is None:
+        raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")
+    header = json.loads(metadata)
+    if header["schema_version"] != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has predictions of schema {header['schema_version']}; this version reads {SCHEMA_VERSION}. "
+            "Update onnxptq."
+        )
+    return [
+        _from_table(table.filter(pc.equal(table["run"], number)), identity)
+        for number, identity in enumerate(header["runs"])
+    ]
+
+
+def _to_table(run: Predictions, number: int) -> Any:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {
+        "run": pa.array(np.full(len(run), number, dtype=np.int32)),
+        "model": pa.array([run.identity["model"]["name"]] * len(run)),
+        "runtime": pa.array([run.identity["runtime"]["provider"]] * len(run)),
+        "sample_id": pa.array(run.sample_id),
+        "source_id": pa.array(run.source_id),
+    }
+    for name, values in run.groups.items():
+        columns[f"group.{name}"] = pa.array(values)
+    for name in ("label", "prediction", "score", "margin", "signal_energy", "error_energy"):
+        columns[name] = pa.array(getattr(run, name))
+    if run.outputs is not None:
+        flat = pa.array(run.outputs.ravel())
+        columns["outputs"] = pa.FixedSizeListArray.from_arrays(flat, run.outputs.shape[1])
+    return pa.table(columns)
+
+
+def _from_table(table: Any, identity: Mapping[str, Any]) -> Predictions:
+    def column(name: str) -> Any:
+        return table[name].combine_chunks().to_numpy(zero_copy_only=False)
+
+    outputs = None
+    if "outputs" in table.column_names:
+        lists = table["outputs"].combine_chunks()
+        outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
+    return Predictions(
+        sample_id=column("sample_id").astype(np.str_),
+        source_id=column("source_id").astype(np.str_),
+        groups={
+            name.removeprefix("group."): column(name).astype(np.str_)
+            for name in table.column_names
+            if name.startswith("group.")
+        },
+        label=column("label"),
+        prediction=column("prediction"),
+        score=column("score"),
+        margin=column("margin"),
+        outputs=outputs,
+        signal_energy=column("signal_energy"),
+        error_energy=column("error_energy"),
+        identity=identity,
+    )

@@ -1,0 +1,246 @@
+"""The report: what INT8 did to each group, computed from two runs of predictions and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.errors import DataError
+from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
+from onnxptq.evaluation.predictions import Predictions
+from onnxptq.evaluation.statistics import (
+    bootstrap_means,
+    crossfit_drop,
+    cvar_drop,
+    drop_interval,
+    equality_p_values,
+    holm,
+    percentile_interval,
+    sum_by_source,
+    wilson_interval,
+)
+
+MINIMUM_SAMPLES = 20
+"""Sources below which a group is shown but never called worst: a Wilson interval is then wider than 40 points."""
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """One group under FP32 and INT8. Accuracies, drops and rates are fractions.
+
+    Attributes:
+        name: "label=cat*corruption=fog@3".
+        n: samples.
+        sources: original samples behind them.
+        fp32: accuracy of the reference.
+        int8: accuracy of the model.
+        drop: fp32 - int8.
+        drop_low, drop_high: 95 % interval of the drop, by source.
+        int8_low, int8_high: 95 % Wilson interval of the accuracy.
+        flips: share of samples whose prediction differs from the reference's.
+        p_value: McNemar's test of equal accuracy, corrected for the number of groups (Holm).
+        judged: the group has enough sources to be called worst.
+    """
+
+    name: str
+    n: int
+    sources: int
+    fp32: float
+    int8: float
+    drop: float
+    drop_low: float
+    drop_high: float
+    int8_low: float
+    int8_high: float
+    flips: float
+    p_value: float
+    judged: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What INT8 did. Accuracies, drops and rates are fractions; they are NaN where no group can be judged.
+
+    Attributes:
+        measure: "accuracy", or "agreement" with the reference where the data has no labels (then fp32 is 1 everywhere
+            and a drop is a flip).
+        model, reference: names of the two files.
+        provider: what the model ran on.
+        n, sources: samples and original samples.
+        fp32_average, int8_average: over all samples.
+        average_drop, average_drop_low, average_drop_high: with its 95 % bootstrap interval by source.
+        worst_group: the judged group with the lowest INT8 accuracy.
+        worst_accuracy: its INT8 accuracy.
+        largest_drop_group, largest_drop: the judged group that lost most. Biased upward: noise alone makes some group
+            lose (docs/statistics.md).
+        crossfit_drop: the worst group's drop, chosen on one half of the sources and measured on the other.
+        crossfit_drop_low, crossfit_drop_high: its 95 % interval.
+        cvar10_drop: mean drop of the worst tenth of the judged groups.
+        flip_rate: share of samples whose prediction changed.
+        sqnr_db: 10 log10(signal / error) of the outputs against the reference, in decibel; None where it is not known
+            or the outputs are equal.
+        groups: from the lowest INT8 accuracy to the highest.
+    """
+
+    measure: str
+    model: str
+    reference: str
+    provider: str
+    n: int
+    sources: int
+    fp32_average: float
+    int8_average: float
+    average_drop: float
+    average_drop_low: float
+    average_drop_high: float
+    worst_group: str | None
+    worst_accuracy: float
+    largest_drop_group: str | None
+    largest_drop: float
+    crossfit_drop: float
+    crossfit_drop_low: float
+    crossfit_drop_high: float
+    cvar10_drop: float
+    flip_rate: float
+    sqnr_db: float | None
+    minimum_samples: int
+    groups: tuple[GroupResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
+        values = {"report_version": REPORT_VERSION, **asdict(self)}
+        values["groups"] = [_finite(asdict(group)) for group in self.groups]
+        return _finite(values)
+
+
+def compare(
+    reference: Predictions,
+    model: Predictions,
+    groupings: Sequence[str] = (),
+    *,
+    minimum_samples: int = MINIMUM_SAMPLES,
+    seed: int = 0,
+) -> Report:
+    """Compares a model with its reference, group by group.
+
+    Args:
+        reference: predictions of the FP32 model.
+        model: predictions of the INT8 model on the same samples.
+        groupings: as a user writes them; none is `label*corruption`, or `corruption` without labels.
+        minimum_samples: sources below which a group is never called worst.
+        seed: of the bootstrap and the cross-fitting.
+
+    Raises:
+        DataError: the two runs are not over the same samples.
+        UsageError: an unknown group column.
+    """
+    if not np.array_equal(reference.sample_id, model.sample_id):
+        raise DataError("the two runs of predictions are not over the same samples, so they cannot be compared.")
+    measure = "accuracy"
+    if not model.labelled:
+        measure = "agreement"
+        reference, model = (replace(run, label=reference.prediction) for run in (reference, model))
+    chosen = group_rows(model.groups, groupings or default_groupings(model.groups))
+    names, members = _members(chosen)
+    sources = np.unique(model.source_id, return_inverse=True)[1]
+    right, was_right = model.correct.astype(np.float64), reference.correct.astype(np.float64)
+    flipped = model.prediction != reference.prediction
+    drops = sum_by_source(was_right - right, sources, members)
+    judged = drops.group_sources >= minimum_samples
+    groups = _group_results(names, members, drops, right, was_right, flipped, judged)
+    fitted = crossfit_drop(drops, eligible=judged, seed=seed)
+    low, high = fitted.interval()
+    average_low, average_high = percentile_interval(bootstrap_means(drops, seed=seed).overall)
+    eligible = [group for group in groups if group.judged]
+    worst = min(eligible, key=lambda g: (g.int8, g.name), default=None)
+    hurt = max(eligible, key=lambda g: (g.drop, g.name), default=None)
+    return Report(
+        measure=measure,
+        model=model.identity["model"]["name"],
+        reference=reference.identity["model"]["name"],
+        provider=model.identity["runtime"]["provider"],
+        n=len(model),
+        sources=int(drops.n_sources),
+        fp32_average=float(was_right.mean()),
+        int8_average=float(right.mean()),
+        average_drop=float((was_right - right).mean()),
+        average_drop_low=float(average_low),
+        average_drop_high=float(average_high),
+        worst_group=worst.name if worst else None,
+        worst_accuracy=worst.int8 if worst else math.nan,
+        largest_drop_group=hurt.name if hurt else None,
+        largest_drop=hurt.drop if hurt else math.nan,
+        crossfit_drop=fitted.value,
+        crossfit_drop_low=low,
+        crossfit_drop_high=high,
+        cvar10_drop=cvar_drop(drops.group_means[judged]) if judged.any() else math.nan,
+        flip_rate=float(flipped.mean()),
+        sqnr_db=sqnr_db(model),
+        minimum_samples=minimum_samples,
+        groups=tuple(sorted(groups, key=lambda g: (g.int8, g.name))),
+    )
+
+
+def sqnr_db(run: Predictions) -> float | None:
+    """Signal to quantization-noise ratio of the outputs against the reference, in decibel; None where not defined."""
+    signal, error = float(run.signal_energy.sum()), float(run.error_energy.sum())
+    if not (math.isfinite(signal) and math.isfinite(error)) or error == 0.0 or signal == 0.0:
+        return None
+    return 10.0 * math.log10(signal / error)
+
+
+def _members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray[np.int64]]]:
+    """Names and rows of every group of every grouping."""
+    names: list[str] = []
+    members: list[npt.NDArray[np.int64]] = []
+    for grouping in groupings:
+        order = np.argsort(grouping.codes, kind="stable")
+        ends = np.cumsum(np.bincount(grouping.codes, minlength=len(grouping.names)))
+        names.extend(grouping.names)
+        members.extend(np.split(order, ends[:-1]))
+    return names, members
+
+
+def _group_results(
+    names: list[str],
+    members: list[npt.NDArray[np.int64]],
+    drops: Any,
+    right: npt.NDArray[np.float64],
+    was_right: npt.NDArray[np.float64],
+    flipped: npt.NDArray[np.bool_],
+    judged: npt.NDArray[np.bool_],
+) -> list[GroupResult]:
+    drop_low, drop_high = drop_interval(drops)
+    corrected = holm(equality_p_values(drops))
+    results = []
+    for number, (name, rows) in enumerate(zip(names, members, strict=True)):
+        low, high = wilson_interval(right[rows].sum(), len(rows))
+        results.append(
+            GroupResult(
+                name=name,
+                n=len(rows),
+                sources=int(drops.group_sources[number]),
+                fp32=float(was_right[rows].mean()),
+                int8=float(right[rows].mean()),
+                drop=float((was_right[rows] - right[rows]).mean()),
+                drop_low=float(drop_low[number]),
+                drop_high=float(drop_high[number]),
+                int8_low=float(low),
+                int8_high=float(high),
+                flips=float(flipped[rows].mean()),
+                p_value=float(corrected[number]),
+                judged=bool(judged[number]),
+            )
+        )
+    return results
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,115 @@
+"""Evaluation samples: a dataset, clean and under each corruption, as batches that several models read side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.data.dataset import Dataset
+from onnxptq.data.shifts import SHIFTS, apply_shift, parse_shift, sample_seeds
+from onnxptq.errors import UsageError
+from onnxptq.tasks import Feeds, Task
+
+CLEAN = "clean"
+
+_LOADED_AT_ONCE = 256
+"""Samples read and decoded together: enough for vectorised corruptions, and 150 MB at 224 x 224 in colour."""
+
+
+@dataclass(frozen=True)
+class EvaluationSamples:
+    """What models are judged on: every sample of a dataset under every corruption.
+
+    The row of sample `s` under corruption `c` is `c * len(dataset) + s`.
+
+    Attributes:
+        task: reads and feeds the samples.
+        dataset: the evaluation side of the data.
+        corruptions: "clean" and `name@severity`, in the order of the rows.
+        seed: of the corruptions.
+    """
+
+    task: Task
+    dataset: Dataset
+    corruptions: tuple[str, ...]
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset) * len(self.corruptions)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
+        """`(rows, feeds)` of at most `batch_size` samples each, until every row was given once."""
+        count = len(self.dataset)
+        for start in range(0, count, _LOADED_AT_ONCE):
+            positions = np.arange(start, min(start + _LOADED_AT_ONCE, count))
+            raw = self.task.load(self.dataset.read(positions))
+            for number, corruption in enumerate(self.corruptions):
+                batch = raw
+                if corruption != CLEAN:
+                    shift, severity = parse_shift(corruption)
+                    fingerprints = [f"{f}+{corruption}" for f in self.dataset.fingerprints[positions]]
+                    batch = apply_shift(shift, raw, severity, sample_seeds(self.seed, fingerprints))
+                feeds = self.task.feeds(batch)
+                for first in range(0, len(positions), batch_size):
+                    part = slice(first, first + batch_size)
+                    yield number * count + positions[part], {name: array[part] for name, array in feeds.items()}
+
+    @property
+    def sample_id(self) -> npt.NDArray[np.str_]:
+        """str, (N,): unique also where two rows of the data have the same content."""
+        names = [
+            f"{i}:{f}" for i, f in zip(self.dataset.indices.tolist(), self.dataset.fingerprints.tolist(), strict=True)
+        ]
+        return np.asarray([f"{name}+{c}" if c != CLEAN else name for c in self.corruptions for name in names])
+
+    @property
+    def source_id(self) -> npt.NDArray[np.str_]:
+        """str, (N,): the digest of the original sample."""
+        return np.tile(self.dataset.fingerprints, len(self.corruptions))
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """int64, (N,): -1 without labels."""
+        labels = self.dataset.labels
+        if labels is None:
+            labels = np.full(len(self.dataset), -1, dtype=np.int64)
+        return np.tile(labels, len(self.corruptions))
+
+    @property
+    def groups(self) -> dict[str, npt.NDArray[np.str_]]:
+        """The dataset's group columns and "corruption", each str, (N,)."""
+        columns = {name: np.tile(values, len(self.corruptions)) for name, values in self.dataset.attributes.items()}
+        columns["corruption"] = np.repeat(np.asarray(self.corruptions), len(self.dataset))
+        return columns
+
+
+def default_corruptions(task: Task, families: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Clean, and the task's default corruptions that are not of the families used in calibration."""
+    chosen = [name for name in task.evaluation_shifts() if parse_shift(name)[0].family not in families]
+    return (CLEAN, *chosen)
+
+
+def named_corruptions(names: tuple[str, ...], task: Task) -> tuple[str, ...]:
+    """Clean, and the corruptions that a user named, as `name@severity`.
+
+    Raises:
+        UsageError: an unknown name or severity, one that does not fit the input, or one that needs a second sample.
+    """
+    chosen = [CLEAN]
+    for name in names:
+        if name == CLEAN:
+            continue
+        shift, severity = parse_shift(name)
+        if shift.mixes:
+            alone = [s.name for s in SHIFTS if not s.mixes]
+            raise UsageError(
+                f"{shift.name!r} mixes two samples, so its result has no label; choose of {', '.join(alone)}."
+            )
+        if reason := task.fits(shift.name):
+            raise UsageError(f"the corruption {shift.name!r} does not fit the model's input: {reason}")
+        if f"{shift.name}@{severity}" not in chosen:
+            chosen.append(f"{shift.name}@{severity}")
+    return tuple(chosen)
