@@ -1,0 +1,72 @@
+"""Options that several commands share, and what they say to the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_READING = (
+    click.option("--image-column", metavar="NAME", help="Column of the images (or of the input); else it is found."),
+    click.option("--label-column", metavar="NAME", help="Column of the labels; else it is found."),
+    click.option("--skip-bad", is_flag=True, help="Leave out corrupt samples and count them, instead of stopping."),
+    click.option("--task", metavar="NAME", help="The task, where the model does not say: image-classification, ..."),
+    click.option("--preprocessing", metavar="FILE", help="JSON file with the preprocessing (docs/data.md)."),
+    click.option("--size", metavar="HxW", help="Height and width of the input, where the model leaves them open."),
+    click.option("--mean", metavar="R,G,B", help="Mean for each channel, of values from 0 to 1."),
+    click.option("--std", metavar="R,G,B", help="Standard deviation for each channel, of values from 0 to 1."),
+)
+
+_JUDGING = (
+    click.option("--ep", "provider", default="cpu", show_default=True, help="Execution provider to judge on."),
+    click.option("--allow-fallback", is_flag=True, help="Run on the CPU where the provider does not load, and say so."),
+    click.option(
+        "--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable."
+    ),
+    click.option(
+        "--corruption",
+        "corruptions",
+        multiple=True,
+        metavar="NAME[@1-5]",
+        help="Judge under this corruption too (onnxptq shifts); 'clean' alone judges without any. Repeatable.",
+    ),
+)
+
+
+def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+reading_options = _all(_READING)
+judging_options = _all(_JUDGING)
+
+
+def data_options(values: dict[str, Any], **sources: str | None) -> Any:
+    """Takes the reading options out of a command's values, as `DataOptions`."""
+    from onnxptq.data import Columns
+    from onnxptq.inputs import DataOptions, parse_numbers, parse_size, read_preprocessing
+
+    image, label = values.pop("image_column"), values.pop("label_column")
+    preprocessing: dict[str, Any] = {}
+    if (path := values.pop("preprocessing")) is not None:
+        preprocessing.update(read_preprocessing(path))
+    if (size := values.pop("size")) is not None:
+        preprocessing["size"] = parse_size(size)
+    for name in ("mean", "std"):
+        if (text := values.pop(name)) is not None:
+            preprocessing[name] = parse_numbers(f"--{name}", text)
+    return DataOptions(
+        columns=Columns(inputs=(image,) if image else (), label=label),
+        skip_bad=values.pop("skip_bad"),
+        preprocessing=preprocessing,
+        task=values.pop("task"),
+        **sources,
+    )

@@ -1,0 +1,46 @@
+"""`onnxptq cache`: show or clear the cache room."""
+
+from __future__ import annotations
+
+import click
+
+from onnxptq.commands._output import json_option, write_json
+
+
+@click.group()
+def cache() -> None:
+    """Show or clear the cache room ($ONNXPTQ_CACHE). Deleting it loses time, never a result."""
+
+
+@cache.command()
+@json_option
+def info(json_target: str | None) -> None:
+    """Show where it is and what lies in it."""
+    from onnxptq.cache import cache_room
+
+    room = cache_room()
+    usage = room.usage()
+    if json_target != "-":
+        click.echo(f"{room.root}")
+        for kind, (files, size) in usage.items():
+            click.echo(f"  {kind}: {files} files, {size / 1e6:.1f} MB")
+        if not usage:
+            click.echo("  empty")
+    kinds = {kind: {"files": files, "bytes": size} for kind, (files, size) in usage.items()}
+    write_json(json_target, {"room": str(room.root), "kinds": kinds})
+
+
+@cache.command()
+@click.argument("kind", required=False)
+def clear(kind: str | None) -> None:
+    """Delete everything in it, or everything of one KIND."""
+    from onnxptq.cache import cache_room
+    from onnxptq.errors import UsageError, did_you_mean
+
+    room = cache_room()
+    usage = room.usage()
+    if kind is not None and kind not in usage:
+        raise UsageError(f"there is nothing of kind {kind!r} in {room.root}. {did_you_mean(kind, usage)}")
+    room.clear(kind)
+    freed = sum(size for name, (_, size) in usage.items() if kind in (None, name))
+    click.echo(f"freed {freed / 1e6:.1f} MB in {room.root}")

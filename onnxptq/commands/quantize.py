@@ -1,0 +1,92 @@
+"""`onnxptq quantize`: make an INT8 model from a chosen calibration set and show what it does to every group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxptq.commands._options import data_options, judging_options, reading_options
+from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--data", metavar="SOURCE", help="Data for calibration and evaluation; the samples are split.")
+@click.option("--calib-data", metavar="SOURCE", help="Data for calibration, with --eval-data.")
+@click.option("--eval-data", metavar="SOURCE", help="Data for evaluation, with --calib-data.")
+@click.option("--calib", metavar="NAME", default="clean", show_default=True, help="Calibration set (onnxptq calibs).")
+@click.option("--calib-size", type=int, metavar="N", help="Samples in it. [default: 128, or what the set says]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides which samples are drawn.")
+@click.option("--method", default="minmax", show_default=True, help="How ranges are chosen (onnxptq methods).")
+@click.option("--percentile", type=float, metavar="P", help="For --method percentile. [default: 99.999]")
+@click.option("--entropy-bins", type=int, metavar="N", help="For --method entropy. [default: 128, which is minmax]")
+@click.option(
+    "--engine", default="one-pass", show_default=True, help="one-pass, or stock (ONNX Runtime's calibrators)."
+)
+@click.option("--target", default="cpu", show_default=True, help="What the graph is for: cpu, cuda, tensorrt.")
+@click.option("--exclude", multiple=True, metavar="NODE", help="A node that stays in float, or a pattern. Repeatable.")
+@click.option(
+    "--recipe", "recipe_file", metavar="FILE", help="A recipe (TOML or JSON) instead of the options that make one."
+)
+@click.option("-o", "--output", metavar="OUT", help="INT8 file. [default: MODEL.CALIB.METHOD.int8.onnx here]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--evaluate/--no-evaluate", default=True, show_default=True, help="Judge FP32 and INT8 per group.")
+@click.option("--predictions", metavar="FILE", help="Write the predictions of FP32 and INT8 to a Parquet file.")
+@judging_options
+@reading_options
+@json_option
+def quantize(**values: Any) -> None:
+    """Make an INT8 model from a chosen calibration set and show what it does to every group.
+
+    Without MODEL the built-in one is quantized, with its own data: onnxptq quantize --calib shifted
+    """
+    from onnxptq import api
+    from onnxptq.evaluation import save_predictions
+    from onnxptq.files import check_writable
+    from onnxptq.recipe import Recipe
+    from onnxptq.reports.terminal import print_report, summary_line
+    from onnxptq.runtimes import stdout_to_stderr
+
+    json_target, predictions = values.pop("json_target"), values.pop("predictions")
+    check_json_target(json_target)
+    if predictions:
+        check_writable(Path(predictions))
+    recipe_file = values.pop("recipe_file")
+    parameters = {"percentile": values.pop("percentile"), "bins": values.pop("entropy_bins")}
+    options = data_options(values, calib_data=values.pop("calib_data"), eval_data=values.pop("eval_data"))
+    corruptions = values.pop("corruptions") or None
+    with progress_bar() as progress, stdout_to_stderr():
+        result = api.quantize(
+            **values,
+            corruptions=corruptions,
+            parameters=parameters,
+            recipe=Recipe.read(Path(recipe_file)) if recipe_file else None,
+            options=options,
+            progress=progress,
+        )
+        if predictions:
+            save_predictions(Path(predictions), result.predictions)
+    for warning in result.warnings:
+        note(f"note: {warning}")
+    if json_target != "-":
+        verb = "already there, made by the same recipe:" if result.reused else "wrote"
+        click.echo(f"{verb} {result.output}")
+        if result.report is not None:
+            click.echo(summary_line(result.report, result.fp32_bytes, result.int8_bytes))
+            print_report(result.report)
+    write_json(json_target, _as_json(result))
+
+
+def _as_json(result: Any) -> dict[str, Any]:
+    return {
+        "output": str(result.output),
+        "reused": result.reused,
+        "recipe": result.recipe.to_dict(),
+        "recipe_digest": result.recipe.digest,
+        "fp32_bytes": result.fp32_bytes,
+        "int8_bytes": result.int8_bytes,
+        "warnings": list(result.warnings),
+        **({} if result.report is None else result.report.to_dict()),
+    }

@@ -1,0 +1,303 @@
+"""Resolving what a user named - a model, data, how to read them - into the model, the task and the two sides of the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxptq.cache import Room
+from onnxptq.data import (
+    Columns,
+    Dataset,
+    Source,
+    align_labels,
+    calibration_only,
+    open_source,
+    split_source,
+    split_sources,
+    without_calibration,
+)
+from onnxptq.errors import DataError, UsageError
+from onnxptq.graphs import Model, load_model, read_provenance
+from onnxptq.tasks import TASKS, Task, find_specification
+
+SPLIT_SEED = 0
+"""The sides of a single split do not depend on --seed, so that models of several seeds are judged on the same samples."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a user named the data and how to read it.
+
+    Attributes:
+        data: one source for both sides.
+        calib_data, eval_data: a source for each side, instead of `data`.
+        columns: columns that the user named.
+        skip_bad: leave bad samples out and count them.
+        split: the split of the source to evaluate on, instead of the rule's choice (evaluate only).
+        preprocessing: fields of the specification that the user gave as flags, over whatever the model carries.
+        task: name of the task, or None to find it.
+    """
+
+    data: str | None = None
+    calib_data: str | None = None
+    eval_data: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    skip_bad: bool = False
+    split: str | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was resolved.
+
+    Attributes:
+        model: the model file.
+        builtin: the name of the built-in model, or None.
+        task: reads, feeds and scores.
+        calibration: the side to draw calibration samples from, or None without data.
+        evaluation: the side to judge on, or None without data or with --no-evaluate.
+        data: provenance of the data: source, digest, split rule.
+        warnings: one line each, for the user.
+    """
+
+    model: Model
+    builtin: str | None
+    task: Task
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    data: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOptions]:
+    """The model file, the name of the built-in one (or None), and the data that comes with it."""
+    from onnxptq.models import builtin
+
+    if model is not None:
+        return load_model(Path(model)), None, DataOptions()
+    chosen = builtin()
+    return (
+        load_model(chosen.model),
+        chosen.name,
+        DataOptions(calib_data=str(chosen.train), eval_data=str(chosen.test)),
+    )
+
+
+def build_task(model: Model, options: DataOptions) -> tuple[Task, tuple[str, ...]]:
+    """The task of a model, and warnings.
+
+    Raises:
+        UsageError: an unknown task, or preprocessing that does not fit.
+        ModelError: the model's inputs do not fit the task.
+    """
+    flags = {**options.preprocessing, "task": options.task}
+    found = find_specification(model.path, model.metadata, flags, model.signature)
+    task = TASKS.get(found.task).build(found.specification, model.signature)
+    return task, (found.warning,) if found.warning else ()
+
+
+def resolve_for_quantization(
+    model: str | Path | None, options: DataOptions, room: Room, *, needs_data: bool, evaluate: bool
+) -> Inputs:
+    """Model, task and the two sides of the data, for making an INT8 model.
+
+    Args:
+        model: path of the FP32 model, or None for the built-in one.
+        options: the data and how to read it.
+        room: where tables are kept in a form that need not fit in memory.
+        needs_data: the calibration set draws from data.
+        evaluate: the model will be judged.
+
+    Raises:
+        UsageError: data was named twice, or is needed and was not named.
+        DataError, ModelError: it cannot be used.
+    """
+    loaded, name, own = resolve_model(model)
+    if not (options.data or options.calib_data or options.eval_data):
+        options = DataOptions(
+            **{**vars(options), "calib_data": own.calib_data, "eval_data": own.eval_data if evaluate else None}
+        )
+    _check_named(options, needs_data=needs_data, evaluate=evaluate)
+    task, warnings = build_task(loaded, options)
+    sides, notes = _sides(options, room, evaluate=evaluate)
+    calibration, evaluation, data = sides
+    aligned = []
+    for side in (calibration, evaluation):
+        dataset, warning = (None, None) if side is None else align_labels(side, task.classes)
+        aligned.append(dataset)
+        notes += (warning,) if warning else ()
+    return Inputs(loaded, name, task, aligned[0], aligned[1], data, tuple(dict.fromkeys(warnings + notes)))
+
+
+def resolve_for_evaluation(
+    models: list[Model], options: DataOptions, room: Room
+) -> tuple[Dataset, Task, tuple[str, ...]]:
+    """The dataset and the task that models are judged with.
+
+    Samples that calibrated one of the models are left out where the model says so and the data is the same.
+
+    Raises:
+        UsageError: no data was named.
+        DataError: the data cannot be used.
+    """
+    named = options.data or options.eval_data or str(builtin_data(models) or "")
+    if not named:
+        raise UsageError("evaluating needs data: give --data SOURCE (a folder of images by class, Parquet, CSV ...).")
+    task, warnings = build_task(models[0], options)
+    source = _open(named, options, room)
+    notes = _skipped(source)
+    provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]
+    provenance = next((p for p in provenances if p.data.get("digest") == source.digest), None)
+    if options.split is not None:
+        if options.split not in source.splits:
+            raise UsageError(f"{named} has no split {options.split!r}; it has {', '.join(source.splits) or 'one'}.")
+        dataset = source.splits[options.split]
+    else:
+        rule = provenance.data["split"] if provenance else None
+        dataset = without_calibration(source, rule, source.digest if provenance else None)
+    dataset, warning = align_labels(dataset, task.classes)
+    if warning:
+        notes += (warning,)
+    return dataset, task, tuple(dict.fromkeys(warnings + notes))
+
+
+def builtin_data(models: list[Model]) -> Path | None:
+    """The evaluation data of the built-in model, where the models are it or came from it."""
+    from onnxptq.models import builtin
+
+    chosen = builtin()
+    digest = load_model(chosen.model).digest
+    for model in models:
+        provenance = read_provenance(model.metadata)
+        if digest not in (model.digest, provenance.source["digest"] if provenance else None):
+            return None
+    return chosen.test
+
+
+def _check_named(options: DataOptions, *, needs_data: bool, evaluate: bool) -> None:
+    if options.data and (options.calib_data or options.eval_data):
+        raise UsageError("give either --data, or --calib-data and --eval-data, not both.")
+    if not needs_data and not evaluate:
+        return
+    if not (options.data or options.calib_data or options.eval_data):
+        wanted = "calibrating" if needs_data else "evaluating"
+        raise UsageError(
+            f"{wanted} needs data: give --data SOURCE (a folder of images by class, Parquet, CSV, .npz ...)."
+            + ("" if needs_data else " With --no-evaluate the model is only written.")
+        )
+    if not options.data and needs_data and not options.calib_data:
+        raise UsageError("--eval-data was given without --calib-data; give both, or --data for one source.")
+    if not options.data and evaluate and not options.eval_data:
+        raise UsageError(
+            "--calib-data was given without --eval-data; give both, --data for one source, or --no-evaluate."
+        )
+
+
+Sides = tuple[Dataset | None, Dataset | None, Mapping[str, Any]]
+
+
+def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, tuple[str, ...]]:
+    """Calibration, evaluation and their provenance; and one note for samples that were left out."""
+    if options.data is None and options.calib_data is None and options.eval_data is None:
+        return (None, None, {}), ()
+    if options.data is not None:
+        source = _open(options.data, options, room)
+        described = {"source": _short(options.data), "digest": source.digest}
+        if not evaluate:
+            dataset, rule = calibration_only(source)
+            return (dataset, None, {**described, "split": rule}), _skipped(source)
+        split = split_source(source, seed=SPLIT_SEED)
+        notes = _skipped(source) + _dropped(split.rule)
+        return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
+    if options.calib_data is None:
+        return (None, _only(_open(str(options.eval_data), options, room)), {}), ()
+    first = _open(options.calib_data, options, room)
+    described = {"source": _short(options.calib_data), "digest": first.digest}
+    if options.eval_data is None:
+        dataset, rule = calibration_only(first)
+        return (dataset, None, {**described, "split": rule}), _skipped(first)
+    second = _open(options.eval_data, options, room)
+    split = split_sources(first, second)
+    notes = _skipped(first) + _skipped(second) + _dropped(split.rule)
+    return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
+
+
+def open_foreign(named: str, options: DataOptions, room: Room, task: Task) -> Dataset:
+    """Another dataset to calibrate with, through the model's own preprocessing (`foreign:SOURCE`)."""
+    dataset, _ = calibration_only(_open(named, DataOptions(skip_bad=options.skip_bad), room))
+    return dataset
+
+
+def _open(named: str, options: DataOptions, room: Room) -> Source:
+    return open_source(named, columns=options.columns, cache=room.folder("datasets"), skip_bad=options.skip_bad)
+
+
+def _only(source: Source) -> Dataset:
+    return without_calibration(source, None, None)
+
+
+def _short(named: str) -> str:
+    # The name of the source and not its place: two machines that hold the same data make the same file.
+    return named if named.startswith("hub:") else Path(named).name
+
+
+def _skipped(source: Source) -> tuple[str, ...]:
+    if not source.skipped:
+        return ()
+    shown = "; ".join(source.skipped[:3])
+    more = f" and {len(source.skipped) - 3} more" if len(source.skipped) > 3 else ""
+    return (f"left out {len(source.skipped)} bad samples of {source.name}: {shown}{more}",)
+
+
+def _dropped(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    dropped = rule.get("dropped", 0)
+    if not dropped:
+        return ()
+    return (f"{dropped} calibration samples occur in the evaluation data too; they were not used for calibration.",)
+
+
+def check_fits(dataset: Dataset | None, task: Task) -> None:
+    """Reads one sample of the data, so that data which does not fit the model is found before any work.
+
+    Raises:
+        DataError: the sample does not fit, with both shapes.
+    """
+    import numpy as np
+
+    if dataset is not None:
+        task.feeds(task.load(dataset.read(np.arange(1))))
+
+
+def parse_size(text: str) -> list[int]:
+    """Height and width from "32x32" or "224". Raises UsageError."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, for example 224x224, got {text!r}.")
+    return [int(parts[0]), int(parts[-1])]
+
+
+def read_preprocessing(path: str) -> dict[str, Any]:
+    """Preprocessing from a JSON file. Raises DataError when it cannot be read."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"the preprocessing {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"the preprocessing {path} must be a JSON object, got {type(values).__name__}.")
+    return values
+
+
+def parse_numbers(option: str, text: str) -> list[float]:
+    """Numbers separated by commas. Raises UsageError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{option} must be numbers separated by commas, for example 0.49,0.48,0.45; got {text!r}."
+        ) from None
