@@ -133,7 +133,7 @@ def build_network() -> Any:
 
 
 def augment(images: Any) -> Any:
-    """Slightly turned, moved, dimmed, hazy and noisy copies of `images`: float32 tensor (N, 1, 8, 8), values in [0, 1]."""
+    """Slightly turned, moved, dimmed, hazy and noisy copies of `images`: float32 (N, 1, 8, 8), values in [0, 1]."""
     import torch
     from torch.nn import functional
 
@@ -146,7 +146,8 @@ def augment(images: Any) -> Any:
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, align_corners=False)
     dimmed = moved * (0.6 + 0.4 * torch.rand(n, 1, 1, 1))
-    haze = functional.interpolate(torch.rand(n, 1, 3, 3), size=SIZE, mode="bilinear") * torch.rand(n, 1, 1, 1)
+    thickness = torch.rand(n, 1, 1, 1) * (torch.rand(n, 1, 1, 1) < 0.3)  # no haze on most copies
+    haze = functional.interpolate(torch.rand(n, 1, 3, 3), size=SIZE, mode="bilinear") * thickness
     hazy = (dimmed + haze) / (1 + haze.amax((2, 3), keepdim=True))
     noisy = hazy + torch.randn_like(hazy) * (0.1 * torch.rand(n, 1, 1, 1))
     return noisy.clamp(0, 1)

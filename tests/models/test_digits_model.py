@@ -115,7 +115,7 @@ def test_fp32_reads_clean_digits_and_suffers_from_corrupted_ones(
 
     assert accuracy(clean) > 0.95
     assert 0.4 < accuracy(impulse) < 0.9
-    assert 0.7 < accuracy(clean**2.5) < 0.97
+    assert 0.7 < accuracy(clean**2.5) < accuracy(clean)
 
 
 def test_int8_calibrated_on_dark_digits_loses_a_digit_that_clean_calibration_keeps(
