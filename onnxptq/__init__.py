@@ -9,6 +9,7 @@ print(result.report.worst_group)
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,21 @@ if (_checkout / "setup.cfg").is_file() and (_checkout / "calibrators" / "__init_
     # In a checkout, `calibrators/`, `models/` and `cli.py` lie beside this package; once installed, inside it.
     __path__.append(str(_checkout))
 
+# ONNX Runtime 1.29 and newer report their use over the network, and keep an identifier in the home folder, unless this
+# is set before they are imported. We promise that only `hub:` touches the network. Whoever wants it sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 if TYPE_CHECKING:
     from onnxptq._version import __version__
-    from onnxptq.api import EvaluateResult, QuantizeResult, draw_calibration, evaluate, quantize
+    from onnxptq.api import (
+        EvaluateResult,
+        QuantizeResult,
+        calibrate,
+        draw_calibration,
+        evaluate,
+        merge_statistics,
+        quantize,
+    )
     from onnxptq.calibrators import CalibrationSet
     from onnxptq.calibrators.samples import reader
     from onnxptq.errors import OnnxptqError
@@ -37,10 +50,12 @@ _HOMES = {
     "Recipe": "onnxptq.recipe",
     "Report": "onnxptq.evaluation",
     "__version__": "onnxptq._version",
+    "calibrate": "onnxptq.api",
     "compare": "onnxptq.evaluation",
     "draw_calibration": "onnxptq.api",
     "evaluate": "onnxptq.api",
     "load_predictions": "onnxptq.evaluation",
+    "merge_statistics": "onnxptq.api",
     "quantize": "onnxptq.api",
     "reader": "onnxptq.calibrators.samples",
 }
@@ -55,10 +70,12 @@ __all__ = [
     "Recipe",
     "Report",
     "__version__",
+    "calibrate",
     "compare",
     "draw_calibration",
     "evaluate",
     "load_predictions",
+    "merge_statistics",
     "quantize",
     "reader",
 ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import cache_room
+from onnxptq.calibration import (
+    check_origin,
+    draw_from,
+    merge_shards,
+    observe_calibration,
+    origin_of,
+    parse_shard,
+    resolve_calibration,
+)
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
-from onnxptq.calibrators.samples import draw
-from onnxptq.data import Dataset
-from onnxptq.errors import DataError, OutputError, UsageError
+from onnxptq.calibrators.statistics import CalibrationStatistics
+from onnxptq.errors import UsageError
 from onnxptq.evaluation import (
     EvaluationSamples,
     Predictions,
@@ -23,28 +29,25 @@ from onnxptq.evaluation import (
     compare,
     default_corruptions,
     named_corruptions,
-    predict,
 )
 from onnxptq.evaluation.groups import check_groupings
-from onnxptq.evaluation.run import batch_size, run_padded
-from onnxptq.files import check_writable
-from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
-from onnxptq.graphs.load import check_quantizable
-from onnxptq.inputs import (
-    DataOptions,
-    Inputs,
-    check_fits,
-    open_foreign,
-    resolve_for_evaluation,
-    resolve_for_quantization,
+from onnxptq.files import check_writable, replacing
+from onnxptq.graphs import fold, load_model
+from onnxptq.inputs import DataOptions, check_fits, resolve_for_evaluation, resolve_for_quantization
+from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
+from onnxptq.judging import (
+    EVALUATION_SEED,
+    calibration_families,
+    check_same_outputs,
+    evaluation_samples,
+    fallback_notes,
+    find_reference,
+    judge,
+    require_provider,
 )
 from onnxptq.methods import apply_method
-from onnxptq.quantization.static import quantize_folded, quantizer_settings
+from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe, Value
-from onnxptq.runtimes import open_session
-
-EVALUATION_SEED = 0
-"""Of the corruptions that models are judged under: not the recipe's seed, so that all models see the same samples."""
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, total)`."""
@@ -95,6 +98,7 @@ def quantize(
     target: str = "cpu",
     exclude: Sequence[str] = (),
     engine: str = "one-pass",
+    statistics: str | Path | None = None,
     recipe: Recipe | None = None,
     output: str | Path | None = None,
     force: bool = False,
@@ -118,7 +122,9 @@ def quantize(
         parameters: further parameters of the method; None values are left out.
         target: what the deployment needs of the graph.
         exclude: names or patterns of nodes that stay in float.
-        engine: "one-pass", or "stock" for ONNX Runtime's calibrators.
+        engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "stock" for its own
+            calibrators.
+        statistics: a file of `calibrate` to start from; calibration set, size, seed and engine are then its own.
         recipe: all of the above that makes the model, instead of it.
         output: the file to write; None is a name made of model, calibration set and method, in the current folder.
         force: replace an existing file.
@@ -134,43 +140,51 @@ def quantize(
         OnnxptqError: the input is wrong; nothing was written.
     """
     room = cache_room()
+    collected = CalibrationStatistics.load(statistics) if statistics is not None else None
+    origin = origin_of(collected, str(statistics)) if collected is not None else None
     if recipe is None:
-        recipe = Recipe(
-            calibration=str(CalibrationSet.parse(calib)),
-            size=calib_size,
-            seed=seed,
-            float_nodes=tuple(exclude),
-            target=target,
-            engine=engine,
-        )
-        recipe = apply_method(method, recipe, parameters)
+        base = Recipe(calibration=str(CalibrationSet.parse(calib)), size=calib_size, seed=seed, engine=engine)
+        if origin is not None:
+            base = origin.recipe
+        recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
     calibration_set = CalibrationSet.parse(recipe.calibration)
-    options = DataOptions(**{**vars(options or DataOptions()), **({"data": data} if data else {})})
-    inputs = resolve_for_quantization(
-        model, options, room, needs_data=calibration_set.needs_data and not calibration_set.foreign, evaluate=evaluate
-    )
-    check_quantizable(inputs.model)
-    judged_on = _evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
+    recipe = recipe.changed(calibration=str(calibration_set))  # A recipe file may use an alias.
+    options = _options(options, data)
+    if origin is None:
+        inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
+    else:
+        inputs = resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate)
+        check_origin(origin, inputs.model, str(statistics))
+        inputs = replace(inputs, data=origin.data, warnings=inputs.warnings + _other_data(origin.data, inputs.data))
+    judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
     if evaluate and not allow_fallback:
-        _require(provider)
-    check_fits(inputs.calibration, inputs.task)
-    path = Path(output) if output else Path(_default_name(inputs, recipe))
+        require_provider(provider)
+    for side in (inputs.calibration, inputs.evaluation):
+        check_fits(side, inputs.task)
+    path = Path(output) if output else Path(default_name(inputs, recipe))
     check_writable(path)
-    samples = _draw(inputs, calibration_set, recipe, options, room)
     folded = fold(inputs.model, room)
     quantizer_settings(recipe, folded)
-    provenance = _provenance(inputs, recipe, samples)
-    reused = _same_or_refuse(path, provenance, force)
-    if not reused:
-        _write(inputs.model, folded, samples, recipe, provenance, path, progress)
-    int8 = load_model(path)
+    samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed) if origin is None else None
+    drawn = origin.calibration if samples is None else {"samples": len(samples), "digest": samples.digest}
+    provenance = provenance_of(inputs, recipe, drawn)
+    reused = same_or_refuse(path, provenance, force, inputs.model)
     predictions: tuple[Predictions, ...] = ()
     report = None
-    if judged_on is not None:
-        predictions = _judge(
-            [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)], judged_on, room, progress
-        )
-        report = compare(predictions[0], predictions[1], groups)
+    notes: tuple[str, ...] = ()
+    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
+        made = path if reused else Path(folder) / path.name
+        if not reused:
+            notes = make_int8(inputs.model, folded, samples, recipe, provenance, made, collected, room, progress)
+        int8 = load_model(made)
+        if judged_on is not None:
+            subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
+            predictions = judge(subjects, judged_on, room, progress)
+            report = compare(predictions[0], predictions[1], groups)
+        if not reused:
+            # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
+            with replacing(path) as temporary:
+                shutil.copyfile(made, temporary)
     return QuantizeResult(
         output=path,
         recipe=recipe,
@@ -179,7 +193,7 @@ def quantize(
         predictions=predictions,
         fp32_bytes=inputs.model.size,
         int8_bytes=int8.size,
-        warnings=inputs.warnings + method_warnings(recipe),
+        warnings=inputs.warnings + method_warnings(recipe) + notes + fallback_notes(predictions),
     )
 
 
@@ -202,7 +216,9 @@ def evaluate(
         data: what to judge on; the built-in data where the models came from the built-in model.
         reference: the FP32 model; None takes the built-in one where the models came from it, else the first model.
         provider: execution provider of the models; the reference runs on the CPU.
-        groups, corruptions, options, allow_fallback, progress: as in `quantize`.
+        corruptions: to judge under, beside clean; None is the task's default list without the families of shifts that
+            calibrated a model.
+        groups, options, allow_fallback, progress: as in `quantize`.
 
     Raises:
         OnnxptqError: the input is wrong.
@@ -210,21 +226,23 @@ def evaluate(
     if not models:
         raise UsageError("give at least one model to evaluate.")
     room = cache_room()
-    options = DataOptions(**{**vars(options or DataOptions()), **({"data": data} if data else {})})
     loaded = [load_model(Path(path)) for path in models]
-    base = _reference(reference, loaded)
+    base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
     if not allow_fallback:
-        _require(provider)
-    dataset, task, warnings = resolve_for_evaluation([*loaded, base], options, room)
+        require_provider(provider)
+    dataset, task, warnings = resolve_for_evaluation([*loaded, base], _options(options, data), room)
     check_fits(dataset, task)
-    names = default_corruptions(task) if corruptions is None else named_corruptions(tuple(corruptions), task)
+    if corruptions is None:
+        names = default_corruptions(task, calibration_families(loaded))
+    else:
+        names = named_corruptions(tuple(corruptions), task)
     samples = EvaluationSamples(task, dataset, names, EVALUATION_SEED)
     check_groupings([*dataset.attributes, "corruption"], groups)
     subjects = [Subject(base), *(Subject(model, provider, None, allow_fallback) for model in loaded)]
-    predictions = _judge(subjects, samples, room, progress)
+    predictions = judge(subjects, samples, room, progress)
     reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
-    return EvaluateResult(reports, predictions, warnings)
+    return EvaluateResult(reports, predictions, warnings + fallback_notes(predictions))
 
 
 def draw_calibration(
@@ -241,25 +259,80 @@ def draw_calibration(
     Raises:
         OnnxptqError: the input is wrong.
     """
-    room = cache_room()
-    options = DataOptions(**{**vars(options or DataOptions()), **({"data": data} if data else {})})
     calibration_set = CalibrationSet.parse(calib)
-    inputs = resolve_for_quantization(
-        model, options, room, needs_data=calibration_set.needs_data and not calibration_set.foreign, evaluate=False
+    inputs = resolve_calibration(model, calibration_set, _options(options, data), cache_room(), evaluate=False)
+    return draw_from(inputs, calibration_set, size, seed)
+
+
+def calibrate(
+    model: str | Path | None = None,
+    *,
+    data: str | None = None,
+    calib: str = "clean",
+    calib_size: int | None = None,
+    seed: int = 0,
+    method: str = "minmax",
+    target: str = "cpu",
+    engine: str = "one-pass",
+    recipe: Recipe | None = None,
+    shard: str = "1/1",
+    options: DataOptions | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> CalibrationStatistics:
+    """Observes a calibration set in one pass of inference; every range method then works from the statistics alone.
+
+    Of a single source the calibration side of the split is used, as `quantize` uses it, so that a model that is made
+    from the statistics can be judged on the other side.
+
+    Args:
+        model, data, calib, calib_size, seed, target, engine, recipe, options, progress: as in `quantize`.
+        method: only its environments matter here.
+        shard: "i/n": only the i-th of n parts of the samples; `merge_statistics` joins them.
+
+    Raises:
+        OnnxptqError: the input is wrong.
+    """
+    room = cache_room()
+    if recipe is None:
+        recipe = Recipe(
+            calibration=str(CalibrationSet.parse(calib)), size=calib_size, seed=seed, target=target, engine=engine
+        )
+        recipe = apply_method(method, recipe)
+    if recipe.engine == "stock":
+        raise UsageError("ONNX Runtime's calibrators leave no statistics; use --engine one-pass to calibrate.")
+    if recipe.weight_transforms:
+        raise UsageError("statistics of a model whose weights are changed first cannot be kept; use quantize.")
+    part = parse_shard(shard)
+    calibration_set = CalibrationSet.parse(recipe.calibration)
+    options = _options(options, data)
+    both_sides = bool(options.data or options.eval_data) or model is None
+    inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
+    check_fits(inputs.calibration, inputs.task)
+    folded = fold(inputs.model, room)
+    samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed)
+    return observe_calibration(inputs, folded, samples, recipe, part, room, progress)
+
+
+def merge_statistics(paths: Sequence[str | Path]) -> CalibrationStatistics:
+    """Joins the statistics of shards: byte for byte those of one pass over all samples.
+
+    Raises:
+        DataError: a file cannot be read, is given twice, or belongs to another calibration.
+    """
+    return merge_shards([CalibrationStatistics.load(path) for path in paths])
+
+
+def _options(options: DataOptions | None, data: str | None) -> DataOptions:
+    options = options or DataOptions()
+    return replace(options, data=data) if data else options
+
+
+def _other_data(calibrated: Mapping[str, object], given: Mapping[str, object]) -> tuple[str, ...]:
+    if not given or calibrated.get("digest") == given.get("digest"):
+        return ()
+    return (
+        "the statistics come from other data than that given here, so it is not known whether the two share samples.",
     )
-    return _draw(inputs, calibration_set, Recipe(size=size, seed=seed), options, room)
-
-
-def check_same_outputs(reference: Model, models: Sequence[Model]) -> None:
-    """Raises UsageError when a model has other inputs or outputs than its reference."""
-    for model in models:
-        for kind in ("inputs", "outputs"):
-            mine, theirs = ([s.name for s in getattr(m.signature, kind)] for m in (model, reference))
-            if mine != theirs:
-                raise UsageError(
-                    f"{model.path} has the {kind} {', '.join(mine)}, the reference {reference.path} has "
-                    f"{', '.join(theirs)}: it is not the model that this one was made from. Give --reference."
-                )
 
 
 def method_warnings(recipe: Recipe) -> tuple[str, ...]:
@@ -273,163 +346,12 @@ def method_warnings(recipe: Recipe) -> tuple[str, ...]:
     return ()
 
 
-def _evaluation_samples(
-    inputs: Inputs, calibration_set: CalibrationSet, corruptions: Sequence[str] | None, groups: Sequence[str]
-) -> EvaluationSamples:
-    if inputs.evaluation is None:
-        raise DataError("there is no data to evaluate on. Give --data or --eval-data, or use --no-evaluate.")
-    if corruptions is None:
-        names = default_corruptions(inputs.task, calibration_set.families)
-    else:
-        names = named_corruptions(tuple(corruptions), inputs.task)
-    check_groupings([*inputs.evaluation.attributes, "corruption"], groups)
-    return EvaluationSamples(inputs.task, inputs.evaluation, names, EVALUATION_SEED)
-
-
-def _require(provider: str) -> None:
-    from onnxptq.runtimes.providers import probe, unavailable
-
-    status = probe(provider)
-    if not status.loads:
-        raise unavailable(status)
-
-
-def _draw(
-    inputs: Inputs, calibration_set: CalibrationSet, recipe: Recipe, options: DataOptions, room: Room
-) -> CalibrationSamples:
-    dataset = inputs.calibration
-    if calibration_set.foreign:
-        dataset = open_foreign(calibration_set.foreign, options, room, inputs.task)
-        if inputs.evaluation is not None:
-            dataset = dataset.select(np.flatnonzero(~np.isin(dataset.fingerprints, inputs.evaluation.fingerprints)))
-        check_fits(dataset, inputs.task)
-
-    def outputs(chosen: Dataset) -> npt.NDArray[np.float32]:
-        return _outputs(inputs, chosen)
-
-    return draw(calibration_set, inputs.task, dataset, size=recipe.size, seed=recipe.seed, outputs=outputs)
-
-
-def _outputs(inputs: Inputs, dataset: Dataset) -> npt.NDArray[np.float32]:
-    """The FP32 model's first output of each sample, flattened: float32, (N, K)."""
-    session = open_session(inputs.model.path)
-    parts = []
-    size = batch_size([session])
-    for start in range(0, len(dataset), size):
-        positions = np.arange(start, min(start + size, len(dataset)))
-        first = run_padded(session, inputs.task.feeds(inputs.task.load(dataset.read(positions))))[0]
-        parts.append(first.reshape(len(positions), -1).astype(np.float32))
-    return np.concatenate(parts)
-
-
-def _default_name(inputs: Inputs, recipe: Recipe) -> str:
-    """Model, calibration set and method, of characters that every file system takes."""
-    stem = inputs.builtin or inputs.model.path.stem
-    parts = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters)
-    method = f"{recipe.ranges.name}:{parts}" if parts else recipe.ranges.name
-    text = f"{stem}.{recipe.calibration}.{method}" + ("" if recipe.target == "cpu" else f".{recipe.target}")
-    safe = "".join(c if c.isalnum() or c in "._-@=+," else "-" for c in text)
-    return f"{safe[:200]}.int8.onnx"
-
-
-def _provenance(inputs: Inputs, recipe: Recipe, samples: CalibrationSamples) -> Provenance:
-    import onnx
-    import onnxruntime
-
-    from onnxptq._version import __version__
-    from onnxptq.runtimes import cpu_features
-
-    return Provenance(
-        task=inputs.task.name,
-        preprocessing=inputs.task.specification,
-        source={"name": inputs.model.path.name, "digest": inputs.model.digest, "bytes": inputs.model.size},
-        data=inputs.data,
-        recipe=recipe,
-        calibration={"samples": len(samples), "digest": samples.digest},
-        versions={"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-        cpu=" ".join(cpu_features()),
-    )
-
-
-def _same_or_refuse(path: Path, provenance: Provenance, force: bool) -> bool:
-    """Whether the file is there already, made of the same. Raises OutputError when another file is in the way."""
-    if not path.exists():
-        return False
-    try:
-        existing = read_provenance(load_model(path).metadata)
-    except Exception:
-        existing = None  # Whatever it is, it is not the file that we would write.
-    if existing == provenance:
-        return True
-    if force:
-        return False
-    what = "made by another recipe or from other data" if existing else "not made by onnxptq"
-    raise OutputError(f"{path} exists already, {what}. Replace it with --force, or write elsewhere with -o.")
-
-
-def _write(
-    model: Model,
-    folded: Path,
-    samples: CalibrationSamples,
-    recipe: Recipe,
-    provenance: Provenance,
-    path: Path,
-    progress: Progress,
-) -> None:
-    total = sum(len(samples.environment(environment)) for environment in recipe.environments)
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("calibrating", done, total)
-
-    progress("calibrating", 0, total)
-    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        written = Path(folder) / "int8.onnx"
-        quantize_folded(model, folded, samples, recipe, written, progress=count)
-        write_with_provenance(written, provenance, path)
-
-
-def _judge(
-    subjects: Sequence[Subject], samples: EvaluationSamples, room: Room, progress: Progress
-) -> tuple[Predictions, ...]:
-    total = len(samples) * len(subjects)
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("evaluating", done, total)
-
-    progress("evaluating", 0, total)
-    return tuple(predict(subjects, samples, room, count))
-
-
-def _reference(reference: str | Path | None, models: Sequence[Model]) -> Model:
-    from onnxptq.models import builtin
-
-    if reference is not None:
-        return load_model(Path(reference))
-    provenance = read_provenance(models[0].metadata)
-    own = load_model(builtin().model)
-    if provenance is not None and provenance.source["digest"] == own.digest:
-        return own
-    if provenance is not None:
-        beside = models[0].path.parent / str(provenance.source["name"])
-        if beside.is_file() and (found := load_model(beside)).digest == provenance.source["digest"]:
-            return found
-        raise UsageError(
-            f"{models[0].path} was made from {provenance.source['name']}, which is not beside it. "
-            "Give it with --reference FP32.onnx."
-        )
-    return models[0]
-
-
 __all__ = [
     "EvaluateResult",
     "QuantizeResult",
+    "calibrate",
     "draw_calibration",
     "evaluate",
+    "merge_statistics",
     "quantize",
 ]

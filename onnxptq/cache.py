@@ -21,7 +21,7 @@ from onnxptq.errors import OutputError
 LAYOUT = "v1"
 
 
-def content_key(kind: str, **parts: Any) -> str:
+def content_key(kind: str, /, **parts: Any) -> str:
     """The key of an artefact: SHA-256 over its kind and everything that made it, 64 hexadecimal digits.
 
     Args:
@@ -29,7 +29,7 @@ def content_key(kind: str, **parts: Any) -> str:
         parts: digests, specifications and versions; values of JSON types. Equal parts, equal key, in any order.
 
     Raises:
-        TypeError: a part is not of a JSON type, so that it could not be compared by content.
+        TypeError, ValueError: a part is not of a JSON type, or NaN, so that it could not be compared by content.
     """
     text = json.dumps([kind, parts], sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -43,19 +43,11 @@ class Room:
 
     def place(self, kind: str, key: str, suffix: str) -> Path:
         """Where the artefact lies or will lie. Its folder exists afterwards."""
-        path = self.root / LAYOUT / kind / key[:2] / f"{key}{suffix}"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"the cache folder {self.root} cannot be written: {error.strerror or error}. "
-                "Set ONNXPTQ_CACHE to a folder that can."
-            ) from error
-        return path
+        return self._made(self.root / LAYOUT / kind / key[:2]) / f"{key}{suffix}"
 
     def folder(self, kind: str) -> Path:
         """A folder of one kind for a library that keeps its own order in it. It exists afterwards."""
-        return self.place(kind, "00", "").parent
+        return self._made(self.root / LAYOUT / kind)
 
     def usage(self) -> Mapping[str, tuple[int, int]]:
         """Number of files and bytes of each kind."""
@@ -70,8 +62,21 @@ class Room:
     def clear(self, kind: str | None = None) -> None:
         """Deletes everything of one kind, or everything that we keep."""
         folder = self.root / LAYOUT / kind if kind else self.root / LAYOUT
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        try:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be deleted: {error.strerror or error}. Delete it by hand.") from error
+
+    def _made(self, folder: Path) -> Path:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the cache folder {self.root} cannot be written: {error.strerror or error}. "
+                "Set ONNXPTQ_CACHE to a folder that can."
+            ) from error
+        return folder
 
 
 def cache_room() -> Room:

@@ -12,18 +12,21 @@ from pathlib import Path
 
 from onnxptq.errors import OutputError
 
-_CHUNK_BYTES = 1 << 20
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there takes its place when the block ends without an error.
 
+    A symbolic link stays one: the file that it points to is replaced.
+
     Raises:
-        OutputError: the folder does not exist or cannot be written, or the disk is full.
+        OutputError: the folder does not exist or cannot be written, the disk is full, or `path` is no regular file.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        _check_regular(path)
+        real = Path(os.path.realpath(path))
+        # Cut, because the whole name may be as long as the file system allows.
+        descriptor, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name[:40]}.", suffix=".part")
     except OSError as error:
         raise _output_error(path, error) from error
     os.close(descriptor)
@@ -33,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _give_usual_permissions(temporary)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
+        temporary.replace(real)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
@@ -43,22 +46,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """Raises OutputError when `path` could not be written, before any work is done for it."""
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file.")
-    with_name = path.parent / f".{path.name}.onnxptq-check"
     try:
-        with_name.touch(exist_ok=False)
-    except FileExistsError:
-        return
+        _check_regular(path)
+        # Deletes itself, whatever interrupts this.
+        tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
     except OSError as error:
         raise _output_error(path, error) from error
-    with_name.unlink()
 
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_regular(path: Path) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file.")
+    # A device or a pipe would be replaced by a file: /dev/null would be no more.
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"{path} is a device or a pipe; give the name of a file, or - for stdout where that is offered."
+        )
 
 
 def _give_usual_permissions(path: Path) -> None:
@@ -70,7 +79,7 @@ def _give_usual_permissions(path: Path) -> None:
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     if error.errno == errno.ENOSPC:
-        return OutputError(f"no space left to write {path}. Free some, or write elsewhere with -o.")
+        return OutputError(f"no space left to write {path}. Free some, or write elsewhere.")
     if error.errno == errno.ENOENT and not path.parent.is_dir():
         return OutputError(f"cannot write {path}: there is no folder {path.parent}. Create it first.")
     return OutputError(f"cannot write {path}: {error.strerror or error}. Choose another place.")

@@ -1,12 +1,14 @@
-"""Resolving what a user named - a model, data, how to read them - into the model, the task and the two sides of the data."""
+"""From what a user named - a model, data, how to read them - to the model, the task and the two sides of the data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onnxptq.cache import Room
 from onnxptq.data import (
@@ -22,10 +24,11 @@ from onnxptq.data import (
 )
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
+from onnxptq.graphs.load import check_quantizable
 from onnxptq.tasks import TASKS, Task, find_specification
 
 SPLIT_SEED = 0
-"""The sides of a single split do not depend on --seed, so that models of several seeds are judged on the same samples."""
+"""Not the recipe's seed: models of several seeds are to be judged on the same samples."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,19 @@ class Inputs:
 
 
 def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOptions]:
-    """The model file, the name of the built-in one (or None), and the data that comes with it."""
+    """The model file, the name of the built-in one (or None), and the data that comes with it.
+
+    A copy of the built-in model, under whatever name, comes with its data too.
+    """
     from onnxptq.models import builtin
 
-    if model is not None:
-        return load_model(Path(model)), None, DataOptions()
     chosen = builtin()
-    return (
-        load_model(chosen.model),
-        chosen.name,
-        DataOptions(calib_data=str(chosen.train), eval_data=str(chosen.test)),
-    )
+    own = load_model(chosen.model)
+    data = DataOptions(calib_data=str(chosen.train), eval_data=str(chosen.test))
+    if model is None:
+        return own, chosen.name, data
+    loaded = load_model(Path(model))
+    return loaded, None, data if loaded.digest == own.digest else DataOptions()
 
 
 def build_task(model: Model, options: DataOptions) -> tuple[Task, tuple[str, ...]]:
@@ -119,10 +124,9 @@ def resolve_for_quantization(
         DataError, ModelError: it cannot be used.
     """
     loaded, name, own = resolve_model(model)
+    check_quantizable(loaded)
     if not (options.data or options.calib_data or options.eval_data):
-        options = DataOptions(
-            **{**vars(options), "calib_data": own.calib_data, "eval_data": own.eval_data if evaluate else None}
-        )
+        options = replace(options, calib_data=own.calib_data, eval_data=own.eval_data if evaluate else None)
     _check_named(options, needs_data=needs_data, evaluate=evaluate)
     task, warnings = build_task(loaded, options)
     sides, notes = _sides(options, room, evaluate=evaluate)
@@ -153,18 +157,32 @@ def resolve_for_evaluation(
     source = _open(named, options, room)
     notes = _skipped(source)
     provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]
-    provenance = next((p for p in provenances if p.data.get("digest") == source.digest), None)
+    rules = [p.data["split"] for p in provenances if p.data.get("digest") == source.digest]
     if options.split is not None:
         if options.split not in source.splits:
             raise UsageError(f"{named} has no split {options.split!r}; it has {', '.join(source.splits) or 'one'}.")
         dataset = source.splits[options.split]
+        if any(rule.get("calibration") == options.split for rule in rules):
+            notes += (f"{named} [{options.split}] calibrated a model that is judged on it here: drops come out small.",)
     else:
-        rule = provenance.data["split"] if provenance else None
-        dataset = without_calibration(source, rule, source.digest if provenance else None)
+        dataset = _calibrated_none(source, rules)
     dataset, warning = align_labels(dataset, task.classes)
     if warning:
         notes += (warning,)
     return dataset, task, tuple(dict.fromkeys(warnings + notes))
+
+
+def _calibrated_none(source: Source, rules: Sequence[Mapping[str, Any]]) -> Dataset:
+    """The samples to evaluate on that calibrated no model, by the split rules of all models."""
+    dataset = without_calibration(source, rules[0] if rules else None, source.digest)
+    for rule in rules[1:]:
+        other = without_calibration(source, rule, source.digest)
+        dataset = dataset.select(np.flatnonzero(np.isin(dataset.fingerprints, other.fingerprints)))
+    if not len(dataset):
+        raise DataError(
+            f"every sample of {source.name} calibrated one of the models. Evaluate them one by one, or give other data."
+        )
+    return dataset
 
 
 def builtin_data(models: list[Model]) -> Path | None:
@@ -218,6 +236,11 @@ def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, 
     if options.calib_data is None:
         return (None, _only(_open(str(options.eval_data), options, room)), {}), ()
     first = _open(options.calib_data, options, room)
+    if options.calib_data == options.eval_data and len(first.splits) == 1:
+        raise UsageError(
+            f"--calib-data and --eval-data both name {options.calib_data}, but no sample may be on both sides. "
+            "Give it once, with --data: its samples are split."
+        )
     described = {"source": _short(options.calib_data), "digest": first.digest}
     if options.eval_data is None:
         dataset, rule = calibration_only(first)
@@ -228,10 +251,11 @@ def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, 
     return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
 
 
-def open_foreign(named: str, options: DataOptions, room: Room, task: Task) -> Dataset:
-    """Another dataset to calibrate with, through the model's own preprocessing (`foreign:SOURCE`)."""
-    dataset, _ = calibration_only(_open(named, DataOptions(skip_bad=options.skip_bad), room))
-    return dataset
+def open_foreign(named: str, options: DataOptions, room: Room) -> tuple[Dataset, Mapping[str, Any]]:
+    """Another dataset to calibrate with (`foreign:SOURCE`), and its provenance."""
+    source = _open(named, DataOptions(skip_bad=options.skip_bad), room)
+    dataset, rule = calibration_only(source)
+    return dataset, {"source": _short(named), "digest": source.digest, "split": rule}
 
 
 def _open(named: str, options: DataOptions, room: Room) -> Source:
@@ -268,28 +292,30 @@ def check_fits(dataset: Dataset | None, task: Task) -> None:
     Raises:
         DataError: the sample does not fit, with both shapes.
     """
-    import numpy as np
-
     if dataset is not None:
-        task.feeds(task.load(dataset.read(np.arange(1))))
+        try:
+            task.feeds(task.load(dataset.read(np.arange(1))))
+        except DataError as error:
+            raise DataError(f"{dataset.source}: {error}") from error
 
 
 def parse_size(text: str) -> list[int]:
     """Height and width from "32x32" or "224". Raises UsageError."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, for example 224x224, got {text!r}.")
     return [int(parts[0]), int(parts[-1])]
 
 
 def read_preprocessing(path: str) -> dict[str, Any]:
     """Preprocessing from a JSON file. Raises DataError when it cannot be read."""
+    expected = 'Expected for example {"size": [224, 224], "mean": [0.5], "std": [0.25]} (docs/data.md).'
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"the preprocessing {path} cannot be read: {error}") from error
+        raise DataError(f"the preprocessing {path} cannot be read as JSON: {error}. {expected}") from error
     if not isinstance(values, dict):
-        raise DataError(f"the preprocessing {path} must be a JSON object, got {type(values).__name__}.")
+        raise DataError(f"the preprocessing {path} must be a JSON object, got {type(values).__name__}. {expected}")
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,10 +61,14 @@ def apply_method(text: str, recipe: Recipe, given: Mapping[str, Value | None] | 
     method = known[name]
     parameters = {**_parse(method, rest), **{k: v for k, v in (given or {}).items() if v is not None}}
     for key in parameters:
-        if key not in method.parameters:
-            hint = did_you_mean(key, method.parameters)
-            raise UsageError(f"the method {name!r} has no parameter {key!r}. {hint}")
+        _check_known(method, key)
     return method.apply(recipe, **parameters)
+
+
+def _check_known(method: Method, key: str) -> None:
+    if key not in method.parameters:
+        hint = did_you_mean(key, method.parameters)
+        raise UsageError(f"the method {method.name!r} has no parameter {key!r}. {hint}")
 
 
 def _ranges_only(name: str) -> Callable[..., Recipe]:
@@ -79,11 +84,21 @@ def _parse(method: Method, text: str) -> dict[str, Value]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"parameters of a method are written key=value, got {pair!r}.")
-        default = method.parameters.get(key)
-        try:
-            values[key] = (
-                value if isinstance(default, str) else int(value) if isinstance(default, int) else float(value)
-            )
-        except ValueError:
-            raise UsageError(f"{method.name}:{key} must be a number, got {value!r}.") from None
+        _check_known(method, key)
+        values[key] = _typed(method, key, value)
     return values
+
+
+def _typed(method: Method, key: str, text: str) -> Value:
+    default = method.parameters[key]
+    if isinstance(default, str):
+        return text
+    kind = int if isinstance(default, int) else float
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        expected = "a whole number" if kind is int else "a number"
+        raise UsageError(f"{method.name}:{key} must be {expected}, got {text!r}.")
+    return value

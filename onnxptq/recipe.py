@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -91,6 +92,8 @@ class Recipe:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Recipe:
         """The recipe that `to_dict` wrote. Raises UsageError on an unknown key, format or type."""
+        if not isinstance(values, Mapping):
+            raise UsageError(f"a recipe must be a table of keys and values, got {type(values).__name__}.")
         values = dict(values)
         written = values.pop("format", FORMAT)
         if written != FORMAT:
@@ -100,17 +103,18 @@ class Recipe:
             if key not in known:
                 raise UsageError(f"unknown key {key!r} in the recipe. {did_you_mean(key, known)}")
         convert: dict[str, Any] = {
-            "environments": lambda v: tuple(_environment(e) for e in v),
-            "weight_transforms": lambda v: tuple(_step(s) for s in v),
-            "ranges": _step,
-            "bounds": lambda v: tuple(_step(s) for s in v),
-            "float_nodes": tuple,
+            "environments": _environment,
+            "weight_transforms": _step,
+            "bounds": _step,
+            "float_nodes": _node,
         }
         for key in convert:
             if key in values:
-                values[key] = convert[key](values[key])
+                values[key] = tuple(convert[key](item) for item in _list(key, values[key]))
+        if "ranges" in values:
+            values["ranges"] = _step(values["ranges"])
         recipe = Recipe(**values)
-        _check_types(recipe)
+        _check(recipe)
         return recipe
 
     @staticmethod
@@ -149,7 +153,9 @@ def _step(value: Any) -> Step:
     for key, parameter in parameters.items():
         if not isinstance(parameter, str | int | float | bool):
             raise UsageError(f"parameter {key!r} of {value['name']!r} must be a text or a number, got {parameter!r}.")
-    return Step.of(value["name"], **parameters)
+        if isinstance(parameter, float) and not math.isfinite(parameter):
+            raise UsageError(f"parameter {key!r} of {value['name']!r} must be a finite number, got {parameter}.")
+    return Step(value["name"], tuple(sorted(parameters.items())))
 
 
 def _environment(value: Any) -> Environment:
@@ -157,17 +163,43 @@ def _environment(value: Any) -> Environment:
         return Environment(value)
     if not isinstance(value, Mapping) or not set(value) <= {"shifts", "size"}:
         raise UsageError(f"an environment of a recipe has the keys 'shifts' and 'size', got {value!r}.")
-    return Environment(value.get("shifts", ""), value.get("size"))
+    shifts, size = value.get("shifts", ""), value.get("size")
+    if not isinstance(shifts, str):
+        raise UsageError(f"'shifts' of an environment must be a text such as \"dark@3+blur@2\", got {shifts!r}.")
+    _check_size(size, "'size' of an environment")
+    return Environment(shifts, size)
 
 
-def _check_types(recipe: Recipe) -> None:
+def _node(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"'float_nodes' in the recipe must be names of nodes, got {value!r}.")
+    return value
+
+
+def _list(key: str, value: Any) -> list[Any] | tuple[Any, ...]:
+    # A text is iterable too, letter by letter.
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{key!r} in the recipe must be a list, got {value!r}.")
+    return value
+
+
+def _check(recipe: Recipe) -> None:
     for key, kind in (("calibration", str), ("seed", int), ("target", str), ("engine", str), ("float_outputs", bool)):
-        if not isinstance(getattr(recipe, key), kind):
-            raise UsageError(f"{key!r} in the recipe must be {kind.__name__}, got {getattr(recipe, key)!r}.")
-    if recipe.size is not None and (not isinstance(recipe.size, int) or recipe.size < 1):
-        raise UsageError(f"'size' in the recipe must be a positive number of samples, got {recipe.size!r}.")
+        value = getattr(recipe, key)
+        if type(value) is not kind:  # isinstance would take True for a seed.
+            raise UsageError(f"{key!r} in the recipe must be {kind.__name__}, got {value!r}.")
+    if recipe.seed < 0:
+        raise UsageError(f"'seed' in the recipe must not be negative, got {recipe.seed}.")
+    _check_size(recipe.size, "'size' in the recipe")
     if not recipe.environments:
         raise UsageError("'environments' in the recipe is empty; leave it out, or name at least one.")
+    if len(set(recipe.environments)) < len(recipe.environments):
+        raise UsageError("'environments' in the recipe names one of them twice; keep one.")
+
+
+def _check_size(size: Any, what: str) -> None:
+    if size is not None and (type(size) is not int or size < 1):
+        raise UsageError(f"{what} must be a positive number of samples, got {size!r}.")
 
 
 def _toml(value: Any) -> str:
@@ -176,7 +208,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items() if v is not None) + " }"
+        return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + " }"
     return "[" + ", ".join(_toml(item) for item in value) + "]"

@@ -19,8 +19,12 @@ from onnxptq.errors import UsageError, did_you_mean
 
 
 class Named(Protocol):
+    """Whatever has a name."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As the user writes it."""
+        ...
 
 
 T = TypeVar("T", bound=Named)
@@ -72,7 +76,14 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
+        self._loaded = True  # Before the work is done: a module that is imported here may look names up.
+        try:
+            self._import_all()
+        except BaseException:
+            self._loaded = False
+            raise
+
+    def _import_all(self) -> None:
         for module in self._builtin:
             importlib.import_module(module)
         for entry_point in importlib.metadata.entry_points(group=self.group):

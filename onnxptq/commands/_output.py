@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from onnxptq.errors import UsageError
 from onnxptq.files import check_writable, replacing
 
 json_option = click.option(
@@ -25,6 +26,14 @@ def check_json_target(target: str | None) -> None:
     """Raises OutputError when the JSON could not be written, before any work is done."""
     if target not in (None, "-"):
         check_writable(Path(str(target)))
+
+
+def check_different(*targets: str | None) -> None:
+    """Raises UsageError when a command would write two things to one file."""
+    files = [Path(target).resolve() for target in targets if target is not None and target != "-"]
+    twice = next((file for file in files if files.count(file) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named for two outputs. Give each its own file.")
 
 
 def write_json(target: str | None, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxptq.commands._options import data_options, judging_options, reading_options
-from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 
 
 @click.command()
@@ -33,6 +33,7 @@ def evaluate(**values: Any) -> None:
 
     json_target, predictions = values.pop("json_target"), values.pop("predictions")
     check_json_target(json_target)
+    check_different(predictions, json_target)
     if predictions:
         check_writable(Path(predictions))
     options = data_options(values, split=values.pop("split"))

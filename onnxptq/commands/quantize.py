@@ -8,7 +8,20 @@ from typing import Any
 import click
 
 from onnxptq.commands._options import data_options, judging_options, reading_options
-from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.commands._output import (
+    check_different,
+    check_json_target,
+    json_option,
+    note,
+    progress_bar,
+    write_json,
+)
+from onnxptq.errors import UsageError
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
+
+_IN_STATISTICS = ("calib", "calib_size", "seed", "engine", "fast_calibration")
+_IN_A_RECIPE = (*_IN_STATISTICS, "method", "percentile", "entropy_bins", "target", "exclude", "statistics")
 
 
 @click.command()
@@ -22,6 +35,12 @@ from onnxptq.commands._output import check_json_target, json_option, note, progr
 @click.option("--method", default="minmax", show_default=True, help="How ranges are chosen (onnxptq methods).")
 @click.option("--percentile", type=float, metavar="P", help="For --method percentile. [default: 99.999]")
 @click.option("--entropy-bins", type=int, metavar="N", help="For --method entropy. [default: 128, which is minmax]")
+@click.option(
+    "--stats", "statistics", metavar="FILE", help="Start from statistics (onnxptq calibrate), without a pass."
+)
+@click.option(
+    "--fast-calibration", is_flag=True, help="Calibrate on the optimised graph: faster, last bits may differ."
+)
 @click.option(
     "--engine", default="one-pass", show_default=True, help="one-pass, or stock (ONNX Runtime's calibrators)."
 )
@@ -51,9 +70,19 @@ def quantize(**values: Any) -> None:
 
     json_target, predictions = values.pop("json_target"), values.pop("predictions")
     check_json_target(json_target)
+    check_different(values["output"], predictions, json_target)
+    if predictions and not values["evaluate"]:
+        raise UsageError("--predictions needs the evaluation: leave out --no-evaluate.")
     if predictions:
         check_writable(Path(predictions))
     recipe_file = values.pop("recipe_file")
+    if recipe_file:
+        _check_not_given("--recipe", _IN_A_RECIPE)
+    if values["statistics"]:
+        _check_not_given("--stats", _IN_STATISTICS)
+    if values.pop("fast_calibration"):
+        _check_not_given("--fast-calibration", ("engine",))
+        values["engine"] = "one-pass-fast"
     parameters = {"percentile": values.pop("percentile"), "bins": values.pop("entropy_bins")}
     options = data_options(values, calib_data=values.pop("calib_data"), eval_data=values.pop("eval_data"))
     corruptions = values.pop("corruptions") or None
@@ -77,6 +106,15 @@ def quantize(**values: Any) -> None:
             click.echo(summary_line(result.report, result.fp32_bytes, result.int8_bytes))
             print_report(result.report)
     write_json(json_target, _as_json(result))
+
+
+def _check_not_given(decides: str, names: tuple[str, ...]) -> None:
+    """Raises UsageError when an option was given beside the one that decides it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
+            option = parameter.opts[0]
+            raise UsageError(f"{decides} says already what {option} does. Leave out one of the two.")
 
 
 def _as_json(result: Any) -> dict[str, Any]:

@@ -33,10 +33,15 @@ def fingerprint(row: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
-def defect(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with a sample: an image that Pillow cannot decode, an array with NaN or infinity. None: nothing."""
+def defect(row: Mapping[str, Any], *, images: bool = True) -> str | None:
+    """What is wrong with a sample: an image that Pillow cannot decode, an array with NaN or infinity. None: nothing.
+
+    Args:
+        row: the input columns.
+        images: decode images too.
+    """
     for name, value in row.items():
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) and images:
             try:
                 decode_image(value).load()
             # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.

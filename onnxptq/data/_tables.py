@@ -152,7 +152,7 @@ def read_tables(splits: Mapping[str, Sequence[Path]], cache: Path, source: str) 
             )
         # datasets raises what its readers raise: its own errors, ValueError, StopIteration, pyarrow's and pandas'.
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if getattr(_innermost(error), "errno", None) == errno.ENOSPC:
                 raise OutputError(f"no space left in the cache folder {cache} to read {source}.") from error
             raise DataError(
                 f"{source} cannot be read as {kind}: {cause_of(error)}. Expected a table with at least one row."
@@ -225,24 +225,34 @@ def _make_folder(cache: Path) -> None:
 
 @contextmanager
 def quiet_datasets() -> Iterator[Any]:
-    """The `datasets` module without progress bars and log lines: what is wrong is said by our errors."""
+    """The `datasets` module without progress bars and log lines: what is wrong is said by our errors.
+
+    Nor does it count downloads, which it does over the network for every table that it reads, local ones too.
+    """
     import datasets
 
     bars, verbosity = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    counted, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, False
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
     try:
         yield datasets
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counted
         datasets.logging.set_verbosity(verbosity)
         if bars:
             datasets.enable_progress_bars()
 
 
-def cause_of(error: BaseException) -> str:
-    """The innermost reason, on one line."""
+def _innermost(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def cause_of(error: BaseException) -> str:
+    """The innermost reason, on one line."""
+    error = _innermost(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -63,7 +63,8 @@ def open_source(source: str, *, columns: Columns | None = None, cache: Path, ski
         skip_bad: leave out, and count, samples whose image cannot be decoded or read, or that hold NaN or infinity.
 
     Raises:
-        DataError: the source is missing, empty, damaged or of no known kind, or a sample cannot be read.
+        DataError: the source is missing, empty, damaged or of no known kind, a sample cannot be read, or an array holds
+            NaN or infinity.
         OutputError: the cache cannot be written.
         UsageError: a named column does not exist.
     """
@@ -168,8 +169,12 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list
             skipped.append(str(error))
             continue
         for index, row in zip(indices.tolist(), rows, strict=True):
-            if skip_bad and (reason := defect(row)):
-                skipped.append(f"{where}: {row['_name']}: {reason}")
+            # Decoding every image once more takes long; the task says which one is corrupt when it comes to it.
+            if reason := defect(row, images=skip_bad):
+                found = f"{where}: {row['_name']}: {reason}"
+                if not skip_bad:
+                    raise DataError(f"{found}. Repair it, or leave bad samples out with --skip-bad.")
+                skipped.append(found)
                 continue
             kept.append(index)
             fingerprints.append(fingerprint(row))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from onnxptq.data.shifts._apply import Images, apply_shift, generators, parse_shift, sample_seeds
-from onnxptq.data.shifts._base import SHIFTS, Batch, Seeds, Shift
+from onnxptq.data.shifts._base import DEFINITIONS, SHIFTS, Batch, Seeds, Shift
 
 __all__ = [
+    "DEFINITIONS",
     "SHIFTS",
     "Batch",
     "Images",

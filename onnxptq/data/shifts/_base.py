@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from onnxptq.registry import Registry
 
+DEFINITIONS = 2
+"""Raised whenever a shift changes what it computes, so that nothing made with the old definition is found again."""
+
 Batch = Any
 """A batch of raw samples of one modality. Images: float32, (N, H, W, C), C 1 or 3, values in [0, 1]."""
 

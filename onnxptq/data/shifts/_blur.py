@@ -1,8 +1,7 @@
 """Blur: gaussian, and the motion blur of a camera that moves in a straight line.
 
-The constants are those of ImageNet-C for 224 pixels (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261). Lengths
-scale with the shorter side, and are never smaller than the same authors' constants for CIFAR-10-C (32 pixels), which
-are the floor that keeps severity 1 visible on small images.
+Lengths are in pixels: ImageNet-C's at 224 pixels and in proportion at other sizes, CIFAR-10-C's below 64 pixels and as
+the floor above.
 """
 
 from __future__ import annotations
@@ -12,35 +11,23 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts._apply import Images, generators
 from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
+from onnxptq.data.shifts._severities import Severities, length_at
 
-IMAGENET_SIDE = 224
-
-SIGMA = (1.0, 2.0, 3.0, 4.0, 6.0)
-SIGMA_FLOOR = (0.4, 0.6, 0.7, 0.8, 1.0)
+SIGMA = Severities(cifar=(0.4, 0.6, 0.7, 0.8, 1.0), imagenet=(1.0, 2.0, 3.0, 4.0, 6.0))
 TRUNCATE = 4.0  # the kernel ends at this many sigma, as in scipy.ndimage.gaussian_filter
 
-# (radius, sigma) of ImageMagick's motion blur.
-MOTION = ((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0))
+# Of ImageMagick's motion blur.
+MOTION_RADIUS = Severities[float](cifar=(6, 6, 6, 8, 9), imagenet=(10, 15, 15, 15, 20))
 # CIFAR-10-C has sigma 2 at severity 4 too, where a longer radius alone changes no pixel visibly.
-MOTION_FLOOR = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.25), (9, 2.5))
+MOTION_SIGMA = Severities(cifar=(1.0, 1.5, 2.0, 2.25, 2.5), imagenet=(3.0, 5.0, 8.0, 12.0, 15.0))
 MOTION_ANGLE = 45.0  # degrees, either way from the horizontal
 # Taps below this share of the first one would not change a float32 pixel.
 NEGLIGIBLE = 1e-8
 
 
-def _scale(images: Images) -> float:
-    height, width = images.shape[1:3]
-    return float(min(height, width)) / IMAGENET_SIDE
-
-
-def gaussian_sigma(severity: int, scale: float) -> float:
-    """Standard deviation in pixels, for images whose shorter side is `scale` times 224."""
-    return max(SIGMA[severity - 1] * scale, SIGMA_FLOOR[severity - 1])
-
-
 def blur(images: Images, severity: int, seeds: Seeds) -> Images:
     """Gaussian filter, each channel by itself; pixels beyond the border repeat the border."""
-    sigma = gaussian_sigma(severity, _scale(images))
+    sigma = length_at(SIGMA, severity, images)
     radius = int(TRUNCATE * sigma + 0.5)
     half = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     weights = (half / (2 * half.sum() - half[0])).astype(np.float32)
@@ -66,11 +53,8 @@ def _symmetric(images: Images, weights: npt.NDArray[np.float32], axis: int) -> I
     return total
 
 
-def motion_kernel(severity: int, scale: float) -> npt.NDArray[np.float32]:
+def motion_kernel(radius: int, sigma: float) -> npt.NDArray[np.float32]:
     """Weights of the taps 0, 1, 2 ... pixels along the motion: one side of a gaussian, 2 * radius + 1 long."""
-    (radius, sigma), (radius_floor, sigma_floor) = MOTION[severity - 1], MOTION_FLOOR[severity - 1]
-    radius = max(round(radius * scale), radius_floor)
-    sigma = max(sigma * scale, sigma_floor)
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
     weights = weights[weights > NEGLIGIBLE]
     kernel: npt.NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
@@ -79,7 +63,8 @@ def motion_kernel(severity: int, scale: float) -> npt.NDArray[np.float32]:
 
 def motion_blur(images: Images, severity: int, seeds: Seeds) -> Images:
     """Mean along a line in a direction of the sample's own, at most 45 degrees from the horizontal."""
-    kernel = motion_kernel(severity, _scale(images))
+    radius = round(length_at(MOTION_RADIUS, severity, images))
+    kernel = motion_kernel(radius, length_at(MOTION_SIGMA, severity, images))
     degrees = [generator.uniform(-MOTION_ANGLE, MOTION_ANGLE) for generator in generators("motion_blur", seeds)]
     angle = np.radians(np.asarray(degrees, np.float64))[:, None]
     taps = np.arange(len(kernel))
@@ -115,8 +100,8 @@ SHIFTS.register(
         family="blur",
         modality="image",
         apply=blur,
-        summary="gaussian blur, sigma 1, 2, 3, 4, 6 pixels at 224",
-        source="ImageNet-C gaussian_blur, floor from CIFAR-10-C (arXiv 1903.12261)",
+        summary="gaussian blur, sigma 1 to 6 pixels at 224; below 64 pixels 0.4 to 1",
+        source="ImageNet-C gaussian_blur, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=4,
     )
 )
@@ -126,8 +111,8 @@ SHIFTS.register(
         family="motion",
         modality="image",
         apply=motion_blur,
-        summary="blur along a line in a random direction",
-        source="ImageNet-C motion_blur without ImageMagick, floor from CIFAR-10-C (arXiv 1903.12261)",
+        summary="blur along a line in a random direction, shorter below 64 pixels",
+        source="ImageNet-C motion_blur without ImageMagick, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=8,
         seeded=True,
     )

@@ -9,23 +9,23 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts._apply import Images
 from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
+from onnxptq.data.shifts._severities import Severities, scale
 
-# Of ImageNet-C (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261).
-JPEG_QUALITY = (25, 18, 15, 10, 7)
-PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
-IMAGENET_SIDE = 224
+JPEG_QUALITY = Severities(cifar=(80, 65, 58, 50, 40), imagenet=(25, 18, 15, 10, 7))
+PIXELATE = Severities(cifar=(0.95, 0.9, 0.85, 0.75, 0.65), imagenet=(0.6, 0.5, 0.4, 0.3, 0.25))
 
 
 def jpeg(images: Images, severity: int, seeds: Seeds) -> Images:
     """Rounded to 8 bits, written as JPEG by Pillow (4:2:0 chroma for colour) and read back."""
     from PIL import Image
 
+    quality = JPEG_QUALITY.at(severity, images)
     gray = images.shape[3] == 1
     pixels = np.rint(images * np.float32(255)).astype(np.uint8)
     decoded = np.empty_like(pixels)
     for row, image in zip(decoded, pixels[..., 0] if gray else pixels, strict=True):
         file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY[severity - 1])
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
         row[...] = np.asarray(Image.open(file)).reshape(row.shape)
     reread: Images = decoded.astype(np.float32) / np.float32(255)
     return reread
@@ -38,7 +38,7 @@ def pixelate(images: Images, severity: int, seeds: Seeds) -> Images:
     here it is always in exactly one.
     """
     height, width = images.shape[1:3]
-    share = PIXELATE[severity - 1] / max(1.0, min(height, width) / IMAGENET_SIDE)
+    share = PIXELATE.at(severity, images) / max(1.0, scale(images))  # blocks grow with large images
     rows, columns = max(1, int(height * share)), max(1, int(width * share))
     # float64 sums of 8-bit pixels over 255 are exact whatever their order.
     sums = np.add.reduceat(images, _starts(height, rows), axis=1, dtype=np.float64)
@@ -68,8 +68,8 @@ SHIFTS.register(
         family="digital",
         modality="image",
         apply=jpeg,
-        summary="JPEG compression, quality 25, 18, 15, 10, 7",
-        source="ImageNet-C jpeg_compression (arXiv 1903.12261)",
+        summary="JPEG compression, quality 25 down to 7; below 64 pixels 80 to 40",
+        source="ImageNet-C jpeg_compression, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=16,
     )
 )
@@ -79,8 +79,8 @@ SHIFTS.register(
         family="digital",
         modality="image",
         apply=pixelate,
-        summary="shrunk to 0.6, 0.5, 0.4, 0.3, 0.25 of the side and enlarged again",
-        source="ImageNet-C pixelate (arXiv 1903.12261)",
+        summary="shrunk to 0.6 down to 0.25 of the side and enlarged again; below 64 pixels 0.95 to 0.65",
+        source="ImageNet-C pixelate, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=8,
     )
 )

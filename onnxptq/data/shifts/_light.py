@@ -1,8 +1,7 @@
 """Shifts of light, tone and colour: each pixel is changed by itself (contrast: against its image's mean).
 
-Constants marked ImageNet-C are those of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", ICLR 2019, arXiv 1903.12261. Everything here is built from additions, products,
-quotients and square roots, which IEEE 754 rounds alike on every processor.
+Everything here is built from additions, products, quotients and square roots, which IEEE 754 rounds alike on every
+processor.
 """
 
 from __future__ import annotations
@@ -13,12 +12,17 @@ import numpy as np
 
 from onnxptq.data.shifts._apply import Images
 from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
+from onnxptq.data.shifts._severities import Severities
 
 DARK = (0.5, 0.3, 0.15, 0.1, 0.05)
-BRIGHT = (0.1, 0.2, 0.3, 0.4, 0.5)
+BRIGHT = Severities(cifar=(0.05, 0.1, 0.15, 0.2, 0.3), imagenet=(0.1, 0.2, 0.3, 0.4, 0.5))
 GAMMA = (1.5, 2.0, 2.5, 3.0, 4.0)
-CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
-SATURATION = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))
+CONTRAST = Severities(cifar=(0.75, 0.5, 0.4, 0.3, 0.15), imagenet=(0.4, 0.3, 0.2, 0.1, 0.05))
+# (factor, offset)
+SATURATION = Severities(
+    cifar=((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),
+    imagenet=((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
+)
 # Severity 3 is the usual solarize (threshold one half), severity 5 inverts everything.
 INVERT_THRESHOLD = (0.8, 0.65, 0.5, 0.25, 0.0)
 
@@ -31,7 +35,7 @@ def dark(images: Images, severity: int, seeds: Seeds) -> Images:
 def bright(images: Images, severity: int, seeds: Seeds) -> Images:
     """HSV value + c, at most 1. On gray images the value is the pixel."""
     value = _largest(images)
-    raised = np.minimum(value + np.float32(BRIGHT[severity - 1]), np.float32(1))
+    raised = np.minimum(value + np.float32(BRIGHT.at(severity, images)), np.float32(1))
     # Hue and saturation stay when the channels keep their ratios. Black has neither: it becomes the gray `raised`.
     # The ratios come first: one factor for the pixel, raised / value, would overflow for nearly black ones.
     ratios = np.divide(images, value, out=np.ones_like(images), where=value > 0)
@@ -52,7 +56,7 @@ def contrast(images: Images, severity: int, seeds: Seeds) -> Images:
     """(x - mean) * c + mean, with the mean of each image and channel."""
     # In float64 the sum of 8-bit pixels over 255 is exact, so it does not depend on the order of summation.
     mean = images.mean(axis=(1, 2), dtype=np.float64, keepdims=True).astype(np.float32)
-    flattened: Images = (images - mean) * np.float32(CONTRAST[severity - 1]) + mean
+    flattened: Images = (images - mean) * np.float32(CONTRAST.at(severity, images)) + mean
     return np.clip(flattened, 0, 1)
 
 
@@ -60,7 +64,7 @@ def saturation(images: Images, severity: int, seeds: Seeds) -> Images:
     """HSV saturation * factor + offset, clipped to [0, 1]."""
     if images.shape[3] == 1:
         return images.copy()
-    factor, offset = SATURATION[severity - 1]
+    factor, offset = SATURATION.at(severity, images)
     value = _largest(images)
     spread = value - _smallest(images)
     old = np.divide(spread, value, out=np.zeros_like(value), where=value > 0)
@@ -106,8 +110,8 @@ SHIFTS.register(
         family="light",
         modality="image",
         apply=bright,
-        summary="brightness (HSV value) plus 0.1 to 0.5",
-        source="ImageNet-C brightness (arXiv 1903.12261)",
+        summary="brightness (HSV value) plus 0.1 to 0.5; below 64 pixels 0.05 to 0.3",
+        source="ImageNet-C brightness, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
     )
 )
 SHIFTS.register(
@@ -126,8 +130,8 @@ SHIFTS.register(
         family="contrast",
         modality="image",
         apply=contrast,
-        summary="distance to the image's mean times 0.4, 0.3, 0.2, 0.1, 0.05",
-        source="ImageNet-C contrast (arXiv 1903.12261)",
+        summary="distance to the image's mean times 0.4 to 0.05; below 64 pixels 0.75 to 0.15",
+        source="ImageNet-C contrast, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=2,
     )
 )
@@ -137,8 +141,8 @@ SHIFTS.register(
         family="color",
         modality="image",
         apply=saturation,
-        summary="colours paler (severity 1, 2) or stronger (3 to 5)",
-        source="ImageNet-C saturate (arXiv 1903.12261)",
+        summary="colours paler (severity 1, 2) or stronger (3 to 5), less so below 64 pixels",
+        source="ImageNet-C saturate, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         needs_color=True,
     )
 )

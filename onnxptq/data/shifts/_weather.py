@@ -6,10 +6,13 @@ import numpy as np
 
 from onnxptq.data.shifts._apply import Images, generators
 from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
+from onnxptq.data.shifts._severities import Severities
 
-# (thickness, decay) of ImageNet-C (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261). The smaller the decay, the
-# finer the fog's structure.
-FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
+# (thickness, decay). The smaller the decay, the finer the fog's structure.
+FOG = Severities(
+    cifar=((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),
+    imagenet=((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
+)
 
 
 def plasma_fractal(noise: Images, decay: float) -> Images:
@@ -51,7 +54,7 @@ def plasma_fractal(noise: Images, decay: float) -> Images:
 
 def fog(images: Images, severity: int, seeds: Seeds) -> Images:
     """(x + thickness * fog) * brightest / (brightest + thickness), with the brightest value of each image."""
-    thickness, decay = FOG[severity - 1]
+    thickness, decay = FOG.at(severity, images)
     count, height, width, _ = images.shape
     # The smallest map that covers the image: 256 for 224 pixels and 32 for 32, as in ImageNet-C and CIFAR-10-C.
     size = max(2, 1 << (max(height, width) - 1).bit_length())
@@ -72,8 +75,8 @@ SHIFTS.register(
         family="weather",
         modality="image",
         apply=fog,
-        summary="fog: a seeded cloud over each image",
-        source="ImageNet-C fog (arXiv 1903.12261)",
+        summary="fog: a seeded cloud over each image, thinner below 64 pixels",
+        source="ImageNet-C fog, below 64 pixels CIFAR-10-C (arXiv 1903.12261)",
         min_size=4,
         seeded=True,
     )

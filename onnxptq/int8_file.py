@@ -1,0 +1,124 @@
+"""The INT8 file: its name, its provenance, when it may be replaced, and how it is made in a temporary folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnxptq.cache import Room
+from onnxptq.calibrators import CalibrationSamples
+from onnxptq.calibrators.statistics import CalibrationStatistics
+from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
+from onnxptq.inputs import Inputs
+from onnxptq.quantization.static import environments_of, quantize_folded
+from onnxptq.recipe import Recipe
+
+_TEMPORARY_COPIES = 4
+"""How many times its own size a model needs in the temporary folder while it is quantized."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def default_name(inputs: Inputs, recipe: Recipe) -> str:
+    """Model, calibration set and method, of characters that every file system takes."""
+    stem = inputs.builtin or inputs.model.path.stem
+    parts = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters)
+    method = f"{recipe.ranges.name}:{parts}" if parts else recipe.ranges.name
+    text = f"{stem}.{recipe.calibration}.{method}" + ("" if recipe.target == "cpu" else f".{recipe.target}")
+    safe = "".join(c if c.isalnum() or c in "._-@=+," else "-" for c in text)
+    return f"{safe[:200]}.int8.onnx"
+
+
+def provenance_of(inputs: Inputs, recipe: Recipe, calibration: Mapping[str, Any]) -> Provenance:
+    """Where the INT8 model comes from; `calibration` is number and digest of the drawn samples."""
+    import onnx
+    import onnxruntime
+
+    from onnxptq._version import __version__
+    from onnxptq.runtimes import cpu_features
+
+    return Provenance(
+        task=inputs.task.name,
+        preprocessing=inputs.task.specification,
+        source={"name": inputs.model.path.name, "digest": inputs.model.digest, "bytes": inputs.model.size},
+        data=inputs.data,
+        recipe=recipe,
+        calibration=calibration,
+        versions={"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        cpu=" ".join(cpu_features()),
+    )
+
+
+def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model) -> bool:
+    """Whether the file is there already, made of the same. Raises OutputError when another file is in the way."""
+    if not path.exists():
+        return False
+    if path.samefile(model.path):
+        raise OutputError(f"{path} is the model itself; it is never replaced. Write elsewhere with -o.")
+    try:
+        existing = read_provenance(load_model(path).metadata)
+    except Exception:
+        existing = None  # Whatever it is, it is not the file that we would write.
+    if existing is not None and _same(existing, provenance):
+        return True
+    if force:
+        return False
+    what = "made by another recipe, of another model, of other data or versions" if existing else "not made by onnxptq"
+    raise OutputError(f"{path} exists already, {what}. Replace it with --force, or write elsewhere with -o.")
+
+
+def _same(existing: Provenance, provenance: Provenance) -> bool:
+    """Whether the same model was made; what the source is called, and how the rest of it was split, makes no other."""
+    made, wanted = (replace(p, data={"digest": p.data.get("digest")}) for p in (existing, provenance))
+    return made == wanted
+
+
+def make_int8(
+    model: Model,
+    folded: Path,
+    samples: CalibrationSamples | None,
+    recipe: Recipe,
+    provenance: Provenance,
+    path: Path,
+    statistics: CalibrationStatistics | None,
+    room: Room,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Makes the INT8 model with its provenance at `path`, in a folder of ours; returns notes for the user.
+
+    Raises:
+        OutputError: the temporary folder is full.
+    """
+    total = 0 if samples is None else sum(len(environment) for environment in environments_of(recipe, samples).values())
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress("calibrating", done, total)
+
+    if total:
+        progress("calibrating", 0, total)
+    written = path.with_name("without-provenance.onnx")
+    try:
+        notes = quantize_folded(
+            model, folded, samples, recipe, written, statistics=statistics, room=room, progress=count
+        )
+        write_with_provenance(written, provenance, path)
+    except OnnxptqError:
+        raise
+    except Exception as error:
+        # onnx writes a cut file and says nothing when there is no space, and then cannot read it.
+        if shutil.disk_usage(path.parent).free > _TEMPORARY_COPIES * model.size:
+            raise
+        raise OutputError(
+            f"no space left in the temporary folder {tempfile.gettempdir()}, where {model.path.name} is quantized. "
+            "Free some, or set TMPDIR to another folder."
+        ) from error
+    written.unlink()
+    return notes

@@ -1,0 +1,143 @@
+"""Judging: which reference, which samples, which providers; then predictions of all models on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from onnxptq.cache import Room
+from onnxptq.calibrators import CalibrationSet
+from onnxptq.errors import DataError, UsageError
+from onnxptq.evaluation import (
+    EvaluationSamples,
+    Predictions,
+    Subject,
+    default_corruptions,
+    named_corruptions,
+    predict,
+)
+from onnxptq.evaluation.groups import check_groupings
+from onnxptq.graphs import Model, load_model, read_provenance
+from onnxptq.inputs import Inputs
+from onnxptq.tasks import TensorSpec
+from onnxptq.tasks._scores import shown
+
+EVALUATION_SEED = 0
+"""Of the corruptions that models are judged under: not the recipe's seed, so that all models see the same samples."""
+
+Progress = Callable[[str, int, int], None]
+"""`(stage, done, total)`."""
+
+
+def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Model:
+    """The FP32 model that models are compared with.
+
+    The one that was named; else, for a model that we wrote, the built-in one or the file of the recorded name and
+    digest beside it; else the first model.
+
+    Raises:
+        UsageError: the model says what it was made from, and that is not there.
+    """
+    from onnxptq.models import builtin
+
+    if reference is not None:
+        return load_model(Path(reference))
+    provenance = read_provenance(models[0].metadata)
+    own = load_model(builtin().model)
+    if provenance is not None and provenance.source["digest"] == own.digest:
+        return own
+    if provenance is not None:
+        beside = models[0].path.parent / str(provenance.source["name"])
+        if beside.is_file() and (found := load_model(beside)).digest == provenance.source["digest"]:
+            return found
+        raise UsageError(
+            f"{models[0].path} was made from {provenance.source['name']}, which is not beside it. "
+            "Give it with --reference FP32.onnx."
+        )
+    return models[0]
+
+
+def check_same_outputs(reference: Model, models: Sequence[Model]) -> None:
+    """Raises UsageError when a model has other inputs or outputs than its reference, by name or by shape."""
+    for model in models:
+        for kind in ("inputs", "outputs"):
+            specs = [getattr(m.signature, kind) for m in (model, reference)]
+            mine, theirs = ([f"{s.name} {shown(s.shape)}" for s in side] for side in specs)
+            if len(mine) != len(theirs) or not all(map(_agree, *specs)):
+                raise UsageError(
+                    f"{model.path} has the {kind} {', '.join(mine)}, the reference {reference.path} has "
+                    f"{', '.join(theirs)}: it is not the model that this one was made from. Give --reference."
+                )
+
+
+def _agree(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether two tensors can be the same one: equal names and, where both say them, equal sizes."""
+    if one.name != other.name or (one.shape and other.shape and len(one.shape) != len(other.shape)):
+        return False
+    return all(None in pair or pair[0] == pair[1] for pair in zip(one.shape[1:], other.shape[1:], strict=False))
+
+
+def calibration_families(models: Sequence[Model]) -> frozenset[str]:
+    """Families of shifts that calibrated one of the models, as far as they say so."""
+    families: set[str] = set()
+    for model in models:
+        provenance = read_provenance(model.metadata)
+        # A set of a plug-in that is not installed here tells nothing, and judging does not need it.
+        with suppress(UsageError):
+            families |= CalibrationSet.parse(provenance.recipe.calibration).families if provenance else set()
+    return frozenset(families)
+
+
+def evaluation_samples(
+    inputs: Inputs, calibration_set: CalibrationSet, corruptions: Sequence[str] | None, groups: Sequence[str]
+) -> EvaluationSamples:
+    """What a freshly quantized model is judged on.
+
+    Raises:
+        DataError: there is no data to evaluate on.
+        UsageError: an unknown corruption or group column.
+    """
+    if inputs.evaluation is None:
+        raise DataError("there is no data to evaluate on. Give --data or --eval-data, or use --no-evaluate.")
+    if corruptions is None:
+        names = default_corruptions(inputs.task, calibration_set.families)
+    else:
+        names = named_corruptions(tuple(corruptions), inputs.task)
+    check_groupings([*inputs.evaluation.attributes, "corruption"], groups)
+    return EvaluationSamples(inputs.task, inputs.evaluation, names, EVALUATION_SEED)
+
+
+def require_provider(provider: str) -> None:
+    """Raises RuntimeUnavailableError, with the reason and the remedy, when a provider does not load here."""
+    from onnxptq.runtimes.providers import probe, unavailable
+
+    status = probe(provider)
+    if not status.loads:
+        raise unavailable(status)
+
+
+def judge(
+    subjects: Sequence[Subject], samples: EvaluationSamples, room: Room, progress: Progress
+) -> tuple[Predictions, ...]:
+    """Predictions of each subject on the same samples, the first being the reference; progress in rows over all."""
+    total = len(samples) * len(subjects)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress("evaluating", done, total)
+
+    progress("evaluating", 0, total)
+    return tuple(predict(subjects, samples, room, count))
+
+
+def fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:
+    """One line for each run that another provider served than the one asked for (`--allow-fallback`)."""
+    runs = [(run.identity["model"]["name"], run.identity["runtime"]) for run in predictions]
+    return tuple(
+        f"{name} was judged on {runtime['provider']}: {runtime['fallback_reason']}"
+        for name, runtime in runs
+        if "fallback_reason" in runtime
+    )
