@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import signal
 import sys
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import click
 
-from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, OnnxptqError
+from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
 
 COMMANDS = {
     "quantize": "Make an INT8 model from a chosen calibration set and show what it does to every group.",
     "evaluate": "Judge models per group against their FP32 reference.",
+    "calibrate": "Observe a calibration set in one pass and keep the statistics.",
+    "merge-stats": "Join the statistics of shards.",
     "calibs": "List the calibration sets.",
     "shifts": "List the shifts, corruptions and augmentations.",
     "methods": "List the calibration methods.",
     "providers": "Show which execution providers really load here, and why the others do not.",
+    "runtimes": "Add, list or remove ONNX Runtimes in other Python environments.",
     "cache": "Show or clear the cache room.",
 }
 
@@ -78,26 +87,71 @@ def cli(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and ends the process with an exit code of `onnxptq.errors`."""
+    with _orderly_stop() as received:
+        try:
+            code = cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
+        except SystemExit:
+            # click ends so when whoever reads our output closed it (onnxptq calibs | head); its 1 would be a verdict.
+            code = _EXIT_CLOSED_PIPE
+        except (Exception, KeyboardInterrupt) as error:
+            code = _explain(error, received)
+        if code:
+            # The error may have left a pyarrow reader in a cycle; its threads abort a process that ends before they do.
+            gc.collect()
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+_EXIT_CLOSED_PIPE = 128 + 13
+"""What a shell shows for a program that SIGPIPE ended."""
+
+_TIDYING_SECONDS = 2.0
+"""How long further Ctrl-C are ignored after the first one, so that they do not cut the tidying up short."""
+
+
+@contextmanager
+def _orderly_stop() -> Iterator[list[int]]:
+    """While it is open, Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt; it lists those received."""
+    received: list[int] = []
+    last = -_TIDYING_SECONDS
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TIDYING_SECONDS:
+            last = time.monotonic()
+            received.append(number)
+            raise KeyboardInterrupt
+
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What is ignored (nohup, a background job) stays ignored.
+    before = {number: signal.signal(number, stop) for number in signals if signal.getsignal(number) != signal.SIG_IGN}
     try:
-        code = cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
-    except click.ClickException as error:
+        yield received
+    finally:
+        for number, handler in before.items():
+            # Who stopped the command and goes on pressing Ctrl-C sees it end, not the traceback of how it ends.
+            signal.signal(number, signal.SIG_IGN if received else handler)
+
+
+def _explain(error: BaseException, received: list[int]) -> int:
+    """Says on stderr why the command stopped. Gives the exit code."""
+    # Whatever the error is: native modules that are being imported turn KeyboardInterrupt into an error of their own.
+    if received or isinstance(error, (KeyboardInterrupt, click.Abort)):
+        number = received[0] if received else signal.SIGINT
+        return _failed("onnxptq: interrupted; nothing half-made was left behind.", 128 + number)
+    if isinstance(error, click.ClickException):
         error.show()
-        code = EXIT_BAD_INPUT
-    except OnnxptqError as error:
-        code = _failed(f"onnxptq: {error}", EXIT_BAD_INPUT)
-    except (KeyboardInterrupt, click.Abort):
-        code = _failed("onnxptq: interrupted; nothing was left behind.", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output closed it (onnxptq calibs | head). Nothing is lost, nobody listens.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
-    except MemoryError:
-        code = _failed("onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model.", EXIT_BAD_INPUT)
-    except Exception as error:
-        code = _bug(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_BAD_INPUT
+    if isinstance(error, OnnxptqError):
+        return _failed(f"onnxptq: {error}", EXIT_BAD_INPUT)
+    if isinstance(error, MemoryError):
+        return _failed("onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model.", EXIT_BAD_INPUT)
+    message = f"onnxptq: a bug of ours: {type(error).__name__}: {error}"
+    report = (
+        "Please report it with the command line and the output of `onnxptq --debug ...` (see README, Reporting a bug)."
+    )
+    return _failed(f"{message}\n{report}", EXIT_BUG)
 
 
 def _failed(message: str, code: int) -> int:
@@ -105,14 +159,6 @@ def _failed(message: str, code: int) -> int:
         traceback.print_exc()
     click.echo(message, err=True)
     return code
-
-
-def _bug(error: Exception) -> int:
-    message = f"onnxptq: a bug of ours: {type(error).__name__}: {error}"
-    report = (
-        "Please report it with the command line and the output of `onnxptq --debug ...` (see README, Reporting a bug)."
-    )
-    return _failed(f"{message}\n{report}", EXIT_BUG)
 
 
 if __name__ == "__main__":

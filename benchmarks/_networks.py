@@ -40,7 +40,9 @@ class _Net:
         return self.add("Conv", x, weight, bias, strides=[stride] * 2, pads=[k // 2] * 4, group=group)
 
     def linear(self, x: str, cin: int, cout: int) -> str:
-        return self.add("Add", self.add("MatMul", x, self.weight(cin, cout, scale=cin**-0.5)), self.weight(cout, scale=0.1))
+        return self.add(
+            "Add", self.add("MatMul", x, self.weight(cin, cout, scale=cin**-0.5)), self.weight(cout, scale=0.1)
+        )
 
     def save(self, path: Path, shape: tuple[int, ...], output: str) -> Path:
         values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
@@ -99,7 +101,9 @@ def transformer(path: Path) -> Path:
     eighth, half, one, root = net.constant(0.125), net.constant(0.5), net.constant(1.0), net.constant(2**0.5)
 
     def norm(x: str) -> str:
-        return net.add("LayerNormalization", x, net.weight(768, scale=0.1, offset=1), net.weight(768, scale=0.1), axis=-1)
+        return net.add(
+            "LayerNormalization", x, net.weight(768, scale=0.1, offset=1), net.weight(768, scale=0.1), axis=-1
+        )
 
     def heads(x: str, perm: list[int]) -> str:
         return net.add("Transpose", net.add("Reshape", net.linear(x, 768, 768), split), perm=perm)

@@ -32,9 +32,9 @@ _SIGN = 0x80000000
 _BLOCK = 1 << 16
 """Values a round of NumPy: their 256 KiB stay in the L2 cache between the passes over them."""
 
-_COMPILE_AFTER = 200_000_000
-"""Values counted with NumPy before Numba is imported: importing and compiling costs 2 to 3 s, about what NumPy needs
-for so many, so small models never wait for a compiler."""
+_WORTH_COMPILING = 50_000_000
+"""Values for which Numba is imported: it costs half a second (and two more, once a machine, to compile), which is what
+NumPy needs for so many. Small models never wait for a compiler."""
 
 Bits = npt.NDArray[np.uint32]
 
@@ -44,16 +44,22 @@ class NotFiniteError(ValueError):
 
 
 class Counter:
-    """Chooses how to count; shared by the accumulators of one pass, not by threads."""
+    """Chooses how to count; shared by the accumulators of one pass, not by threads.
+
+    Attributes:
+        counted: values so far.
+        expected: values in all, as far as is known.
+    """
 
     def __init__(self) -> None:
-        self._counted = 0
+        self.counted = 0
+        self.expected = 0
         self._tables: npt.NDArray[np.uint32] | None = None
 
     def kernels(self, size: int) -> Kernels | None:
         """What counts the next `size` values; None means NumPy."""
-        self._counted += size
-        if self._counted < _COMPILE_AFTER and not compiled.cache_info().currsize:
+        self.counted += size
+        if max(self.counted, self.expected) < _WORTH_COMPILING and not compiled.cache_info().currsize:
             return None
         return compiled()
 
@@ -69,10 +75,10 @@ class Counter:
 def compiled() -> Kernels | None:
     """The counters in machine code, some ten times faster than NumPy; None where Numba is not installed."""
     try:
-        from onnxptq.calibrators._histogram_compiled import build
+        from onnxptq.calibrators._histogram_compiled import KERNELS
     except ImportError:
         return None
-    return build()
+    return KERNELS
 
 
 class Accumulator:
@@ -145,9 +151,11 @@ class Accumulator:
         except NotFiniteError:
             tables[:] = 0
             raise
-        first = smallest >> 23
-        last = max(top_positive, top - _SIGN if top >= _SIGN else 0) >> 23
-        self._reserve(2 * max(0, last - first + 1) + 2)
+        # Of nothing but zeros, `first` lies above `last` and only the zeros are moved.
+        first = (smallest + 1) >> 23
+        last = max(top_positive, top - _SIGN) >> 23
+        missing = self._offsets.reshape(2, -1)[:, first : last + 1] == NO_PAGE
+        self._reserve(int(np.count_nonzero(missing)) + 2)
         self._used = int(kernels.drain(tables, first, last, self._offsets, self._table, self._used))
 
     def _extremes(self, top_positive: int, top: int, bottom: int) -> None:

@@ -70,8 +70,9 @@ class Sampler:
         source: where it comes from.
         choose: `(pool, size, generator, **parameters) -> positions`, at most `size` of them, without repetition;
             fewer where the set holds fewer.
-        parameters: names and defaults. A default of "" means that the user has to give a value.
+        parameters: names and defaults. A parameter that is "" is not handed on as chosen by the user.
         positional: the parameter that a bare text after the colon fills, as in `single-class:cat`.
+        required: the parameter that the user has to give.
         size: the size of the set when the user names none.
     """
 
@@ -81,6 +82,7 @@ class Sampler:
     choose: Choose
     parameters: dict[str, Value] = field(default_factory=dict, hash=False)
     positional: str | None = None
+    required: str | None = None
     size: int = DEFAULT_SIZE
 
 

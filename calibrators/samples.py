@@ -33,6 +33,7 @@ class CalibrationSamples:
         count: how many samples.
         seed: of the draw; shifts draw their random numbers from it and from the sample's content.
         shifts: (name, severity) applied to each sample, in order.
+        shard: (i, n): only every n-th sample is given, from the i-th on, counted from 0.
     """
 
     task: Task
@@ -40,13 +41,18 @@ class CalibrationSamples:
     count: int
     seed: int
     shifts: tuple[tuple[str, int], ...]
+    shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._positions)
 
     def __iter__(self) -> Iterator[tuple[str, Feeds]]:
-        for position in range(self.count):
+        for position in self._positions:
             yield self.sample_id(position), self.task.feeds(self._shifted(position))
+
+    @property
+    def _positions(self) -> range:
+        return range(self.shard[0], self.count, self.shard[1])
 
     def sample_id(self, position: int) -> str:
         """The name of a sample in messages and keys: its content's digest, and what was done to it."""
@@ -55,7 +61,7 @@ class CalibrationSamples:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that decides the feeds, 64 hexadecimal digits."""
+        """SHA-256 over everything that decides the feeds of the whole set, 64 hexadecimal digits."""
         text = "\n".join([str(self.seed), *(self.sample_id(position) for position in range(self.count))])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -69,7 +75,7 @@ class CalibrationSamples:
 
     def reader(self, batch: int = 1) -> SampleReader:
         """A `CalibrationDataReader` over the samples, `batch` of them in one feed (a model may fix its batch)."""
-        return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-self.count // batch))
+        return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-len(self) // batch))
 
     def _shifted(self, position: int) -> Batch:
         batch = self._raw(position)
@@ -127,7 +133,7 @@ def draw(
         outputs: asks the FP32 model, for hard, easy and diverse.
 
     Raises:
-        UsageError: a size below 1, or a shift that does not fit the task.
+        UsageError: a size below 1, a negative seed, or a shift that does not fit the task.
         DataError: no data, or fewer samples than `size`.
     """
     for name, _ in calibration_set.shifts:
@@ -135,6 +141,8 @@ def draw(
             raise UsageError(f"the calibration set {str(calibration_set)!r} does not fit the model's input: {reason}")
     if size is not None and size < 1:
         raise UsageError(f"--calib-size must be at least 1, got {size}.")
+    if seed < 0:
+        raise UsageError(f"the seed must be a whole number of 0 or more, got {seed}.")
     if calibration_set.sampler == NOISE:
         return CalibrationSamples(task, None, size or DEFAULT_SIZE, seed, calibration_set.shifts)
     if dataset is None:
@@ -152,7 +160,8 @@ def _draw_from(
     generator = np.random.default_rng(seed)
     wanted = size or sampler.size
     ask = None if outputs is None else lambda positions: outputs(dataset.select(positions))
-    chosen = sampler.choose(Pool(dataset, ask), wanted, generator, **dict(calibration_set.parameters))
+    parameters = {**sampler.parameters, **dict(calibration_set.parameters)}
+    chosen = sampler.choose(Pool(dataset, ask), wanted, generator, **parameters)
     if not len(chosen):
         raise DataError(f"the calibration set {str(calibration_set)!r} finds no sample in {dataset.source}.")
     if size is not None and len(chosen) < size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler, at_random
 from onnxptq.data.dataset import Indices
@@ -10,21 +11,26 @@ from onnxptq.errors import UsageError
 
 
 def _imbalanced(pool: Pool, size: int, generator: np.random.Generator, ratio: float) -> Indices:
-    """A long tail: the share of the k-th of K classes is proportional to ratio ** (-k / (K - 1)), classes shuffled."""
+    """A long tail: the share of the k-th of K classes is proportional to ratio ** (-k / (K - 1)), classes shuffled.
+
+    Fewer than `size` where a class has too few samples for its share: the tail keeps its shape.
+    """
     if not ratio >= 1:
         raise UsageError(f"imbalanced:ratio must be a number of at least 1 (largest class to smallest), got {ratio}.")
     labels = pool.labels
     classes = generator.permutation(np.unique(labels))
     shares = float(ratio) ** (-np.arange(len(classes)) / max(len(classes) - 1, 1))
-    counts = _apportion(shares, size)
+    shares /= shares.sum()
+    available = np.array([(labels == c).sum() for c in classes])
+    counts = _apportion(shares, min(size, int((available / shares).min())))
     drawn = [at_random(np.flatnonzero(labels == c), n, generator) for c, n in zip(classes, counts, strict=True)]
-    return generator.permutation(np.concatenate(drawn))
+    return at_random(np.concatenate(drawn), size, generator)
 
 
-def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers in proportion to `shares` that add up to `total` (largest remainders)."""
-    exact = shares / shares.sum() * total
-    counts = np.floor(exact).astype(np.int64)
+def _apportion(shares: npt.NDArray[np.float64], total: int) -> npt.NDArray[np.int64]:
+    """Whole numbers in proportion to `shares`, which sum to 1, that add up to `total` (largest remainders)."""
+    exact = shares * total
+    counts: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
     largest = np.argsort(-(exact - counts), kind="stable")[: total - counts.sum()]
     counts[largest] += 1
     return counts
@@ -39,7 +45,7 @@ def _few_class(pool: Pool, size: int, generator: np.random.Generator, k: int) ->
     return at_random(np.flatnonzero(np.isin(labels, kept)), size, generator)
 
 
-def _single_class(pool: Pool, size: int, generator: np.random.Generator, label: str) -> Indices:
+def _single_class(pool: Pool, size: int, generator: np.random.Generator, label: str = "") -> Indices:
     labels = pool.labels
     code = pool.label_code(str(label)) if label != "" else int(generator.choice(np.unique(labels)))
     return at_random(np.flatnonzero(labels == code), size, generator)

@@ -57,5 +57,6 @@ SAMPLERS.register(
         _missing_group,
         {"group": ""},
         positional="group",
+        required="group",
     )
 )

@@ -35,7 +35,7 @@ class CalibrationSet:
 
     Attributes:
         sampler: name of the sampler, or "random" (noise from the model's input signature, no data).
-        parameters: of the sampler, (name, value) sorted by name, defaults included.
+        parameters: of the sampler, (name, value) sorted by name; `parse` includes the defaults.
         foreign: the source of another dataset to draw from, or "".
         shifts: (name, severity) of what is applied to each sample, in this order.
     """
@@ -74,7 +74,8 @@ class CalibrationSet:
         """
         if text.endswith(".toml"):
             return _read(Path(text))
-        sampler, parameters, foreign = "", (), ""
+        sampler, foreign = "", ""
+        parameters: tuple[tuple[str, Value], ...] = ()
         shifts: list[tuple[str, int]] = []
         for term in text.split("+"):
             term = ALIASES.get(term.strip(), term.strip())
@@ -88,12 +89,13 @@ class CalibrationSet:
                 shift, severity = parse_shift(name)
                 shifts.append((shift.name, severity))
                 continue
-            if sampler:
+            before = sampler
+            sampler, parameters, foreign = _sampling(name, rest, text)
+            if before:
                 raise UsageError(
-                    f"the calibration set {text!r} says twice which samples are drawn: {sampler!r} and {term!r}. "
+                    f"the calibration set {text!r} says twice which samples are drawn: {before!r} and {sampler!r}. "
                     "Keep one of them; shifts may follow it."
                 )
-            sampler, parameters, foreign = _sampling(name, rest, text)
         return CalibrationSet(sampler or "clean", parameters, foreign, tuple(shifts))
 
 
@@ -125,15 +127,17 @@ def parse_parameters(sampler: Sampler, text: str) -> tuple[tuple[str, Value], ..
             for key, _, value in pairs:
                 values[key] = _typed(sampler, key, value)
         elif sampler.positional is not None and (pairs[0][1] == "" or isinstance(values[sampler.positional], str)):
+            # "label=a,b" has a comma inside the value: it is not a list of pairs.
+            text = text.removeprefix(f"{sampler.positional}=")
             values[sampler.positional] = _typed(sampler, sampler.positional, text)
         else:
             wrong = next((key for key, equals, _ in pairs if key not in sampler.parameters or not equals), text)
-            known = ", ".join(sampler.parameters) or "none"
-            raise UsageError(f"unknown parameter {wrong!r} of the calibration set {sampler.name!r}. It has: {known}.")
-    for key, value in values.items():
-        if value == "" and sampler.name != "single-class":
-            raise UsageError(f"{sampler.name} needs its {key}, as {sampler.name}:{key.upper()}.")
-    return tuple(sorted((key, value) for key, value in values.items() if value != ""))
+            hint = did_you_mean(wrong, sampler.parameters)
+            raise UsageError(f"unknown parameter {wrong!r} of the calibration set {sampler.name!r}. {hint}")
+    needed = sampler.required
+    if needed is not None and values[needed] == "":
+        raise UsageError(f"{sampler.name} needs its {needed}, as {sampler.name}:{needed.upper()}.")
+    return tuple(sorted((key, chosen) for key, chosen in values.items() if chosen != ""))
 
 
 def _typed(sampler: Sampler, key: str, text: str) -> Value:

@@ -63,7 +63,8 @@ class Predictions:
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """bool, (N,): prediction equals label."""
-        return self.prediction == self.label
+        equal: npt.NDArray[np.bool_] = self.prediction == self.label
+        return equal
 
 
 def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
@@ -128,17 +129,17 @@ def _from_table(table: Any, identity: Mapping[str, Any]) -> Predictions:
     def column(name: str) -> Any:
         return table[name].combine_chunks().to_numpy(zero_copy_only=False)
 
+    # A column that another run of the file has, and this one has not, is empty here.
+    present = [name for name in table.column_names if table[name].null_count < len(table)]
     outputs = None
-    if "outputs" in table.column_names:
+    if "outputs" in present:
         lists = table["outputs"].combine_chunks()
         outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
     return Predictions(
         sample_id=column("sample_id").astype(np.str_),
         source_id=column("source_id").astype(np.str_),
         groups={
-            name.removeprefix("group."): column(name).astype(np.str_)
-            for name in table.column_names
-            if name.startswith("group.")
+            name.removeprefix("group."): column(name).astype(np.str_) for name in present if name.startswith("group.")
         },
         label=column("label"),
         prediction=column("prediction"),

@@ -14,6 +14,7 @@ from onnxptq.errors import DataError
 from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
+    SourceSums,
     bootstrap_means,
     crossfit_drop,
     cvar_drop,
@@ -21,8 +22,8 @@ from onnxptq.evaluation.statistics import (
     equality_p_values,
     holm,
     percentile_interval,
+    proportion_interval,
     sum_by_source,
-    wilson_interval,
 )
 
 MINIMUM_SAMPLES = 20
@@ -43,9 +44,10 @@ class GroupResult:
         int8: accuracy of the model.
         drop: fp32 - int8.
         drop_low, drop_high: 95 % interval of the drop, by source.
-        int8_low, int8_high: 95 % Wilson interval of the accuracy.
+        int8_low, int8_high: 95 % Wilson interval of the accuracy, by source.
         flips: share of samples whose prediction differs from the reference's.
-        p_value: McNemar's test of equal accuracy, corrected for the number of groups (Holm).
+        p_value: McNemar's test of equal accuracy, corrected for the number of judged groups (Holm); None where the
+            group is not judged or there are no labels (agreement can only fall).
         judged: the group has enough sources to be called worst.
     """
 
@@ -60,7 +62,7 @@ class GroupResult:
     int8_low: float
     int8_high: float
     flips: float
-    p_value: float
+    p_value: float | None
     judged: bool
 
 
@@ -154,13 +156,16 @@ def compare(
     flipped = model.prediction != reference.prediction
     drops = sum_by_source(was_right - right, sources, members)
     judged = drops.group_sources >= minimum_samples
-    groups = _group_results(names, members, drops, right, was_right, flipped, judged)
+    accuracies = sum_by_source(right, sources, members)
+    groups = _group_results(
+        names, members, drops, accuracies, right, was_right, flipped, judged, tested=measure == "accuracy"
+    )
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
     average_low, average_high = percentile_interval(bootstrap_means(drops, seed=seed).overall)
     eligible = [group for group in groups if group.judged]
     worst = min(eligible, key=lambda g: (g.int8, g.name), default=None)
-    hurt = max(eligible, key=lambda g: (g.drop, g.name), default=None)
+    hurt = min(eligible, key=lambda g: (-g.drop, g.name), default=None)
     return Report(
         measure=measure,
         model=model.identity["model"]["name"],
@@ -211,17 +216,23 @@ def _members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray
 def _group_results(
     names: list[str],
     members: list[npt.NDArray[np.int64]],
-    drops: Any,
+    drops: SourceSums,
+    accuracies: SourceSums,
     right: npt.NDArray[np.float64],
     was_right: npt.NDArray[np.float64],
     flipped: npt.NDArray[np.bool_],
     judged: npt.NDArray[np.bool_],
+    tested: bool,
 ) -> list[GroupResult]:
     drop_low, drop_high = drop_interval(drops)
-    corrected = holm(equality_p_values(drops))
+    int8_low, int8_high = proportion_interval(accuracies)
+    p_values: list[float | None] = [None] * len(names)
+    if tested and judged.any():
+        corrected = holm(equality_p_values(drops)[judged])
+        for index, p in zip(np.flatnonzero(judged).tolist(), corrected.tolist(), strict=True):
+            p_values[index] = p
     results = []
     for number, (name, rows) in enumerate(zip(names, members, strict=True)):
-        low, high = wilson_interval(right[rows].sum(), len(rows))
         results.append(
             GroupResult(
                 name=name,
@@ -232,10 +243,10 @@ def _group_results(
                 drop=float((was_right[rows] - right[rows]).mean()),
                 drop_low=float(drop_low[number]),
                 drop_high=float(drop_high[number]),
-                int8_low=float(low),
-                int8_high=float(high),
+                int8_low=float(int8_low[number]),
+                int8_high=float(int8_high[number]),
                 flips=float(flipped[rows].mean()),
-                p_value=float(corrected[number]),
+                p_value=p_values[number],
                 judged=bool(judged[number]),
             )
         )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import Room, content_key
-from onnxptq.errors import DataError
+from onnxptq.data.versions import data_versions
+from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model
 from onnxptq.runtimes import Session, open_session, runtime_identity
-from onnxptq.tasks import Feeds, Task
+from onnxptq.tasks import Feeds, Signature, Task
 
 BATCH = 64
 """Samples in one call of a model with a dynamic batch: INT8 kernels are near their best, memory stays small."""
@@ -25,10 +28,46 @@ OUTPUTS_KEPT = 1024
 
 Progress = Callable[[int], None]
 
+T = TypeVar("T")
+
+
+class Runner(Protocol):
+    """A model that was loaded, in this process or in another one."""
+
+    @property
+    def signature(self) -> Signature:
+        """Its inputs and outputs."""
+        ...
+
+    def run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
+        """All outputs for `feeds`, in the order of the signature."""
+        ...
+
+
+class Candidate(Protocol):
+    """A model and what it runs on: whatever `predict` can judge."""
+
+    @property
+    def model(self) -> Model:
+        """The file."""
+        ...
+
+    def settled(self) -> tuple[Candidate, str | None]:
+        """What really runs the model, and why that is not what was asked for, or None."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """What decides the numbers, beside the model: as `runtime_identity`."""
+        ...
+
+    def open(self) -> Runner:
+        """The model, ready to run."""
+        ...
+
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is judged, and the provider that it runs on."""
+    """A model that is judged, and the provider that it runs on, in this process."""
 
     model: Model
     provider: str = "cpu"
@@ -39,14 +78,23 @@ class Subject:
         """A session of the model on its provider."""
         return open_session(self.model.path, self.provider, threads=self.threads, allow_fallback=self.allow_fallback)
 
+    def settled(self) -> tuple[Subject, str | None]:
+        """The subject on the provider that really runs it, and why that is not the one asked for, or None."""
+        reason = self.open().fallback_reason if self.allow_fallback else None
+        return (self, None) if reason is None else (replace(self, provider="cpu"), reason)
+
+    def identity(self) -> dict[str, str]:
+        """What decides the numbers, beside the model."""
+        return runtime_identity(self.provider)
+
 
 def predict(
-    subjects: Sequence[Subject], samples: EvaluationSamples, room: Room, progress: Progress = lambda rows: None
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress = lambda rows: None
 ) -> list[Predictions]:
     """Predictions of each subject on the same samples; the first subject is the reference of all.
 
     Args:
-        subjects: models and providers; the first is the reference.
+        subjects: models and what they run on; the first is the reference.
         samples: what they are judged on.
         room: where predictions that were made before are found.
         progress: called with the number of rows done since the last call, summed over subjects.
@@ -55,28 +103,58 @@ def predict(
         DataError: a model gives NaN or infinity on a sample.
         RuntimeUnavailableError: a provider does not load.
     """
+    results = _predict(subjects, samples, room, progress, tolerant=False)
+    return [run for run in results if isinstance(run, Predictions)]
+
+
+def predict_each(
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress = lambda rows: None
+) -> list[Predictions | OnnxptqError]:
+    """As `predict`, but a subject that fails leaves its error in its place, and the others finish.
+
+    Raises whatever the first subject, the reference of all, fails with.
+    """
+    return _predict(subjects, samples, room, progress, tolerant=True)
+
+
+def _predict(
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress, *, tolerant: bool
+) -> list[Predictions | OnnxptqError]:
+    settled = [subject.settled() for subject in subjects]
+    subjects = [subject for subject, _ in settled]
     identities = [_identity(subject, samples) for subject in subjects]
     places = [room.place("predictions", _key(identity), ".parquet") for identity in identities]
-    found = [_found(place) for place in places]
+    for identity, (_, reason) in zip(identities, settled, strict=True):
+        if reason is not None:
+            identity["runtime"]["fallback_reason"] = reason
+    found: list[Predictions | OnnxptqError | None] = [_found(place) for place in places]
     missing = [number for number, run in enumerate(found) if run is None]
     progress(len(samples) * (len(subjects) - len(missing)))
-    keepable = True
     if missing:
-        made = _run([subjects[n] for n in missing], samples, progress)
-        keepable = all(run.outputs is not None for run in made)
+        made = _run([subjects[n] for n in missing], samples, progress, tolerant=tolerant)
+        # Outputs that are too large to keep can be compared only while the models run side by side.
+        keepable = all(run.outputs is not None for run in made if isinstance(run, Predictions))
         for number, run in zip(missing, made, strict=True):
-            found[number] = replace(run, identity=identities[number])
-            if keepable:
-                save_predictions(places[number], [found[number]])  # type: ignore[list-item]
-    runs = [run for run in found if run is not None]
-    return [_against(runs[0], run) for run in runs]
+            found[number] = run
+            if keepable and isinstance(run, Predictions):
+                save_predictions(places[number], [replace(run, identity=identities[number])])
+    # A file found by its content may have been written for a model or rows of other names.
+    named = [
+        replace(run, identity=identity, sample_id=samples.sample_id) if isinstance(run, Predictions) else run
+        for run, identity in zip(found, identities, strict=True)
+        if run is not None
+    ]
+    reference = named[0]
+    if isinstance(reference, OnnxptqError):
+        raise reference
+    return [against(reference, run) if isinstance(run, Predictions) else run for run in named]
 
 
-def _identity(subject: Subject, samples: EvaluationSamples) -> dict[str, Any]:
+def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": subject.model.path.name, "digest": subject.model.digest},
-        "runtime": runtime_identity(subject.provider),
+        "runtime": subject.identity(),
         "data": {"digest": samples.dataset.digest, "samples": len(samples.dataset)},
         "task": samples.task.name,
         "preprocessing": samples.task.specification,
@@ -87,11 +165,15 @@ def _identity(subject: Subject, samples: EvaluationSamples) -> dict[str, Any]:
 
 
 def _key(identity: dict[str, Any]) -> str:
-    return content_key("predictions", **{**identity, "model": identity["model"]["digest"]})
+    # What is found again must not differ because the file has another name.
+    return content_key("predictions", **{**identity, "model": identity["model"]["digest"], "versions": data_versions()})
 
 
-def _found(place: Any) -> Predictions | None:
-    return load_predictions(place)[0] if place.is_file() else None
+def _found(place: Path) -> Predictions | None:
+    try:
+        return load_predictions(place)[0] if place.is_file() else None
+    except DataError:
+        return None  # Damaged on the disk: it is made anew and replaced.
 
 
 @dataclass
@@ -106,24 +188,57 @@ class _Gathered:
     error: npt.NDArray[np.float64]
 
 
-def _run(subjects: Sequence[Subject], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
-    sessions = [subject.open() for subject in subjects]
-    gathered: list[_Gathered] = []
-    for rows, feeds in samples.batches(batch_size(sessions)):
+def _run(
+    subjects: Sequence[Candidate], samples: EvaluationSamples, progress: Progress, *, tolerant: bool
+) -> list[Predictions | OnnxptqError]:
+    results: dict[int, _Gathered | OnnxptqError] = {}
+    sessions: dict[int, Runner] = {}
+
+    def attempt(number: int, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except OnnxptqError as error:
+            if not tolerant:
+                raise
+            results[number] = error
+            sessions.pop(number, None)
+            return None
+
+    for number, subject in enumerate(subjects):
+        if (session := attempt(number, subject.open)) is not None:
+            sessions[number] = session
+    if not sessions:
+        return [error for error in results.values() if isinstance(error, OnnxptqError)]
+    for rows, feeds in samples.batches(batch_size(list(sessions.values()))):
         reference: npt.NDArray[np.float32] | None = None
-        for number, session in enumerate(sessions):
-            outputs = run_padded(session, feeds)
-            flat = np.concatenate([o.reshape(len(rows), -1).astype(np.float32, copy=False) for o in outputs], axis=1)
-            _check_finite(flat, rows, samples, subjects[number])
-            if len(gathered) <= number:
-                gathered.append(_empty(len(samples), flat.shape[1]))
+        for number, session in list(sessions.items()):
+            outputs = attempt(number, partial(_outputs, session, feeds, rows, samples, subjects[number]))
+            if outputs is None:
+                continue
+            flat = _flat(outputs)
+            gathered = results.setdefault(number, _empty(len(samples), flat.shape[1]))
+            assert isinstance(gathered, _Gathered)
             reference = flat if reference is None else reference
-            _gather(gathered[number], rows, flat, reference, samples.task, outputs)
-        progress(len(rows) * len(sessions))
-    return [_predictions(one, samples) for one in gathered]
+            _gather(gathered, rows, flat, reference, samples.task, outputs)
+        progress(len(rows) * len(subjects))
+    ordered = [results[number] for number in range(len(subjects))]
+    return [_predictions(one, samples) if isinstance(one, _Gathered) else one for one in ordered]
 
 
-def batch_size(sessions: Sequence[Session]) -> int:
+def _outputs(
+    session: Runner, feeds: Feeds, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
+) -> list[npt.NDArray[Any]]:
+    outputs = run_padded(session, feeds)
+    _check_finite(_flat(outputs), rows, samples, subject)
+    return outputs
+
+
+def _flat(outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """All outputs of each sample in one row: float32, (N, K)."""
+    return np.concatenate([o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs], axis=1)
+
+
+def batch_size(sessions: Sequence[Runner]) -> int:
     """The batch that all sessions accept: BATCH, or what a model has fixed.
 
     Raises:
@@ -132,10 +247,10 @@ def batch_size(sessions: Sequence[Session]) -> int:
     fixed = {spec.shape[0] for s in sessions for spec in s.signature.inputs if spec.shape and spec.shape[0] is not None}
     if len(fixed) > 1:
         raise DataError(f"the models have fixed different batch sizes ({sorted(fixed)}); evaluate them one by one.")
-    return next(iter(fixed)) if fixed else BATCH  # type: ignore[return-value]
+    return next(iter(fixed)) if fixed else BATCH
 
 
-def run_padded(session: Session, feeds: Feeds) -> list[npt.NDArray[Any]]:
+def run_padded(session: Runner, feeds: Feeds) -> list[npt.NDArray[Any]]:
     """The outputs for a batch that may be shorter than the batch that the model has fixed."""
     count = len(next(iter(feeds.values())))
     fixed = next((s.shape[0] for s in session.signature.inputs if s.shape and s.shape[0] is not None), None)
@@ -145,7 +260,7 @@ def run_padded(session: Session, feeds: Feeds) -> list[npt.NDArray[Any]]:
 
 
 def _check_finite(
-    flat: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Subject
+    flat: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
 ) -> None:
     finite = np.isfinite(flat).all(axis=1)
     if not finite.all():
@@ -205,7 +320,7 @@ def _predictions(one: _Gathered, samples: EvaluationSamples) -> Predictions:
     )
 
 
-def _against(reference: Predictions, run: Predictions) -> Predictions:
+def against(reference: Predictions, run: Predictions) -> Predictions:
     """The run with its error measured against the reference, where both kept their outputs."""
     if reference.outputs is None and run.outputs is None:
         return run  # Too large to keep: they ran side by side just now.

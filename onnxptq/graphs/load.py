@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,9 @@ from onnxptq.tasks import Signature, TensorSpec
 if TYPE_CHECKING:
     import onnx
 
-QUANTIZED_OPERATORS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "MatMulNBits"}
-)
-"""Operators that only a quantized graph has, besides those whose name begins with QLinear or QGemm."""
+QUANTIZED_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulNBits"})
+QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "DynamicQuantize")
+"""Operators that only a quantized graph has, by name and by the beginning of the name."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,13 @@ def _parse(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if not path.exists():
-        raise ModelError(f"there is no model {path}. {_neighbours(path)}".rstrip())
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file in it.")
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model {path}. {_neighbours(path)}".rstrip()) from error
     except OSError as error:
+        if isinstance(error, IsADirectoryError | PermissionError) and path.is_dir():  # The latter is Windows' word.
+            raise ModelError(f"{path} is a folder; give the .onnx file in it.") from error
         raise ModelError(f"the model {path} cannot be read: {error.strerror or error}.") from error
     if not data:
         raise ModelError(f"the model {path} is empty (0 bytes). Export or copy it again.")
@@ -106,7 +105,8 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     """The files of external data, each inside the model's folder. Nothing of them is read."""
     folder = path.parent.resolve()
     found: dict[Path, None] = {}
-    for tensor in _all_tensors(proto.graph):
+    functions = [tensor for function in proto.functions for tensor in _tensors_of_nodes(function.node)]
+    for tensor in [*_all_tensors(proto.graph), *functions]:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
         if location is None:
             continue
@@ -126,8 +126,13 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
 
 
 def _all_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    tensors = list(graph.initializer)
-    for node in graph.node:
+    sparse = [part for tensor in graph.sparse_initializer for part in (tensor.values, tensor.indices)]
+    return [*graph.initializer, *sparse, *_tensors_of_nodes(graph.node)]
+
+
+def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.TensorProto]:
+    tensors: list[onnx.TensorProto] = []
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 tensors.append(attribute.t)
@@ -152,7 +157,7 @@ def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, .
 
 
 def _is_quantized(operator: str) -> bool:
-    return operator in QUANTIZED_OPERATORS or operator.startswith(("QLinear", "QGemm", "QAttention"))
+    return operator in QUANTIZED_OPERATORS or operator.startswith(QUANTIZED_PREFIXES)
 
 
 def _signature(proto: onnx.ModelProto) -> Signature:
@@ -167,7 +172,8 @@ def _spec(value: Any) -> TensorSpec:
     import onnx
 
     tensor = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    # Some exporters write -1 or 0 where a dimension is dynamic.
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:

@@ -23,7 +23,7 @@ class Provenance:
     Attributes:
         task: the task's name.
         preprocessing: the task's specification, class names included.
-        source: {"name", "digest", "size"} of the FP32 model.
+        source: {"name", "digest", "bytes"} of the FP32 model.
         data: {"source", "digest", "split"} of the data: its digest, and the rule that kept calibration samples
             apart from evaluation samples.
         recipe: what made the model.

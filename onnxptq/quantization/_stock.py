@@ -71,15 +71,18 @@ def _private_copy(model_path: Path, folder: Path) -> Any:
 
 @contextlib.contextmanager
 def quiet_quantizer() -> Iterator[None]:
-    """Keeps the quantizer's advice ("please consider pre-processing") off stderr, and other warnings on it.
+    """Keeps two of the quantizer's messages off stderr, and other warnings on it.
 
-    It logs through the root logger, and logging so would install a handler for the whole process.
+    They are the advice to pre-process, and that a LayerNormalization's scale, which has one axis, has no axis 1: it is
+    quantized per tensor, as it should be. It logs through the root logger, and logging so would install a handler for
+    the whole process.
     """
     root = logging.getLogger()
     handler = logging.NullHandler() if root.handlers else logging.StreamHandler()
 
     def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Please consider")
+        message = record.getMessage()
+        return not (message.startswith("Please consider") or (message.startswith("Axis ") and "with rank 1" in message))
 
     root.addFilter(keep)
     root.addHandler(handler)

@@ -7,6 +7,7 @@ which range ended where.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,19 +28,15 @@ class Template:
     Attributes:
         model: the QDQ `ModelProto`, with its weights.
         cached: every name that the quantizer must be given a range for.
-        sites: name of a scale initializer -> tensor whose range it follows from.
-        fixed: activations whose scale does not depend on any range (Softmax, overrides that pin a scale).
+        sites: name of a scale initializer -> tensor whose range it follows from. Scales that follow from no range
+            (Softmax) are not among them.
+        observed: the tensors whose ranges the quantizer reads, sorted.
     """
 
     model: Any
     cached: tuple[str, ...]
     sites: Mapping[str, str]
-    fixed: tuple[str, ...]
-
-    @property
-    def observed(self) -> tuple[str, ...]:
-        """The tensors whose ranges the quantizer reads, sorted."""
-        return tuple(sorted(set(self.sites.values())))
+    observed: tuple[str, ...]
 
 
 def build_template(model_path: str | Path, settings: QuantizerSettings) -> Template:
@@ -55,7 +52,9 @@ def build_template(model_path: str | Path, settings: QuantizerSettings) -> Templ
     names = activations(model_path)
     if not names:
         raise ModelError(f"{model_path} computes no float32 tensor, so there is nothing to quantize. Check the model.")
-    ranges = {name: (np.float32(0), np.float32(i + 2)) for i, name in enumerate(names)}
+    # Above the smallest range that the quantizer would stretch to, else two tensors would have one mark.
+    first = 2 + math.ceil(settings.extra_options.get("MinimumRealRange") or 0)
+    ranges = {name: (np.float32(0), np.float32(i + first)) for i, name in enumerate(names)}
     marked = QuantizerSettings(
         activation_type=settings.activation_type,
         weight_type=settings.weight_type,
@@ -69,8 +68,10 @@ def build_template(model_path: str | Path, settings: QuantizerSettings) -> Templ
         large = _large(model_path)
         quantize_with_ranges(model_path, ranges, path, marked, external=large)
         model = onnx.load(path)
-    sites, fixed = _read_sites(model, names, ranges, settings)
-    return Template(model, names, sites, fixed)
+    sites = _read_sites(model, names, ranges, settings)
+    # An override changes how a scale follows from its range, so its mark cannot be read: observe everything.
+    overridden = set(names) & set(settings.extra_options.get("TensorQuantOverrides") or ())
+    return Template(model, names, sites, tuple(sorted(names if overridden else set(sites.values()))))
 
 
 def _large(model_path: str | Path) -> bool:
@@ -125,21 +126,15 @@ def quantization_parameters(low: np.float32, high: np.float32, settings: Quantiz
 
 def _read_sites(
     model: Any, names: tuple[str, ...], ranges: Mapping[str, tuple[np.float32, np.float32]], settings: QuantizerSettings
-) -> tuple[dict[str, str], tuple[str, ...]]:
+) -> dict[str, str]:
     import onnx
 
     marks = {float(quantization_parameters(*ranges[name], settings)[1]): name for name in names}
     scales = {tensor.name: tensor for tensor in model.graph.initializer}
     sites: dict[str, str] = {}
-    fixed: list[str] = []
     for name in names:
         scale = scales.get(f"{name}_scale")
-        if scale is None:
-            continue
-        value = onnx.numpy_helper.to_array(scale)
-        source = marks.get(float(value)) if value.ndim == 0 else None
-        if source is None:
-            fixed.append(name)
-        else:
-            sites[scale.name] = source
-    return sites, tuple(fixed)
+        value = onnx.numpy_helper.to_array(scale) if scale is not None else None
+        if value is not None and value.ndim == 0 and float(value) in marks:
+            sites[f"{name}_scale"] = marks[float(value)]
+    return sites

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators._histogram import Accumulator, NotFiniteError
+from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
-from onnxptq.errors import DataError, ModelError, RuntimeUnavailableError, UsageError, did_you_mean
+from onnxptq.errors import DataError, ModelError
 
 Feeds = Mapping[str, npt.NDArray[Any]]
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def collect(
@@ -43,7 +45,7 @@ def collect(
             which keeps samples independent of their neighbours.
         tensors: what to observe, from `plan_calibration`.
         environment: name under which the statistics are kept.
-        provider: "cpu" or "cuda".
+        provider: where to run, a name that `onnxptq providers` lists.
         optimized: let ONNX Runtime optimise the graph. Faster on depthwise nets; values, and so ranges, may
             differ in the last bits from those of the stock calibrators, which run with all optimisations off.
         threads: threads within an operator; None leaves it to ONNX Runtime.
@@ -54,10 +56,12 @@ def collect(
         DataError: no samples; NaN or infinity in a tensor; feeds that do not fit the model.
         ModelError: ONNX Runtime cannot load the model, or a tensor is not in it.
         RuntimeUnavailableError: the provider does not load here.
+        UsageError: an unknown provider.
     """
     session, inputs = _session(Path(model_path), tensors, provider, optimized, threads)
     outputs = [name for name in tensors if name not in inputs]
-    accumulators = {name: Accumulator(histograms) for name in tensors}
+    counter = Counter()
+    accumulators = {name: Accumulator(histograms, counter) for name in tensors}
     seen = 0
     for sample_id, feeds in samples:
         fed = {name: _batched(array, inputs.get(name)) for name, array in feeds.items()}
@@ -67,6 +71,8 @@ def collect(
             value = fed.get(name) if name in inputs else values.pop(name)
             _add(accumulators[name], value, name, sample_id)
         seen += 1
+        if seen == 1:
+            counter.expected = counter.counted * operator.length_hint(samples, 0)
     if not seen:
         raise DataError("the calibration set is empty; give at least one sample")
     found = {name: _statistics(accumulator) for name, accumulator in accumulators.items()}
@@ -76,39 +82,50 @@ def collect(
 def _session(
     model_path: Path, tensors: Sequence[str], provider: str, optimized: bool, threads: int | None
 ) -> tuple[Any, dict[str, list[Any]]]:
-    """A session whose outputs are `tensors`, and the shapes of its inputs by name."""
-    import onnx
-    import onnxruntime
+    """An ONNX Runtime session whose outputs are `tensors`, and the shapes of its inputs by name."""
+    from onnxptq.runtimes.session import open_session
 
-    if provider not in PROVIDERS:
-        raise UsageError(f"unknown provider {provider!r}. {did_you_mean(provider, PROVIDERS)}")
+    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
+        augmented = _augmented(model_path, tensors, Path(folder))
+        try:
+            native = open_session(
+                augmented, provider, threads=threads, optimization="all" if optimized else "none"
+            ).native
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(augmented), str(model_path))) from error
+    return native, {value.name: value.shape for value in native.get_inputs()}
+
+
+def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
+    """A copy of the model in `folder` whose outputs are `tensors`, with its external data.
+
+    A file, not bytes: ONNX Runtime would hold the bytes beside what it parses from them.
+    """
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
     try:
         model = onnx.load(model_path, load_external_data=False)
     except Exception as error:
-        raise ModelError(f"{model_path} cannot be read as an ONNX model: {error}") from error
+        raise ModelError(f"{model_path} cannot be read as an ONNX model: {error}. Check the file.") from error
     inputs = {value.name for value in model.graph.input}
     del model.graph.output[:]
     # A name is enough: ONNX Runtime infers the type of an output.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in inputs)
     if not model.graph.output:
         model.graph.output.append(onnx.ValueInfoProto(name=next(iter(model.graph.node)).output[0]))
-    options = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    options.use_deterministic_compute = True
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model_path.parent))
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=[PROVIDERS[provider]], enable_fallback=0
-        )
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run {model_path}: {error}") from error
-    if PROVIDERS[provider] not in session.get_providers():
-        raise RuntimeUnavailableError(f"the provider {provider!r} does not load here; use 'cpu'")
-    return session, {value.name: value.shape for value in session.get_inputs()}
+    path = folder / model_path.name
+    onnx.save(model, path)
+    files = {ExternalDataInfo(tensor).location for tensor in model.graph.initializer if uses_external_data(tensor)}
+    for file in files:
+        copy = folder / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # ONNX Runtime refuses symbolic links; a hard link costs nothing, but not every file system has them.
+            os.link(model_path.parent / file, copy)
+        except OSError:
+            shutil.copyfile(model_path.parent / file, copy)
+    return path
 
 
 def _batched(array: npt.NDArray[Any], shape: list[Any] | None) -> npt.NDArray[Any]:
@@ -148,5 +165,4 @@ def _statistics(accumulator: Accumulator) -> TensorStatistics:
     if not accumulator.count:
         # A tensor without elements (an empty branch of the data): ONNX Runtime's calibrators call it [0, 0] as well.
         return TensorStatistics(np.float32(0), np.float32(0), 0, bins, counts)
-    extremes = accumulator.extremes
-    return TensorStatistics(extremes.minimum, extremes.maximum, accumulator.count, bins, counts)
+    return TensorStatistics(accumulator.minimum, accumulator.maximum, accumulator.count, bins, counts)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import RANGE_METHODS, Range
-from onnxptq.calibrators.statistics import CalibrationStatistics, merge
+from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.graphs import Model
-from onnxptq.quantization._stock import quantize_with_ranges
-from onnxptq.quantization.collect import collect
 from onnxptq.quantization.outputs import leave_outputs_in_float
-from onnxptq.quantization.plan import CalibrationPlan, plan_calibration
+from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, transformed
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock import stock_ranges
 from onnxptq.quantization.targets import TARGETS
+from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
 from onnxptq.recipe import Environment, Recipe
 
-ENGINES = ("one-pass", "stock")
+ENGINES = ("one-pass", "one-pass-fast", "stock")
+"""Ours; ours on the graph that ONNX Runtime optimised, whose values may differ in the last bits; ONNX Runtime's own."""
 
 Progress = Callable[[int], None]
 
@@ -33,33 +32,75 @@ Progress = Callable[[int], None]
 def quantize_folded(
     model: Model,
     folded: Path,
-    samples: CalibrationSamples,
+    samples: CalibrationSamples | None,
     recipe: Recipe,
     output: Path,
     *,
+    statistics: CalibrationStatistics | None = None,
+    room: Room | None = None,
     progress: Progress = lambda samples: None,
-) -> None:
+) -> tuple[str, ...]:
     """Writes the INT8 model of a recipe, without provenance.
 
     Args:
         model: what `folded` was made from.
         folded: the FP32 model after `quant_pre_process`.
-        samples: the drawn calibration set.
+        samples: the drawn calibration set; None where `statistics` stand for it.
         recipe: how.
         output: the file to write.
-        progress: called with 1 for every calibration sample that was run.
+        statistics: what a pass over the recipe's environments left, where it was made before.
+        room: where statistics are found and kept.
+        progress: called with the number of calibration samples done since the last call.
+
+    Returns:
+        One line for each thing that a user should know, such as why the reference wrote the file.
 
     Raises:
         UsageError: the recipe names what there is not.
         DataError: a sample gives NaN or infinity, or does not fit the model.
     """
+    if recipe.engine not in ENGINES:
+        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
+    if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
+        raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         source = transformed(folded, samples, recipe.weight_transforms, Path(folder))
-        ranges = _ranges(model, source, samples, recipe, settings, progress)
-        quantize_with_ranges(source, bounded(ranges, source, samples, recipe.bounds), output, settings)
+        if recipe.engine == "stock":
+            environments = list(environments_of(recipe, samples).values())
+            ranges = stock_ranges(source, environments, recipe.ranges, settings, fixed_batch(model))
+            quantize_with_ranges(source, bounded(ranges, source, samples, recipe.bounds), output, settings)
+            notes: tuple[str, ...] = ()
+        else:
+            writer = FastWriter(source, settings)
+            if statistics is None:
+                statistics = observe(
+                    source,
+                    environments_of(recipe, samples),
+                    writer.plan.observed,
+                    histograms=RANGE_METHODS.get(recipe.ranges.name).needs_histogram,
+                    optimized=is_optimized(recipe),
+                    room=room,
+                    progress=progress,
+                )
+            chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
+            writer.write(bounded(chosen, source, samples, recipe.bounds), output)
+            notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
     if recipe.float_outputs:
         leave_outputs_in_float(output)
+    return notes
+
+
+def is_optimized(recipe: Recipe) -> bool:
+    """Whether calibration runs on the graph that ONNX Runtime optimised."""
+    return recipe.engine == "one-pass-fast"
+
+
+def environments_of(recipe: Recipe, samples: CalibrationSamples | None) -> dict[str, CalibrationSamples]:
+    """The recipe's copies of the calibration set by name."""
+    if samples is None:
+        return {}
+    return {_name(environment): samples.environment(environment) for environment in recipe.environments}
 
 
 def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
@@ -74,7 +115,8 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
     names = node_names(folded)
     excluded: dict[str, None] = {}
     for pattern in recipe.float_nodes:
-        matches = fnmatch.filter(names, pattern)
+        # A name may hold the brackets of a pattern, as "/layers[0]/Conv" does.
+        matches = [pattern] if pattern in names else fnmatch.filter(names, pattern)
         if not matches:
             raise UsageError(
                 f"the model has no node {pattern!r} after folding. {did_you_mean(pattern, names[:200])} "
@@ -91,49 +133,14 @@ def node_names(folded: Path) -> list[str]:
     return [node.name for node in onnx.load(str(folded), load_external_data=False).graph.node]
 
 
-def _ranges(
-    model: Model,
-    source: Path,
-    samples: CalibrationSamples,
-    recipe: Recipe,
-    settings: QuantizerSettings,
-    progress: Progress,
-) -> Mapping[str, Range]:
-    environments = {_name(environment): samples.environment(environment) for environment in recipe.environments}
-    if recipe.engine == "stock":
-        batch = fixed_batch(model)
-        return stock_ranges(source, list(environments.values()), recipe.ranges, settings, batch)
-    if recipe.engine != "one-pass":
-        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
-    plan = plan_calibration(source, settings)
-    statistics = collect_environments(source, environments, recipe, plan, progress)
-    # The quantizer wants a range for names that it never uses: any value serves.
-    unused = dict.fromkeys(plan.cached, (np.float32(0), np.float32(1)))
-    return {**unused, **ranges_from(statistics, recipe, settings)}
-
-
-def collect_environments(
-    source: Path,
-    environments: Mapping[str, CalibrationSamples],
-    recipe: Recipe,
-    plan: CalibrationPlan,
-    progress: Progress,
-) -> CalibrationStatistics:
-    """One pass of inference over every environment; only the tensors that the quantizer reads are observed."""
-    histograms = RANGE_METHODS.get(recipe.ranges.name).needs_histogram
-    parts = [
-        collect(source, _counted(samples, progress), plan.observed, environment=name, histograms=histograms)
-        for name, samples in environments.items()
-    ]
-    return merge(*parts)
-
-
-def ranges_from(statistics: CalibrationStatistics, recipe: Recipe, settings: QuantizerSettings) -> Mapping[str, Range]:
-    """The range that the recipe's method gives each observed tensor."""
+def ranges_from(
+    statistics: CalibrationStatistics, recipe: Recipe, settings: QuantizerSettings, tensors: Sequence[str]
+) -> dict[str, Range]:
+    """The range that the recipe's method gives each of `tensors`."""
     method = RANGE_METHODS.get(recipe.ranges.name)
     return {
         tensor: method.range(statistics.per_environment(tensor), settings.quantization, **recipe.ranges.keywords)
-        for tensor in statistics.tensors
+        for tensor in tensors
     }
 
 
@@ -144,9 +151,3 @@ def fixed_batch(model: Model) -> int:
 
 def _name(environment: Environment) -> str:
     return environment.shifts if environment.size is None else f"{environment.shifts}[:{environment.size}]"
-
-
-def _counted(samples: CalibrationSamples, progress: Progress) -> Iterator[tuple[str, dict[str, object]]]:
-    for item in samples:
-        yield item  # type: ignore[misc]
-        progress(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from onnxptq.calibrators import CalibrationSamples, SampleReader
-from onnxptq.errors import DataError, UsageError
+from onnxptq.errors import DataError, OnnxptqError, UsageError
+from onnxptq.quantization._stock import Ranges
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
-
-Ranges = Mapping[str, tuple[np.float32, np.float32]]
 
 STOCK_METHODS = ("minmax", "entropy", "percentile")
 
@@ -51,7 +50,7 @@ def stock_ranges(
         "entropy": CalibrationMethod.Entropy,
         "percentile": CalibrationMethod.Percentile,
     }[method.name]
-    count = sum(len(samples) for samples in environments)
+    count = sum(len(samples.reader(batch)) for samples in environments)
     reader = SampleReader(lambda: _feeds(environments, batch), count)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder, contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -64,10 +63,12 @@ def stock_ranges(
             )
             calibrator.collect_data(reader)
             data = calibrator.compute_data()
-        except (ValueError, RuntimeError, IndexError) as error:
+        except (MemoryError, OnnxptqError):
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no base of their own
             raise DataError(f"ONNX Runtime's {method.name} calibrator failed: {error}") from error
         del calibrator
-    return {name: _as_pair(tensor.range_value) for name, tensor in data.items()}
+    return {name: _as_pair(name, tensor.range_value) for name, tensor in sorted(data.items())}
 
 
 def _feeds(environments: list[CalibrationSamples], batch: int) -> Iterator[dict[str, Any]]:
@@ -86,6 +87,11 @@ def _options(method: Step, settings: QuantizerSettings) -> dict[str, Any]:
     return options
 
 
-def _as_pair(values: tuple[Any, Any]) -> tuple[np.float32, np.float32]:
+def _as_pair(name: str, values: tuple[Any, Any]) -> tuple[np.float32, np.float32]:
     low, high = (np.float32(np.asarray(value).reshape(())) for value in values)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(
+            f"ONNX Runtime's calibrator gives the tensor {name!r} the range {low} to {high}: a sample makes it NaN or "
+            "infinite. The one-pass engine names the sample: leave out --engine stock."
+        )
     return low, high

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.registry import Registry
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice of a preset.
+
+    Attributes:
+        setting: what is set, as the quantizer calls it where it has a name for it.
+        reason: why.
+        source: who says so: a page, an issue, or "measured" (docs/targets.md tells with what).
+    """
+
+    setting: str
+    reason: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -15,17 +36,85 @@ class Target:
     Attributes:
         name: as in `--target`.
         summary: one line.
-        settings: what the quantizer is told.
+        settings: what the quantizer is told, whatever the model.
         reasons: why, choice by choice.
+        float_nodes: ONNX `GraphProto` of the folded model -> names of the nodes that stay in float.
     """
 
     name: str
     summary: str
     settings: QuantizerSettings
-    reasons: tuple[str, ...]
+    reasons: tuple[Choice, ...]
+    float_nodes: Callable[[Any], tuple[str, ...]] = field(default=lambda graph: ())
 
 
 TARGETS: Registry[Target] = Registry("target", "onnxptq.targets", ("onnxptq.quantization.targets",))
+
+
+def target_settings(name: str, model: str | Path) -> QuantizerSettings:
+    """What the quantizer is told for one model: the target's settings, with the nodes that the target leaves in float.
+
+    Args:
+        name: of the target.
+        model: the folded FP32 model.
+
+    Raises:
+        UsageError: there is no such target.
+    """
+    import onnx
+
+    target = TARGETS.get(name)
+    nodes = target.float_nodes(onnx.load(str(model), load_external_data=False).graph)
+    return (
+        replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *nodes))
+        if nodes
+        else target.settings
+    )
+
+
+def all_but_weighted(graph: Any) -> tuple[str, ...]:
+    """Nodes that TensorRT quantizes best by itself: all but weighted operators, and additions that need a pair of their own.
+
+    Q and DQ stand at the inputs of the weighted operators; TensorRT moves them over pooling, reshapes and Concat. The
+    identity branch of a residual block is the input of a weighted operator already, and shares its pair with the Add, so
+    the Add fuses with the Conv before it. Where neither input of an Add has such a pair (a Conv on both branches), the
+    Add is quantized. Nodes without a name cannot be left out, since the quantizer knows nodes by name.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    pairs = Counter(name for node in graph.node if node.op_type in WEIGHTED for name in node.input[:2])
+    constants = {tensor.name for tensor in graph.initializer}
+
+    def needs_a_pair(node: Any) -> bool:
+        if node.op_type != "Add" or any(name in constants for name in node.input):
+            return False
+        weighted = [name in producers and producers[name].op_type in WEIGHTED for name in node.input]
+        # With several weighted readers each has a pair of its own (DedicatedQDQPair), and the Add would have none.
+        shared = [pairs[name] == 1 for name in node.input]
+        return any(weighted) and not any(shared)
+
+    kept = set(WEIGHTED)
+    return tuple(n.name for n in graph.node if n.name and n.op_type not in kept and not needs_a_pair(n))
+
+
+_QUANTIZATION = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
+_TENSORRT = (
+    "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html"
+)
+_OPTIONS = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/python/tools/quantization/qdq_quantizer.py"
+_CUDA = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/providers/cuda/tensor/quantize_linear.cc"
+
+_PER_CHANNEL = Choice(
+    "QInt8 weights, per_channel",
+    "one scale an output channel costs nothing in the kernels, and depthwise layers need it",
+    "https://github.com/microsoft/onnxruntime/issues/10571",
+)
+_FLOAT_OUTPUTS = Choice(
+    "OpTypesToExcludeOutputQuantization: Conv, ConvTranspose, Gemm, MatMul, Add",
+    "no Q and DQ between an operator and its Relu: they fuse, values are rounded once, logits stay in float",
+    _TENSORRT,
+)
+_SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
+_UNQUANTIZED_OUTPUTS = {"OpTypesToExcludeOutputQuantization": [*WEIGHTED, "Add"]}
 
 TARGETS.register(
     Target(
@@ -33,22 +122,54 @@ TARGETS.register(
         "QUInt8 activations, QInt8 weights per channel",
         QuantizerSettings(activation_type="QUInt8", weight_type="QInt8", per_channel=True),
         (
-            "QUInt8 activations: the CPU provider's fastest kernels are U8S8 (VNNI), and ReLU outputs use all 8 bits",
-            "QInt8 weights, one scale a channel: no cost in the CPU kernels, and depthwise layers need it",
+            Choice(
+                "QUInt8 activations, asymmetric",
+                "U8S8 kernels are the fastest (VNNI); a Relu vanishes into the zero point, and its output uses all 8 bits. "
+                "With signed activations, Adds and shared inputs run in float",
+                _QUANTIZATION + "; measured",
+            ),
+            _PER_CHANNEL,
+            Choice(
+                "int32 bias (QuantizeBias)",
+                "fuses in every version; a float one only since 1.21, and not in a Gemm with float output",
+                "https://github.com/microsoft/onnxruntime/pull/22889; measured",
+            ),
+            Choice(
+                "8-bit weights (no reduce_range)",
+                "with VNNI, AMX or on ARM nothing saturates; for other x86 CPUs `onnxptq lint` warns",
+                "https://github.com/microsoft/onnxruntime/issues/5849",
+            ),
+            Choice(
+                "Q and DQ on every operator that the quantizer knows",
+                "ONNX Runtime makes one INT8 kernel of DQ, operator, Q; without the Q a Conv runs in float",
+                "measured",
+            ),
         ),
     )
 )
 
-_SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
-
 TARGETS.register(
     Target(
         "cuda",
-        "symmetric QInt8 activations, QInt8 weights per channel",
-        QuantizerSettings("QInt8", "QInt8", per_channel=True, extra_options=_SYMMETRIC),
+        "symmetric QInt8 activations, QInt8 weights per channel, float bias",
+        QuantizerSettings(
+            "QInt8",
+            "QInt8",
+            per_channel=True,
+            extra_options={**_SYMMETRIC, "QuantizeBias": False, **_UNQUANTIZED_OUTPUTS},
+        ),
         (
-            "symmetric QInt8: one file for the CUDA and the TensorRT provider, whose INT8 kernels take zero point 0 only",
-            "the CUDA provider computes in float between Q and DQ: expect INT8's accuracy there, not its speed",
+            Choice(
+                "QInt8 activations, symmetric",
+                "the CUDA provider computes in float between Q and DQ: expect INT8's accuracy, not its speed. So the file is "
+                "the one that TensorRT can take as well",
+                "https://github.com/microsoft/onnxruntime/issues/24807",
+            ),
+            _PER_CHANNEL,
+            Choice(
+                "float bias (no QuantizeBias)", "there is no int32 DQ kernel for CUDA: it would run on the CPU", _CUDA
+            ),
+            _FLOAT_OUTPUTS,
         ),
     )
 )
@@ -56,17 +177,84 @@ TARGETS.register(
 TARGETS.register(
     Target(
         "tensorrt",
+        "symmetric QInt8 activations, QInt8 weights per channel, float bias, Q and DQ at weighted operators only",
+        QuantizerSettings(
+            "QInt8",
+            "QInt8",
+            per_channel=True,
+            extra_options={
+                **_SYMMETRIC,
+                "QuantizeBias": False,
+                "AddQDQPairToWeight": True,
+                "DedicatedQDQPair": True,
+                **_UNQUANTIZED_OUTPUTS,
+            },
+        ),
+        (
+            Choice(
+                "QInt8, zero point 0",
+                "TensorRT's parser refuses another zero point, and has no unsigned type",
+                "https://github.com/NVIDIA/TensorRT/issues/2774",
+            ),
+            _PER_CHANNEL,
+            Choice(
+                "float bias (no QuantizeBias)",
+                "it is added in the accumulator; an int32 DQ is refused",
+                "https://github.com/microsoft/onnxruntime/issues/14229",
+            ),
+            Choice(
+                "Q and DQ on float weights (AddQDQPairToWeight)",
+                "explicit quantization finds weights by their pairs; the quantizer offers it for TensorRT",
+                _OPTIONS,
+            ),
+            Choice(
+                "one pair a consumer (DedicatedQDQPair)", "a pair between two kernels belongs to one of them", _OPTIONS
+            ),
+            _FLOAT_OUTPUTS,
+            Choice(
+                "Q and DQ at Conv, ConvTranspose, Gemm and MatMul only",
+                "TensorRT moves them over pooling and Concat; "
+                "normalisation, Softmax and additions of constants stay exact",
+                _TENSORRT,
+            ),
+            Choice(
+                "Add: the identity branch only",
+                "the Add then fuses with the Conv; with a Conv on both branches both are quantized",
+                _TENSORRT,
+            ),
+        ),
+        all_but_weighted,
+    )
+)
+
+TARGETS.register(
+    Target(
+        "openvino",
         "symmetric QInt8 activations, QInt8 weights per channel, float bias",
         QuantizerSettings(
             "QInt8",
             "QInt8",
             per_channel=True,
-            extra_options={**_SYMMETRIC, "QuantizeBias": False, "AddQDQPairToWeight": True, "DedicatedQDQPair": True},
+            extra_options={**_SYMMETRIC, "QuantizeBias": False, **_UNQUANTIZED_OUTPUTS},
         ),
         (
-            "zero point 0: TensorRT refuses or slows asymmetric Q/DQ (NVIDIA/TensorRT#4698)",
-            "bias in float: TensorRT adds it in the accumulator and takes no Q/DQ on it",
-            "Q and DQ on the weights, one pair a consumer: how TensorRT's explicit quantization recognises and fuses them",
+            Choice(
+                "QInt8 activations, symmetric",
+                "OpenVINO's own default; with zero points, products of two activations (attention) run in float",
+                "https://docs.openvino.ai/latest/pot_compression_algorithms_quantization_default_README.html; measured",
+            ),
+            _PER_CHANNEL,
+            Choice(
+                "weights as integers (no AddQDQPairToWeight)",
+                "with Q and DQ on the constant of an Add after a Conv or MatMul, OpenVINO 2026.4 fails to compile",
+                "measured",
+            ),
+            Choice(
+                "float bias (no QuantizeBias)",
+                "it is added in float or int32 as OpenVINO sees fit; nothing is lost to rounding",
+                "measured",
+            ),
+            _FLOAT_OUTPUTS,
         ),
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxptq.evaluation.report import Report
+from onnxptq.evaluation.report import GroupResult, Report
 from onnxptq.reports.tables import print_table
 
 _SHOWN = 60
@@ -35,7 +35,7 @@ def print_report(report: Report) -> None:
     table = Table(title=f"{report.model} against {report.reference}, worst group first", title_justify="left")
     for heading in ("group", "n", "FP32", "INT8", "drop", "95 % interval", "flips", ""):
         table.add_column(heading, justify="left" if heading in ("group", "") else "right")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             group.name.replace("*", " · ") if group.judged else f"({group.name.replace('*', ' · ')})",
             str(group.n),
@@ -44,7 +44,7 @@ def print_report(report: Report) -> None:
             _points(group.drop),
             f"{_points(group.drop_low)} to {_points(group.drop_high)}",
             _percent(group.flips),
-            ("*" if group.p_value < 0.05 else "") if group.judged else "few",
+            _mark(group),
         )
         for group in report.groups
     ]
@@ -71,6 +71,12 @@ def _legend(report: Report) -> str:
         quality.append(f"output SQNR {report.sqnr_db:.1f} dB")
     lines.append("Overall: " + ", ".join(quality) + ".")
     return "\n".join(lines)
+
+
+def _mark(group: GroupResult) -> str:
+    if not group.judged:
+        return "few"
+    return "*" if group.p_value is not None and group.p_value < 0.05 else ""
 
 
 def _percent(value: float) -> str:

@@ -20,7 +20,7 @@ def of(values) -> TensorStatistics:
     accumulator = Accumulator()
     accumulator.add(np.asarray(values, np.float32))
     bins, counts = accumulator.sparse()
-    return TensorStatistics(accumulator.extremes.minimum, accumulator.extremes.maximum, accumulator.count, bins, counts)
+    return TensorStatistics(accumulator.minimum, accumulator.maximum, accumulator.count, bins, counts)
 
 
 def drawn(kind, count=30_000):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def of(values, histogram=True):
     accumulator = Accumulator(histogram)
     accumulator.add(np.asarray(values))
     bins, counts = accumulator.sparse()
-    return TensorStatistics(accumulator.extremes.minimum, accumulator.extremes.maximum, accumulator.count, bins, counts)
+    return TensorStatistics(accumulator.minimum, accumulator.maximum, accumulator.count, bins, counts)
 
 
 def run_of(*arrays, environment="", provenance=None):
@@ -74,18 +76,42 @@ def test_merging_gives_the_bytes_of_one_pass_in_whatever_order_and_grouping(tmp_
 @settings(deadline=None)
 @given(st.lists(ARRAYS, min_size=1, max_size=5))
 def test_the_compiled_counter_equals_the_numpy_one(arrays):
-    compiled = _histogram._compiled()
-    if compiled is None:
+    kernels = _histogram.compiled()
+    if kernels is None:
         pytest.skip("Numba is not installed")
-    found = []
-    for counter in (_histogram.count_with_numpy, compiled):
-        accumulator = Accumulator()
-        for array in arrays:
-            bits = array.view(np.uint32)
-            accumulator._count(bits, counter)
-        found.append(accumulator.sparse())
-    for one, other in zip(*found, strict=True):
+    plain, fast, brief = Accumulator(), Accumulator(), Accumulator(histogram=False)
+    for array in arrays:
+        bits = array.view(np.uint32)
+        plain.add_with_numpy(bits)
+        fast.add_compiled(bits, kernels)
+        brief.add_compiled(bits, kernels)
+    assert (plain.minimum, plain.maximum) == (fast.minimum, fast.maximum) == (brief.minimum, brief.maximum)
+    for one, other in zip(plain.sparse(), fast.sparse(), strict=True):
         np.testing.assert_array_equal(one, other)
+    assert not fast._counter.tables.any()
+
+
+def test_without_numba_everything_is_counted_by_numpy(monkeypatch):
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    monkeypatch.setattr(_histogram, "_WORTH_COMPILING", 0)
+    fast = of(values)
+    monkeypatch.setitem(sys.modules, "onnxptq.calibrators._histogram_compiled", None)
+    _histogram.compiled.cache_clear()
+    try:
+        assert _histogram.compiled() is None
+        assert of(values) == fast
+    finally:
+        _histogram.compiled.cache_clear()
+
+
+def test_little_data_never_imports_numba():
+    code = (
+        "import sys, numpy as np\n"
+        "from onnxptq.calibrators._histogram import Accumulator\n"
+        "Accumulator().add(np.ones(1000, np.float32))\n"
+        "assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_arrays_larger_than_a_block_are_counted_once():

@@ -112,8 +112,8 @@ def batch_norm(path: Path) -> Path:
     y = g.add("BatchNormalization", g.add("Conv", "x", g.weight(4, 3, 1, 1)), *stats)
     y = g.add("Relu", y)
     shape = g.constant(np.array([0, -1], np.int64))
-    y = g.add("Gemm", g.add("Reshape", y, shape), g.weight(3, 256, scale=0.1), g.weight(3), transB=1)
-    return g.save(path, IMAGE, {y: ["N", 3]})
+    y = g.add("Gemm", g.add("Reshape", y, shape), g.weight(5, 256, scale=0.1), g.weight(5), transB=1)
+    return g.save(path, IMAGE, {y: ["N", 5]})
 
 
 def shared_bias(path: Path) -> Path:
@@ -194,3 +194,49 @@ def stock() -> Callable[..., bytes]:
         return output.read_bytes()
 
     return quantize
+
+
+@pytest.fixture
+def calibration() -> Callable[..., object]:
+    """Calibration samples of a classifier's file: `make(path, name="clean", count=6)`, of seeded feeds."""
+
+    def make(path: Path, name: str = "clean", count: int = 6) -> object:
+        from onnxptq.calibrators import CalibrationSet
+        from onnxptq.calibrators.samples import draw as draw_set
+        from onnxptq.data import Dataset, fingerprint
+        from onnxptq.graphs import load_model
+        from onnxptq.tasks import TASKS
+
+        rows = [{name: array[0] for name, array in feeds.items()} for _, feeds in draw_samples(path, count)]
+        dataset = Dataset(
+            source="samples",
+            split=None,
+            rows=lambda indices: [rows[i] for i in indices.tolist()],
+            indices=np.arange(count),
+            labels=None,
+            label_names=(),
+            attributes={},
+            fingerprints=np.array([fingerprint(row) for row in rows]),
+        )
+        task = TASKS.get("tensor-classification").build({}, load_model(path).signature)
+        return draw_set(CalibrationSet.parse(name), task, dataset)
+
+    return make
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., bytes]:
+    """Quantizes a file by a recipe's fields: `write(path, samples, ranges=..., ...)`; the bytes of the INT8 file."""
+
+    def write(
+        path: Path, samples: object, progress: Callable[[int], None] = lambda count: None, **fields: object
+    ) -> bytes:
+        from onnxptq.graphs import load_model
+        from onnxptq.quantization.static import quantize_folded
+        from onnxptq.recipe import Recipe
+
+        output = tmp_path / "int8.onnx"
+        quantize_folded(load_model(path), path, samples, Recipe(**fields), output, progress=progress)
+        return output.read_bytes()
+
+    return write

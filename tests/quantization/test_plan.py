@@ -58,6 +58,21 @@ def test_excluded_nodes_are_not_observed(build_graph):
     assert "gemm6" not in observed_tensors(path, settings)
 
 
+def test_a_minimum_range_does_not_confuse_the_marks(build_graph):
+    path = build_graph("residual")
+    stretched = QuantizerSettings(extra_options={"MinimumRealRange": 6.5})
+    assert observed_tensors(path, stretched) == observed_tensors(path, QuantizerSettings())
+
+
+def test_where_an_activation_is_overridden_everything_is_observed(build_graph):
+    from onnxruntime.quantization import QuantType
+
+    path = build_graph("conv_relu")
+    overrides = {"relu1": [{"quant_type": QuantType.QInt8, "symmetric": True}]}
+    plan = plan_calibration(path, QuantizerSettings(extra_options={"TensorQuantOverrides": overrides}))
+    assert set(plan.observed) == set(plan.cached)
+
+
 def test_planning_leaves_nothing_beside_the_model(build_graph, tmp_path):
     path = build_graph("conv_relu")
     observed_tensors(path, QuantizerSettings())

@@ -122,7 +122,7 @@ def test_external_data_is_left_to_the_reference(build_graph, tmp_path):
 
 
 def test_what_is_written_can_keep_its_weights_in_a_file_of_their_own(build_graph, tmp_path):
-    path = build_graph("conv_relu")
+    path = build_graph("batch_norm")
     writer = FastWriter(path, QuantizerSettings(), external=True)
     writer.write({name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx.data").stat().st_size > 0
@@ -160,8 +160,9 @@ def test_a_cache_of_other_ranges_is_never_reused(build_graph, tmp_path):
 
 
 def test_writing_prints_nothing(build_graph, tmp_path, capfd):
-    path = build_graph("depthwise_clip")
-    writer = FastWriter(path, QuantizerSettings())
-    for _ in range(2):
-        writer.write({name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}, tmp_path / "out.onnx")
+    for name in ("depthwise_clip", "attention"):
+        writer = FastWriter(build_graph(name), QuantizerSettings(per_channel=True))
+        for _ in range(2):
+            ranges = {tensor: (np.float32(-1), np.float32(1)) for tensor in writer.plan.observed}
+            writer.write(ranges, tmp_path / "out.onnx")
     assert capfd.readouterr() == ("", "")

@@ -1,0 +1,92 @@
+"""Passes of inference over calibration samples, each made once: statistics that are known are found by their key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from onnxptq.cache import Room, content_key
+from onnxptq.calibrators import CalibrationSamples
+from onnxptq.calibrators.statistics import CalibrationStatistics, merge
+from onnxptq.data.versions import data_versions
+from onnxptq.files import digest_file
+from onnxptq.quantization.collect import collect
+from onnxptq.runtimes import runtime_identity
+from onnxptq.tasks import Feeds
+
+Progress = Callable[[int], None]
+
+
+def observe(
+    source: Path,
+    environments: Mapping[str, CalibrationSamples],
+    tensors: Sequence[str],
+    *,
+    histograms: bool,
+    optimized: bool = False,
+    room: Room | None = None,
+    progress: Progress = lambda samples: None,
+) -> CalibrationStatistics:
+    """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
+
+    Args:
+        source: the float model, as the quantizer will get it.
+        environments: name -> samples.
+        tensors: what the quantizer reads.
+        histograms: count values, beside exact extremes.
+        optimized: run the graph that ONNX Runtime optimised (`--fast-calibration`).
+        room: where statistics are kept; None keeps none.
+        progress: called with the number of samples done since the last call.
+    """
+    parts = []
+    for name, samples in environments.items():
+        # With histograms it knows all that it knows without them.
+        places = [_place(room, source, samples, tensors, h, optimized) for h in (True, histograms)] if room else []
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            kept = CalibrationStatistics.load(found)
+            (tensors_of,) = kept.environments.values()
+            part = CalibrationStatistics({name: tensors_of}, {name: len(samples)})
+            progress(len(samples))
+        else:
+            counted = _Counted(samples, progress)
+            part = collect(source, counted, tensors, environment=name, histograms=histograms, optimized=optimized)
+            if room:
+                part.save(places[-1])
+        parts.append(part)
+    return merge(*parts)
+
+
+def _place(
+    room: Room, source: Path, samples: CalibrationSamples, tensors: Sequence[str], histograms: bool, optimized: bool
+) -> Path:
+    key = content_key(
+        "statistics",
+        model=digest_file(source),
+        samples=samples.digest,
+        shard=list(samples.shard),
+        task=samples.task.name,
+        preprocessing=samples.task.specification,
+        tensors=sorted(tensors),
+        histograms=histograms,
+        optimized=optimized,
+        runtime=runtime_identity("cpu"),
+        versions=data_versions(),
+    )
+    return room.place("statistics", key, ".stats")
+
+
+class _Counted:
+    """Samples that report progress, and say how many they are so that the pass can choose how to count."""
+
+    def __init__(self, samples: CalibrationSamples, progress: Progress) -> None:
+        self._samples = samples
+        self._progress = progress
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[tuple[str, Feeds]]:
+        for item in self._samples:
+            yield item
+            self._progress(1)

@@ -1,0 +1,144 @@
+"""Equal content is found again, other content never, and the room can be measured and emptied."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxptq.cache import Room, cache_room, content_key
+from onnxptq.errors import OutputError
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+parts = st.dictionaries(st.text(min_size=1, max_size=6), json_values, min_size=1, max_size=5)
+
+
+@given(parts, st.randoms())
+def test_equal_parts_in_any_order_have_one_key(values, random):
+    shuffled = list(values.items())
+    random.shuffle(shuffled)
+    assert content_key("x", **values) == content_key("x", **dict(shuffled))
+
+
+@given(parts, st.data())
+def test_a_changed_part_another_kind_a_missing_part_have_other_keys(values, data):
+    key = content_key("x", **values)
+    name = data.draw(st.sampled_from(sorted(values)))
+    changed = {**values, name: [values[name], "changed"]}
+    missing = {k: v for k, v in values.items() if k != name}
+    others = [content_key("x", **changed), content_key("y", **values), content_key("x", **missing)]
+    assert key not in others
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": "1"}),
+        ({"a": True}, {"a": 1}),
+        ({"a": None}, {}),
+        ({"a": ["b", "c"]}, {"a": ["b,c"]}),
+        ({"a": "x", "b": ""}, {"a": "", "b": "x"}),
+        ({"a": {"b": 1}}, {"a": 1, "b": 1}),
+    ],
+)
+def test_what_looks_alike_is_told_apart(one, other):
+    assert content_key("x", **one) != content_key("x", **other)
+
+
+def test_a_key_is_a_sha256_that_stays_the_same_between_versions():
+    # Changing it would make every cache room useless: raise LAYOUT then.
+    expected = "d9c7c82792e46e6e5302ca0705d1eded21e7a01e0dde96d15f522f2c8a7d5e61"
+    assert content_key("statistics", model="m", samples=128) == expected
+
+
+@pytest.mark.parametrize("part", [Path("a"), {1, 2}, b"x", object()])
+def test_a_part_that_cannot_be_compared_by_content_is_refused(part):
+    with pytest.raises(TypeError):
+        content_key("x", part=part)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_key("x", part=float("nan"))
+
+
+def test_artefacts_lie_by_kind_and_key(tmp_path):
+    key = content_key("predictions", a=1)
+    place = Room(tmp_path / "room").place("predictions", key, ".parquet")
+    assert place == tmp_path / "room" / "v1" / "predictions" / key[:2] / f"{key}.parquet"
+    assert place.parent.is_dir()
+    assert not place.exists()
+
+
+def test_a_library_gets_a_folder_of_its_kind(tmp_path):
+    folder = Room(tmp_path).folder("datasets")
+    assert folder == tmp_path / "v1" / "datasets"
+    assert folder.is_dir()
+
+
+def fill(room: Room) -> None:
+    room.place("predictions", "ab" * 32, ".parquet").write_bytes(bytes(10))
+    room.place("predictions", "cd" * 32, ".parquet").write_bytes(bytes(20))
+    (room.folder("datasets") / "deep").mkdir()
+    (room.folder("datasets") / "deep" / "file").write_bytes(bytes(5))
+
+
+def test_usage_counts_files_and_bytes_of_each_kind(tmp_path):
+    room = Room(tmp_path)
+    assert room.usage() == {}
+    fill(room)
+    assert room.usage() == {"datasets": (1, 5), "predictions": (2, 30)}
+
+
+def test_clearing_deletes_one_kind_or_all_and_nothing_that_is_not_ours(tmp_path):
+    room = Room(tmp_path)
+    fill(room)
+    (tmp_path / "mine.txt").write_text("a user's own file")
+    room.clear("datasets")
+    assert list(room.usage()) == ["predictions"]
+    room.clear()
+    assert room.usage() == {}
+    assert (tmp_path / "mine.txt").is_file()
+    room.clear()  # An empty room can be cleared again.
+
+
+def test_a_room_that_cannot_be_made_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"cannot be written.*ONNXPTQ_CACHE"):
+        Room(tmp_path / "file").place("x", "ab", "")
+    with pytest.raises(OutputError, match="ONNXPTQ_CACHE"):
+        Room(tmp_path / "file").folder("x")
+
+
+def test_the_room_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "here"))
+    assert cache_room() == Room(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/onnxptq"),
+        ("linux", {"XDG_CACHE_HOME": ""}, "/home/me/.cache/onnxptq"),
+        ("darwin", {}, "/home/me/Library/Caches/onnxptq"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/onnxptq"),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="the home folder is told by HOME on POSIX only")
+def test_without_it_the_room_is_in_the_platforms_cache_folder(monkeypatch, platform, variables, expected):
+    for name in ("ONNXPTQ_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr("sys.platform", platform)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache_room().root) == expected
+
+
+def test_the_tests_do_not_use_the_users_room():
+    assert re.search("cache-room", str(cache_room().root))
