@@ -55,12 +55,22 @@ class CalibrationSet:
         """The families of the shifts in use; the default evaluation avoids them."""
         return frozenset(SHIFTS.get(name).family for name, _ in self.shifts)
 
+    @property
+    def short(self) -> str:
+        """The canonical name without parameters at their defaults and folders of a foreign source: for file names."""
+        defaults = SAMPLERS.get(self.sampler).parameters if self.sampler != NOISE else {}
+        changed = tuple((key, value) for key, value in self.parameters if defaults.get(key) != value)
+        return self._name(changed, Path(self.foreign).name)
+
     def __str__(self) -> str:
+        return self._name(self.parameters, self.foreign)
+
+    def _name(self, parameters: tuple[tuple[str, Value], ...], foreign: str) -> str:
         terms = []
-        if self.foreign:
-            terms.append(f"{FOREIGN}:{self.foreign}")
+        if foreign:
+            terms.append(f"{FOREIGN}:{foreign}")
         elif self.sampler != "clean" or not self.shifts:
-            given = ",".join(f"{key}={value}" for key, value in self.parameters)
+            given = ",".join(f"{key}={value}" for key, value in parameters)
             terms.append(f"{self.sampler}:{given}" if given else self.sampler)
         terms.extend(f"{name}@{severity}" for name, severity in self.shifts)
         return "+".join(terms)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxptq.cache import cache_room
 from onnxptq.calibration import (
+    StatisticsOrigin,
     check_origin,
     draw_from,
     merge_shards,
@@ -22,30 +23,24 @@ from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import (
-    EvaluationSamples,
     Predictions,
     Report,
     Subject,
-    compare,
-    default_corruptions,
-    named_corruptions,
 )
-from onnxptq.evaluation.groups import check_groupings
 from onnxptq.files import check_writable, replacing
 from onnxptq.graphs import fold, load_model
-from onnxptq.inputs import DataOptions, check_fits, resolve_for_evaluation, resolve_for_quantization
+from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
 from onnxptq.judging import (
-    EVALUATION_SEED,
-    calibration_families,
+    Judgement,
     check_same_outputs,
     evaluation_samples,
-    fallback_notes,
     find_reference,
     judge,
     require_provider,
+    samples_to_judge_on,
 )
-from onnxptq.methods import apply_method
+from onnxptq.methods import apply_method, canonical, method_warnings
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
@@ -140,22 +135,17 @@ def quantize(
         OnnxptqError: the input is wrong; nothing was written.
     """
     room = cache_room()
-    collected = CalibrationStatistics.load(statistics) if statistics is not None else None
-    origin = origin_of(collected, str(statistics)) if collected is not None else None
-    if recipe is None:
-        base = Recipe(calibration=str(CalibrationSet.parse(calib)), size=calib_size, seed=seed, engine=engine)
-        if origin is not None:
-            base = origin.recipe
-        recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
-    calibration_set = CalibrationSet.parse(recipe.calibration)
-    recipe = recipe.changed(calibration=str(calibration_set))  # A recipe file may use an alias.
     options = _options(options, data)
-    if origin is None:
+    known = _Known.load(statistics) if statistics is not None else None
+    if recipe is None:
+        base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
+        recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
+    recipe = canonical(recipe)
+    calibration_set = CalibrationSet.parse(recipe.calibration)
+    if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
     else:
-        inputs = resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate)
-        check_origin(origin, inputs.model, str(statistics))
-        inputs = replace(inputs, data=origin.data, warnings=inputs.warnings + _other_data(origin.data, inputs.data))
+        inputs = known.inputs(resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate))
     judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
     if evaluate and not allow_fallback:
         require_provider(provider)
@@ -164,23 +154,21 @@ def quantize(
     path = Path(output) if output else Path(default_name(inputs, recipe))
     check_writable(path)
     folded = fold(inputs.model, room)
-    quantizer_settings(recipe, folded)
-    samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed) if origin is None else None
-    drawn = origin.calibration if samples is None else {"samples": len(samples), "digest": samples.digest}
-    provenance = provenance_of(inputs, recipe, drawn)
+    quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
+    samples = None if known else draw_from(inputs, calibration_set, recipe.size, recipe.seed)
+    provenance = provenance_of(inputs, recipe, known.origin.calibration if known else samples)
     reused = same_or_refuse(path, provenance, force, inputs.model)
-    predictions: tuple[Predictions, ...] = ()
-    report = None
+    judgement = Judgement()
     notes: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         made = path if reused else Path(folder) / path.name
         if not reused:
+            collected = known.statistics if known else None
             notes = make_int8(inputs.model, folded, samples, recipe, provenance, made, collected, room, progress)
         int8 = load_model(made)
         if judged_on is not None:
             subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
-            predictions = judge(subjects, judged_on, room, progress)
-            report = compare(predictions[0], predictions[1], groups)
+            judgement = judge(subjects, judged_on, groups, room, progress)
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             with replacing(path) as temporary:
@@ -189,11 +177,11 @@ def quantize(
         output=path,
         recipe=recipe,
         reused=reused,
-        report=report,
-        predictions=predictions,
+        report=judgement.reports[0] if judgement.reports else None,
+        predictions=judgement.predictions,
         fp32_bytes=inputs.model.size,
         int8_bytes=int8.size,
-        warnings=inputs.warnings + method_warnings(recipe) + notes + fallback_notes(predictions),
+        warnings=inputs.warnings + method_warnings(recipe) + notes + judgement.notes,
     )
 
 
@@ -231,18 +219,10 @@ def evaluate(
     check_same_outputs(base, loaded)
     if not allow_fallback:
         require_provider(provider)
-    dataset, task, warnings = resolve_for_evaluation([*loaded, base], _options(options, data), room)
-    check_fits(dataset, task)
-    if corruptions is None:
-        names = default_corruptions(task, calibration_families(loaded))
-    else:
-        names = named_corruptions(tuple(corruptions), task)
-    samples = EvaluationSamples(task, dataset, names, EVALUATION_SEED)
-    check_groupings([*dataset.attributes, "corruption"], groups)
+    samples, warnings = samples_to_judge_on([*loaded, base], corruptions, groups, _options(options, data), room)
     subjects = [Subject(base), *(Subject(model, provider, None, allow_fallback) for model in loaded)]
-    predictions = judge(subjects, samples, room, progress)
-    reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
-    return EvaluateResult(reports, predictions, warnings + fallback_notes(predictions))
+    judgement = judge(subjects, samples, groups, room, progress)
+    return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 
 def draw_calibration(
@@ -294,10 +274,9 @@ def calibrate(
     """
     room = cache_room()
     if recipe is None:
-        recipe = Recipe(
-            calibration=str(CalibrationSet.parse(calib)), size=calib_size, seed=seed, target=target, engine=engine
-        )
+        recipe = Recipe(calibration=calib, size=calib_size, seed=seed, target=target, engine=engine)
         recipe = apply_method(method, recipe)
+    recipe = canonical(recipe)
     if recipe.engine == "stock":
         raise UsageError("ONNX Runtime's calibrators leave no statistics; use --engine one-pass to calibrate.")
     if recipe.weight_transforms:
@@ -327,23 +306,26 @@ def _options(options: DataOptions | None, data: str | None) -> DataOptions:
     return replace(options, data=data) if data else options
 
 
-def _other_data(calibrated: Mapping[str, object], given: Mapping[str, object]) -> tuple[str, ...]:
-    if not given or calibrated.get("digest") == given.get("digest"):
-        return ()
-    return (
-        "the statistics come from other data than that given here, so it is not known whether the two share samples.",
-    )
+@dataclass(frozen=True)
+class _Known:
+    """Statistics that `quantize` starts from, and what they were made of."""
 
+    statistics: CalibrationStatistics
+    origin: StatisticsOrigin
+    where: str
 
-def method_warnings(recipe: Recipe) -> tuple[str, ...]:
-    """What a user should know about the method that she asked for."""
-    ranges = recipe.ranges
-    if ranges.name == "entropy" and int(ranges.keywords.get("bins", 128)) <= 128:
-        return (
-            "entropy with 128 bins has a single candidate and gives the same ranges as minmax (ONNX Runtime's default "
-            "too). For a real search use --entropy-bins 2048.",
-        )
-    return ()
+    @staticmethod
+    def load(path: str | Path) -> _Known:
+        statistics = CalibrationStatistics.load(path)
+        return _Known(statistics, origin_of(statistics, str(path)), str(path))
+
+    def inputs(self, given: Inputs) -> Inputs:
+        """The inputs with the data that the statistics came from; a warning where it is not the data that was given."""
+        check_origin(self.origin, given.model, self.where)
+        warnings = given.warnings
+        if given.data and self.origin.data.get("digest") != given.data.get("digest"):
+            warnings += (f"{self.where} comes from other data than that given here; the two may share samples.",)
+        return replace(given, data=self.origin.data, warnings=warnings)
 
 
 __all__ = [

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.cache import Room
-from onnxptq.calibrators import CalibrationSamples
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
@@ -25,17 +26,21 @@ Progress = Callable[[str, int, int], None]
 
 
 def default_name(inputs: Inputs, recipe: Recipe) -> str:
-    """Model, calibration set and method, of characters that every file system takes."""
-    stem = inputs.builtin or inputs.model.path.stem
-    parts = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters)
-    method = f"{recipe.ranges.name}:{parts}" if parts else recipe.ranges.name
-    text = f"{stem}.{recipe.calibration}.{method}" + ("" if recipe.target == "cpu" else f".{recipe.target}")
+    """Model, calibration set and method (what is not the default of it), of characters that every file system takes."""
+    defaults = RANGE_METHODS.get(recipe.ranges.name).parameters
+    changed = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters if defaults.get(key) != value)
+    ranges = f"{recipe.ranges.name}:{changed}" if changed else recipe.ranges.name
+    method = "+".join([*(step.name for step in (*recipe.weight_transforms, *recipe.bounds)), ranges])
+    parts = [inputs.builtin or inputs.model.path.stem, CalibrationSet.parse(recipe.calibration).short, method]
+    text = ".".join(parts if recipe.target == "cpu" else [*parts, recipe.target])
     safe = "".join(c if c.isalnum() or c in "._-@=+," else "-" for c in text)
     return f"{safe[:200]}.int8.onnx"
 
 
-def provenance_of(inputs: Inputs, recipe: Recipe, calibration: Mapping[str, Any]) -> Provenance:
-    """Where the INT8 model comes from; `calibration` is number and digest of the drawn samples."""
+def provenance_of(
+    inputs: Inputs, recipe: Recipe, calibration: CalibrationSamples | Mapping[str, Any] | None
+) -> Provenance:
+    """Where the INT8 model comes from; `calibration` is the drawn set, or number and digest of one drawn before."""
     import onnx
     import onnxruntime
 
@@ -48,10 +53,16 @@ def provenance_of(inputs: Inputs, recipe: Recipe, calibration: Mapping[str, Any]
         source={"name": inputs.model.path.name, "digest": inputs.model.digest, "bytes": inputs.model.size},
         data=inputs.data,
         recipe=recipe,
-        calibration=calibration,
+        calibration=_described(calibration),
         versions={"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         cpu=" ".join(cpu_features()),
     )
+
+
+def _described(calibration: CalibrationSamples | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if isinstance(calibration, CalibrationSamples):
+        return {"samples": len(calibration), "digest": calibration.digest}
+    return calibration or {}
 
 
 def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnxptq.cache import Room
@@ -12,14 +13,16 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import (
     EvaluationSamples,
     Predictions,
+    Report,
     Subject,
+    compare,
     default_corruptions,
     named_corruptions,
     predict,
 )
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.graphs import Model, load_model, read_provenance
-from onnxptq.inputs import Inputs
+from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_evaluation
 from onnxptq.tasks import TensorSpec
 from onnxptq.tasks._scores import shown
 
@@ -108,19 +111,59 @@ def evaluation_samples(
     return EvaluationSamples(inputs.task, inputs.evaluation, names, EVALUATION_SEED)
 
 
+def samples_to_judge_on(
+    models: Sequence[Model],
+    corruptions: Sequence[str] | None,
+    groups: Sequence[str],
+    options: DataOptions,
+    room: Room,
+) -> tuple[EvaluationSamples, tuple[str, ...]]:
+    """What models and their reference are judged on, and warnings.
+
+    Args:
+        models: all of them; samples that calibrated one are left out.
+        corruptions: as in `evaluate`.
+        groups: groupings; they are checked here, before any work.
+        options: the data and how to read it.
+        room: where tables are kept.
+
+    Raises:
+        OnnxptqError: the data or a name is wrong.
+    """
+    dataset, task, warnings = resolve_for_evaluation(list(models), options, room)
+    check_fits(dataset, task)
+    if corruptions is None:
+        names = default_corruptions(task, calibration_families(models))
+    else:
+        names = named_corruptions(tuple(corruptions), task)
+    check_groupings([*dataset.attributes, "corruption"], groups)
+    return EvaluationSamples(task, dataset, names, EVALUATION_SEED), warnings
+
+
 def require_provider(provider: str) -> None:
     """Raises RuntimeUnavailableError, with the reason and the remedy, when a provider does not load here."""
     from onnxptq.runtimes.providers import probe, unavailable
 
+    if provider == "cpu":  # Every ONNX Runtime has it, and a process of its own takes longer than a small model.
+        return
     status = probe(provider)
     if not status.loads:
         raise unavailable(status)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """Predictions of the reference and of each model, a report for each model, and notes for the user."""
+
+    predictions: tuple[Predictions, ...] = ()
+    reports: tuple[Report, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def judge(
-    subjects: Sequence[Subject], samples: EvaluationSamples, room: Room, progress: Progress
-) -> tuple[Predictions, ...]:
-    """Predictions of each subject on the same samples, the first being the reference; progress in rows over all."""
+    subjects: Sequence[Subject], samples: EvaluationSamples, groups: Sequence[str], room: Room, progress: Progress
+) -> Judgement:
+    """Runs each subject over the same samples and compares it with the first, the reference."""
     total = len(samples) * len(subjects)
     done = 0
 
@@ -130,10 +173,12 @@ def judge(
         progress("evaluating", done, total)
 
     progress("evaluating", 0, total)
-    return tuple(predict(subjects, samples, room, count))
+    predictions = tuple(predict(subjects, samples, room, count))
+    reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
+    return Judgement(predictions, reports, _fallback_notes(predictions))
 
 
-def fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:
+def _fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:
     """One line for each run that another provider served than the one asked for (`--allow-fallback`)."""
     runs = [(run.identity["model"]["name"], run.identity["runtime"]) for run in predictions]
     return tuple(

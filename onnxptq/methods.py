@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.recipe import Recipe, Step, Value
@@ -34,7 +35,9 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-METHODS: Registry[Method] = Registry("method", "onnxptq.methods", ())
+METHODS: Registry[Method] = Registry(
+    "method", "onnxptq.methods", ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized")
+)
 
 
 def all_methods() -> list[Method]:
@@ -63,6 +66,24 @@ def apply_method(text: str, recipe: Recipe, given: Mapping[str, Value | None] | 
     for key in parameters:
         _check_known(method, key)
     return method.apply(recipe, **parameters)
+
+
+def canonical(recipe: Recipe) -> Recipe:
+    """The recipe with its calibration set's canonical name and all parameters of its range method written out.
+
+    Two recipes that mean the same then have the same digest, and keep it when a default changes.
+
+    Raises:
+        UsageError: an unknown calibration set, range method or parameter.
+    """
+    method = RANGE_METHODS.get(recipe.ranges.name)
+    for key in recipe.ranges.keywords:
+        if key not in method.parameters:
+            raise UsageError(
+                f"the method {method.name!r} has no parameter {key!r}. {did_you_mean(key, method.parameters)}"
+            )
+    ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
+    return recipe.changed(calibration=str(CalibrationSet.parse(recipe.calibration)), ranges=ranges)
 
 
 def _check_known(method: Method, key: str) -> None:
@@ -102,3 +123,14 @@ def _typed(method: Method, key: str, text: str) -> Value:
         expected = "a whole number" if kind is int else "a number"
         raise UsageError(f"{method.name}:{key} must be {expected}, got {text!r}.")
     return value
+
+
+def method_warnings(recipe: Recipe) -> tuple[str, ...]:
+    """What a user should know about the method that she asked for."""
+    ranges = recipe.ranges
+    if ranges.name == "entropy" and int(ranges.keywords.get("bins", 128)) <= 128:
+        return (
+            "entropy with 128 bins has a single candidate and gives the same ranges as minmax (ONNX Runtime's default "
+            "too). For a real search use --entropy-bins 2048.",
+        )
+    return ()

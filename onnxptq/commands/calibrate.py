@@ -23,7 +23,7 @@ from onnxptq.commands._statistics import as_json, describe
 @click.option("--calib-size", type=int, metavar="N", help="Samples in it. [default: 128, or what the set says]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which samples are drawn.")
 @click.option("--method", default="minmax", show_default=True, help="Whose environments are observed.")
-@click.option("--target", default="cpu", show_default=True, help="What the graph is for.")
+@click.option("--target", default="cpu", show_default=True, help="What the graph is for (onnxptq targets).")
 @click.option(
     "--fast-calibration", is_flag=True, help="Run the optimised graph: faster, last bits may differ from stock."
 )

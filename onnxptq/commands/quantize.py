@@ -44,7 +44,7 @@ _IN_A_RECIPE = (*_IN_STATISTICS, "method", "percentile", "entropy_bins", "target
 @click.option(
     "--engine", default="one-pass", show_default=True, help="one-pass, or stock (ONNX Runtime's calibrators)."
 )
-@click.option("--target", default="cpu", show_default=True, help="What the graph is for: cpu, cuda, tensorrt.")
+@click.option("--target", default="cpu", show_default=True, help="What the graph is for (onnxptq targets).")
 @click.option("--exclude", multiple=True, metavar="NODE", help="A node that stays in float, or a pattern. Repeatable.")
 @click.option(
     "--recipe", "recipe_file", metavar="FILE", help="A recipe (TOML or JSON) instead of the options that make one."

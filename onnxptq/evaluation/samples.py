@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.data.dataset import Dataset
-from onnxptq.data.shifts import SHIFTS, apply_shift, parse_shift, sample_seeds
+from onnxptq.data.shifts import SHIFTS, Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import UsageError
 from onnxptq.tasks import Feeds, Task
 
@@ -44,18 +44,27 @@ class EvaluationSamples:
         """`(rows, feeds)` of at most `batch_size` samples each, until every row was given once."""
         count = len(self.dataset)
         for start in range(0, count, _LOADED_AT_ONCE):
-            positions = np.arange(start, min(start + _LOADED_AT_ONCE, count))
-            raw = self.task.load(self.dataset.read(positions))
-            for number, corruption in enumerate(self.corruptions):
-                batch = raw
-                if corruption != CLEAN:
-                    shift, severity = parse_shift(corruption)
-                    fingerprints = [f"{f}+{corruption}" for f in self.dataset.fingerprints[positions]]
-                    batch = apply_shift(shift, raw, severity, sample_seeds(self.seed, fingerprints))
-                feeds = self.task.feeds(batch)
-                for first in range(0, len(positions), batch_size):
-                    part = slice(first, first + batch_size)
-                    yield number * count + positions[part], {name: array[part] for name, array in feeds.items()}
+            loaded = np.arange(start, min(start + _LOADED_AT_ONCE, count))
+            rows = self.dataset.read(loaded)
+            for together in self.task.loadable_together(rows):
+                raw = self.task.load([rows[i] for i in together])
+                yield from self._corrupted(raw, loaded[together], batch_size)
+
+    def _corrupted(
+        self, raw: Batch, positions: npt.NDArray[np.int64], batch_size: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
+        """The samples at `positions`, loaded as `raw`, under each corruption."""
+        for number, corruption in enumerate(self.corruptions):
+            batch = raw
+            if corruption != CLEAN:
+                shift, severity = parse_shift(corruption)
+                fingerprints = [f"{f}+{corruption}" for f in self.dataset.fingerprints[positions]]
+                batch = apply_shift(shift, raw, severity, sample_seeds(self.seed, fingerprints))
+            feeds = self.task.feeds(batch)
+            for first in range(0, len(positions), batch_size):
+                part = slice(first, first + batch_size)
+                rows = number * len(self.dataset) + positions[part]
+                yield rows, {name: array[part] for name, array in feeds.items()}
 
     @property
     def sample_id(self) -> npt.NDArray[np.str_]:

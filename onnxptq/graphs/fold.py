@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 from onnxptq.cache import Room, content_key
 from onnxptq.errors import ModelError
-from onnxptq.files import replacing
+from onnxptq.graphs.batch_norms import remember_batch_norms
+from onnxptq.graphs.external import DATA_SUFFIX, install, is_large
 from onnxptq.graphs.load import Model
+from onnxptq.graphs.modernize import OPSET, modernized
+
+_FORMAT = 2
+"""Of what folding leaves behind; a new one makes folded models of older versions unknown."""
 
 
 def fold(model: Model, room: Room) -> Path:
-    """The model with BatchNormalization folded, constants folded and shapes inferred (`quant_pre_process`).
+    """The model in opset 13 or newer, with BatchNormalization and constants folded and shapes inferred.
 
-    Symbolic shape inference knows fewer operators than ONNX Runtime runs; where it gives up, the plain one serves.
+    The work is `quant_pre_process`'s. Symbolic shape inference knows fewer operators than ONNX Runtime runs; where it
+    gives up, the plain one serves. A model too large for one file keeps its weights in `<folded>.data`.
 
     Raises:
-        ModelError: ONNX Runtime cannot optimise the model.
+        ModelError: ONNX Runtime cannot optimise the model, or it is too old to be converted.
     """
     import onnx
     import onnxruntime
 
-    key = content_key("folded-model", model=model.digest, onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
+    key = content_key(
+        "folded-model",
+        model=model.digest,
+        format=_FORMAT,
+        opset=OPSET,
+        onnx=onnx.__version__,
+        onnxruntime=onnxruntime.__version__,
+    )
     folded = room.place("folded-model", key, ".onnx")
-    if not folded.is_file():
-        with replacing(folded) as temporary:
-            _pre_process(model.path, temporary)
+    large = is_large(model)
+    if folded.is_file() and (not large or folded.with_name(folded.name + DATA_SUFFIX).is_file()):
+        return folded
+    # In the room and not in the temporary folder, which may be too small for such a model.
+    with tempfile.TemporaryDirectory(dir=folded.parent, prefix=".fold.") as folder:
+        source = modernized(model.path, Path(folder))
+        written = Path(folder) / "folded.onnx"
+        _pre_process(source, written, model.path, large=large)
+        remember_batch_norms(source, written)
+        install(written, folded)
     return folded
 
 
-def _pre_process(source: Path, target: Path) -> None:
+def _pre_process(source: Path, target: Path, named: Path, *, large: bool) -> None:
     from onnxruntime.quantization import quant_pre_process
 
+    options = {}
+    if large:
+        data = target.name + DATA_SUFFIX
+        options = {"save_as_external_data": True, "all_tensors_to_one_file": True, "external_data_location": data}
     # The root logger, onto which quant_pre_process writes advice for programmers.
     level = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     try:
         try:
-            quant_pre_process(str(source), str(target))
+            quant_pre_process(str(source), str(target), **options)
         except Exception:
-            quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+            quant_pre_process(str(source), str(target), skip_symbolic_shape=True, **options)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"ONNX Runtime cannot prepare {source} for quantization: {reason}") from error
+        raise ModelError(f"ONNX Runtime cannot prepare {named} for quantization: {reason}") from error
     finally:
         logging.root.setLevel(level)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.errors import ModelError
+from onnxptq.graphs.hostile import check_bytes, check_declared
 from onnxptq.tasks import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -42,14 +43,20 @@ class Model:
     opset: int
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, *, domains: Collection[str] | None = None) -> Model:
     """Looks at an ONNX file.
 
+    Args:
+        path: of the file.
+        domains: operator domains beyond those of ONNX and ONNX Runtime that are accepted; None accepts all.
+
     Raises:
-        ModelError: no such file, not an ONNX file, truncated, or its external data is missing or outside its folder.
+        ModelError: no such file, not an ONNX file, truncated, made to do harm (`graphs.hostile`), or its external data
+            is missing or outside its folder.
     """
     proto = _parse(path)
     external = _external_files(proto, path)
+    check_declared(proto, path, domains)
     _check_structure(proto, path, external)
     state = hashlib.sha256()
     size = 0
@@ -73,6 +80,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
+        check_bytes(path)
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"there is no model {path}. {_neighbours(path)}".rstrip()) from error
@@ -105,8 +113,7 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     """The files of external data, each inside the model's folder. Nothing of them is read."""
     folder = path.parent.resolve()
     found: dict[Path, None] = {}
-    functions = [tensor for function in proto.functions for tensor in _tensors_of_nodes(function.node)]
-    for tensor in [*_all_tensors(proto.graph), *functions]:
+    for tensor in all_tensors(proto):
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
         if location is None:
             continue
@@ -123,6 +130,12 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
             )
         found[file] = None
     return tuple(found)
+
+
+def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Every constant of a model, wherever it hides: initializers, attributes, subgraphs, functions."""
+    functions = [tensor for function in proto.functions for tensor in _tensors_of_nodes(function.node)]
+    return [*_all_tensors(proto.graph), *functions]
 
 
 def _all_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:

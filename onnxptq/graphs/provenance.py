@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import ModelError
-from onnxptq.files import replacing
+from onnxptq.graphs.batch_norms import forget_batch_norms
+from onnxptq.graphs.external import install
 from onnxptq.recipe import Recipe
 
 FORMAT = "1"
@@ -63,16 +64,18 @@ class Provenance:
 def write_with_provenance(quantized: Path, provenance: Provenance, output: Path) -> None:
     """Writes the quantized file with its provenance to `output`, by way of a temporary name.
 
+    External data go with it, as `<output>.data`.
+
     Raises:
         OutputError: `output` cannot be written.
     """
     import onnx
 
-    model = onnx.load(str(quantized))
+    model = onnx.load(str(quantized), load_external_data=False)
+    forget_batch_norms(model)
     kept = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**kept, **provenance.metadata})
-    with replacing(output) as temporary:
-        onnx.save(model, str(temporary))
+    install(quantized, output, model)
 
 
 def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:

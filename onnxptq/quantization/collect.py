@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +13,9 @@ import numpy.typing as npt
 
 from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
-from onnxptq.errors import DataError, ModelError
-
-Feeds = Mapping[str, npt.NDArray[Any]]
+from onnxptq.errors import DataError
+from onnxptq.graphs.external import save_with_links
+from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
 
 
 def collect(
@@ -64,8 +62,8 @@ def collect(
     accumulators = {name: Accumulator(histograms, counter) for name in tensors}
     seen = 0
     for sample_id, feeds in samples:
-        fed = {name: _batched(array, inputs.get(name)) for name, array in feeds.items()}
-        values = _run(session, outputs, fed, sample_id)
+        fed = {name: batched(array, inputs.get(name)) for name, array in feeds.items()}
+        values = run_sample(session, outputs, fed, sample_id)
         for name in tensors:
             # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
             value = fed.get(name) if name in inputs else values.pop(name)
@@ -83,17 +81,9 @@ def _session(
     model_path: Path, tensors: Sequence[str], provider: str, optimized: bool, threads: int | None
 ) -> tuple[Any, dict[str, list[Any]]]:
     """An ONNX Runtime session whose outputs are `tensors`, and the shapes of its inputs by name."""
-    from onnxptq.runtimes.session import open_session
-
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         augmented = _augmented(model_path, tensors, Path(folder))
-        try:
-            native = open_session(
-                augmented, provider, threads=threads, optimization="all" if optimized else "none"
-            ).native
-        except ModelError as error:
-            raise ModelError(str(error).replace(str(augmented), str(model_path))) from error
-    return native, {value.name: value.shape for value in native.get_inputs()}
+        return open_native(augmented, model_path, provider, optimized=optimized, threads=threads)
 
 
 def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
@@ -102,12 +92,8 @@ def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
     A file, not bytes: ONNX Runtime would hold the bytes beside what it parses from them.
     """
     import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    try:
-        model = onnx.load(model_path, load_external_data=False)
-    except Exception as error:
-        raise ModelError(f"{model_path} cannot be read as an ONNX model: {error}. Check the file.") from error
+    model = load_graph(model_path)
     inputs = {value.name for value in model.graph.input}
     del model.graph.output[:]
     # A name is enough: ONNX Runtime infers the type of an output.
@@ -115,37 +101,8 @@ def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
     if not model.graph.output:
         model.graph.output.append(onnx.ValueInfoProto(name=next(iter(model.graph.node)).output[0]))
     path = folder / model_path.name
-    onnx.save(model, path)
-    files = {ExternalDataInfo(tensor).location for tensor in model.graph.initializer if uses_external_data(tensor)}
-    for file in files:
-        copy = folder / file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # ONNX Runtime refuses symbolic links; a hard link costs nothing, but not every file system has them.
-            os.link(model_path.parent / file, copy)
-        except OSError:
-            shutil.copyfile(model_path.parent / file, copy)
+    save_with_links(model, model_path, path)
     return path
-
-
-def _batched(array: npt.NDArray[Any], shape: list[Any] | None) -> npt.NDArray[Any]:
-    fixed = shape[0] if shape and isinstance(shape[0], int) else 1
-    if fixed > 1 and array.ndim and array.shape[0] == 1:
-        return np.repeat(array, fixed, axis=0)
-    return array
-
-
-def _run(session: Any, outputs: list[str], feeds: Feeds, sample_id: str) -> dict[str, npt.NDArray[Any]]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    try:
-        return dict(zip(outputs, session.run(outputs or None, feeds), strict=False))
-    except (state.InvalidArgument, state.RuntimeException, state.Fail, ValueError) as error:
-        wanted = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in session.get_inputs())
-        given = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in feeds.items())
-        raise DataError(
-            f"the sample {sample_id!r} does not fit the model: it has {given}, the model takes {wanted} ({error})"
-        ) from error
 
 
 def _add(accumulator: Accumulator, value: npt.NDArray[Any] | None, name: str, sample_id: str) -> None:

@@ -16,7 +16,8 @@ def leave_outputs_in_float(path: Path) -> None:
     """
     import onnx
 
-    model = onnx.load(str(path))
+    # External data stay where they are: saved with them inside, a model above 2 GB would not be written.
+    model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     for output in graph.output:

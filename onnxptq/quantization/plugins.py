@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import Range
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
 from onnxptq.registry import Registry
+from onnxptq.tasks import Feeds
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class WeightTransform:
         apply: `(model, samples, output, **parameters)`: reads the folded FP32 model at `model` (a Path), may run it
             over the calibration samples, and writes the changed FP32 model to `output` (a Path).
         parameters: names and defaults.
+        calibration_only: the calibration pass sees the changed model, and the quantizer the unchanged one. `samples`
+            are then those of all environments together. The names of tensors must stay.
+        takes_settings: `apply` also gets `settings`, what the quantizer will be told.
     """
 
     name: str
@@ -32,6 +38,8 @@ class WeightTransform:
     source: str
     apply: Callable[..., None]
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    calibration_only: bool = False
+    takes_settings: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,81 @@ class Bound:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry("weight transform", "onnxptq.weight_transforms", ())
+WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
+    "weight transform",
+    "onnxptq.weight_transforms",
+    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized"),
+)
 BOUNDS: Registry[Bound] = Registry("bound", "onnxptq.bounds", ())
 
 
-def transformed(model: Path, samples: CalibrationSamples | None, steps: Sequence[Step], folder: Path) -> Path:
-    """The model after the weight transforms of a recipe; the model itself where there are none.
+def transformed(
+    model: Path,
+    samples: CalibrationSamples | None,
+    steps: Sequence[Step],
+    folder: Path,
+    settings: QuantizerSettings,
+) -> Path:
+    """The model that is quantized: after the weight transforms of a recipe; the model itself where there are none.
+
+    Args:
+        model: the folded FP32 model.
+        samples: the drawn calibration set.
+        steps: the recipe's weight transforms; those of the calibration pass alone are passed over.
+        folder: where changed models go.
+        settings: what the quantizer will be told.
 
     Raises:
         UsageError: there is no such transform, or it does not have a parameter that the step gives.
     """
+    chosen = [step for step in steps if not WEIGHT_TRANSFORMS.get(step.name).calibration_only]
+    return _applied(model, samples, chosen, folder, "transformed", settings)
+
+
+def calibrated(
+    model: Path,
+    environments: Mapping[str, CalibrationSamples],
+    steps: Sequence[Step],
+    folder: Path,
+    settings: QuantizerSettings,
+) -> Path:
+    """The model that the calibration pass runs: `model`, after the recipe's transforms for calibration alone.
+
+    Args:
+        model: the model that is quantized, from `transformed`.
+        environments: name -> samples.
+        steps, folder, settings: as in `transformed`.
+
+    Raises:
+        UsageError: as `transformed`.
+    """
+    chosen = [step for step in steps if WEIGHT_TRANSFORMS.get(step.name).calibration_only]
+    return _applied(model, _Together(tuple(environments.values())), chosen, folder, "calibrated", settings)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """The samples of all environments, one after another, the same at each iteration."""
+
+    environments: tuple[CalibrationSamples, ...]
+
+    def __iter__(self) -> Iterator[tuple[str, Feeds]]:
+        return chain.from_iterable(self.environments)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.environments))
+
+
+def _applied(
+    model: Path, samples: Any, steps: Sequence[Step], folder: Path, name: str, settings: QuantizerSettings
+) -> Path:
     for number, step in enumerate(steps):
         transform = WEIGHT_TRANSFORMS.get(step.name)
-        output = folder / f"transformed-{number}.onnx"
-        transform.apply(model, samples, output, **_keywords("weight transform", transform.parameters, step))
+        output = folder / f"{name}-{number}.onnx"
+        keywords = _keywords("weight transform", transform.parameters, step)
+        if transform.takes_settings:
+            keywords["settings"] = settings
+        transform.apply(model, samples, output, **keywords)
         model = output
     return model
 

@@ -19,7 +19,7 @@ from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, transformed
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock import stock_ranges
-from onnxptq.quantization.targets import TARGETS
+from onnxptq.quantization.targets import target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
 from onnxptq.recipe import Environment, Recipe
 
@@ -65,7 +65,7 @@ def quantize_folded(
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        source = transformed(folded, samples, recipe.weight_transforms, Path(folder))
+        source = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
         if recipe.engine == "stock":
             environments = list(environments_of(recipe, samples).values())
             ranges = stock_ranges(source, environments, recipe.ranges, settings, fixed_batch(model))
@@ -109,7 +109,7 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
     Raises:
         UsageError: an unknown target, or a node that the folded model does not have.
     """
-    settings = TARGETS.get(recipe.target).settings
+    settings = target_settings(recipe.target, folded)
     if not recipe.float_nodes:
         return settings
     names = node_names(folded)
@@ -123,7 +123,7 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
                 "Patterns such as '/head/*' work too."
             )
         excluded.update(dict.fromkeys(matches))
-    return replace(settings, nodes_to_exclude=tuple(excluded))
+    return replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *excluded))
 
 
 def node_names(folded: Path) -> list[str]:

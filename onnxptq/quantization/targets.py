@@ -65,20 +65,16 @@ def target_settings(name: str, model: str | Path) -> QuantizerSettings:
 
     target = TARGETS.get(name)
     nodes = target.float_nodes(onnx.load(str(model), load_external_data=False).graph)
-    return (
-        replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *nodes))
-        if nodes
-        else target.settings
-    )
+    return replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *nodes))
 
 
 def all_but_weighted(graph: Any) -> tuple[str, ...]:
-    """Nodes that TensorRT quantizes best by itself: all but weighted operators, and additions that need a pair of their own.
+    """Nodes that need no Q and DQ for TensorRT: all but weighted operators and some additions.
 
     Q and DQ stand at the inputs of the weighted operators; TensorRT moves them over pooling, reshapes and Concat. The
-    identity branch of a residual block is the input of a weighted operator already, and shares its pair with the Add, so
-    the Add fuses with the Conv before it. Where neither input of an Add has such a pair (a Conv on both branches), the
-    Add is quantized. Nodes without a name cannot be left out, since the quantizer knows nodes by name.
+    identity branch of a residual block is the input of a weighted operator already, and shares its pair with the Add,
+    so the Add fuses with the Conv before it. Where neither input of an Add has such a pair (a Conv on both branches),
+    the Add is quantized. Nodes without a name cannot be left out, since the quantizer knows nodes by name.
     """
     producers = {output: node for node in graph.node for output in node.output}
     pairs = Counter(name for node in graph.node if node.op_type in WEIGHTED for name in node.input[:2])
@@ -106,7 +102,7 @@ _CUDA = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/pro
 _PER_CHANNEL = Choice(
     "QInt8 weights, per_channel",
     "one scale an output channel costs nothing in the kernels, and depthwise layers need it",
-    "https://github.com/microsoft/onnxruntime/issues/10571",
+    "https://arxiv.org/abs/1806.08342",
 )
 _FLOAT_OUTPUTS = Choice(
     "OpTypesToExcludeOutputQuantization: Conv, ConvTranspose, Gemm, MatMul, Add",
@@ -124,8 +120,8 @@ TARGETS.register(
         (
             Choice(
                 "QUInt8 activations, asymmetric",
-                "U8S8 kernels are the fastest (VNNI); a Relu vanishes into the zero point, and its output uses all 8 bits. "
-                "With signed activations, Adds and shared inputs run in float",
+                "U8S8 kernels are the fastest (VNNI); a Relu vanishes into the zero point, and its output uses all 8 "
+                "bits. With signed activations, Adds and shared inputs run in float",
                 _QUANTIZATION + "; measured",
             ),
             _PER_CHANNEL,
@@ -161,8 +157,8 @@ TARGETS.register(
         (
             Choice(
                 "QInt8 activations, symmetric",
-                "the CUDA provider computes in float between Q and DQ: expect INT8's accuracy, not its speed. So the file is "
-                "the one that TensorRT can take as well",
+                "the CUDA provider computes in float between Q and DQ: expect INT8's accuracy, not its speed. So the "
+                "file is one that TensorRT can take as well",
                 "https://github.com/microsoft/onnxruntime/issues/24807",
             ),
             _PER_CHANNEL,

@@ -15,7 +15,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
-    # Names come from the user's data: "[b]" and ":cat:" are classes there, not markup.
     for column in table.columns:
         column.overflow = "fold"  # Not "...": a name that is cut cannot be copied into a command.
+    # Names come from the user's data: "[b]" and ":cat:" are classes there, not markup.
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)

@@ -61,9 +61,9 @@ def _legend(report: Report) -> str:
     lines = []
     if report.measure == "agreement":
         lines.append("No labels: accuracy here is agreement with FP32, and a drop is a flip.")
-    lines.append(
-        f"Drops in points. * differs from FP32 (McNemar, corrected for {len(report.groups)} groups, p < 0.05)."
-    )
+    tested = sum(group.p_value is not None for group in report.groups)
+    test = f" * differs from FP32 (McNemar, corrected for {tested} groups, p < 0.05)." if tested else ""
+    lines.append(f"Drops in points.{test}")
     if not all(group.judged for group in report.groups):
         lines.append(f"Groups in brackets have fewer than {report.minimum_samples} samples and are never called worst.")
     quality = [f"flips {_percent(report.flip_rate)}", f"worst tenth of groups {_points(report.cvar10_drop)}"]

@@ -215,7 +215,7 @@ def _probe(provider: Provider) -> ProviderStatus:
             remedy=" ".join(problems) or provider.compiled_remedy,
         )
     companions = [name for name in provider.companions if name in compiled]
-    answer, reason = _ask(provider.ort_name, companions)
+    answer, reason = _ask(provider.ort_name, companions, None)
     loads = not reason
     return ProviderStatus(
         name=provider.name,
@@ -229,12 +229,24 @@ def _probe(provider: Provider) -> ProviderStatus:
     )
 
 
-def _ask(ort_name: str, companions: Sequence[str]) -> tuple[dict[str, Any], str]:
+@functools.cache
+def probe_in(provider: Provider, python: Path) -> ProviderStatus:
+    """As `probe`, in another Python environment, whose ONNX Runtime was built with `provider`. No remedy is given."""
+    answer, reason = _ask(provider.ort_name, (), python)
+    gpu, driver = ("", "") if reason else (answer["gpu"], answer["driver"])
+    return ProviderStatus(provider.name, provider.ort_name, True, not reason, reason, "", gpu, driver)
+
+
+def _ask(ort_name: str, companions: Sequence[str], python: Path | None) -> tuple[dict[str, Any], str]:
     """The answer of `_probe.examine` in a process of its own, and why the provider does not load ("" where it does)."""
-    # -P: the folder of the script holds modules whose names must not shadow anybody's.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("_probe.py")), ort_name, *companions]
+    # -P: the folder of the script holds modules whose names must not shadow anybody's. -I: neither PYTHONPATH nor the
+    # user's own packages belong to another environment.
+    interpreter = [sys.executable, "-P"] if python is None else [str(python), "-I"]
+    command = [*interpreter, str(Path(__file__).with_name("_probe.py")), ort_name, *companions]
     try:
         done = subprocess.run(command, input=_tiny_model(), capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except OSError as error:
+        return {}, f"the interpreter {interpreter[0]} cannot be started: {error.strerror}"
     except subprocess.TimeoutExpired:
         return {}, f"it did not run a tiny model within {PROBE_SECONDS} seconds"
     log = done.stderr.decode(errors="replace")

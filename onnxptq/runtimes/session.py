@@ -23,7 +23,7 @@ Optimization = Literal["all", "extended", "basic", "none"]
 """How far ONNX Runtime may rewrite the graph: its ORT_ENABLE_ALL, _EXTENDED, _BASIC and ORT_DISABLE_ALL."""
 
 _CPU = "cpu"
-_LEVELS = {
+LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
@@ -127,7 +127,7 @@ def _check_arguments(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be 1 or more, got {threads}. Leave it out to let ONNX Runtime choose.")
     if optimization not in get_args(Optimization):
-        raise UsageError(f"unknown optimization {optimization!r}. {did_you_mean(optimization, _LEVELS)}")
+        raise UsageError(f"unknown optimization {optimization!r}. {did_you_mean(optimization, LEVELS)}")
     if options and provider.name == _CPU:  # ONNX Runtime would ignore them without a word
         raise UsageError(f"the provider 'cpu' takes no options, got {', '.join(sorted(options))}. Leave them out.")
 
@@ -179,7 +179,7 @@ def _open(
 
 def _session_options(onnxruntime: Any, threads: int | None, optimization: str) -> Any:
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[optimization])
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[optimization])
     options.log_severity_level = _WARNINGS if debugging() else _FATAL_ONLY
     options.add_session_config_entry(*RECORD_PLACEMENT)
     if threads is not None:
@@ -238,17 +238,20 @@ def _why_elsewhere(model: Path, provider: Provider, used: Sequence[str]) -> Runt
 
 def _signature(native: Any) -> Signature:
     return Signature(
-        inputs=tuple(_tensor_spec(node) for node in native.get_inputs()),
-        outputs=tuple(_tensor_spec(node) for node in native.get_outputs()),
+        inputs=tuple(tensor_spec(node.name, node.type, node.shape) for node in native.get_inputs()),
+        outputs=tuple(tensor_spec(node.name, node.type, node.shape) for node in native.get_outputs()),
     )
 
 
-def _tensor_spec(node: Any) -> TensorSpec:
-    """What is not a tensor (a sequence, a map) keeps ONNX Runtime's type as its dtype."""
-    tensor = re.fullmatch(r"tensor\((\w+)\)", node.type)
-    dtype = _DTYPES.get(tensor.group(1), tensor.group(1)) if tensor else node.type
-    shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in node.shape)
-    return TensorSpec(node.name, dtype, shape)
+def tensor_spec(name: str, kind: str, sizes: Sequence[Any]) -> TensorSpec:
+    """An input or output from what ONNX Runtime says of it: name, type ("tensor(float)") and shape.
+
+    What is not a tensor (a sequence, a map) keeps ONNX Runtime's type as its dtype.
+    """
+    tensor = re.fullmatch(r"tensor\((\w+)\)", kind)
+    dtype = _DTYPES.get(tensor.group(1), tensor.group(1)) if tensor else kind
+    shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in sizes)
+    return TensorSpec(name, dtype, shape)
 
 
 def _describe_inputs(signature: Signature) -> str:

@@ -74,6 +74,10 @@ class Task(ABC):
     def load(self, rows: Sequence[Row]) -> Batch:
         """Raw rows of a dataset as one raw batch, on which shifts work. Raises DataError naming a bad sample."""
 
+    def loadable_together(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Positions of rows that `load` can make one batch of; one group unless the shapes of samples may differ."""
+        return [list(range(len(rows)))]
+
     @abstractmethod
     def feeds(self, batch: Batch) -> Feeds:
         """A raw batch as model feeds, one array an input, the batch in the first dimension."""

@@ -70,6 +70,14 @@ class TensorClassification(Task):
         """
         return {spec.name: np.stack([self._sample(row, spec) for row in rows]) for spec in self.inputs}
 
+    def loadable_together(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Rows of equal shapes, in the order of their first ones: sequences may have any length."""
+        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for position, row in enumerate(rows):
+            shapes = tuple(np.shape(row[name]) for name in input_columns(row))
+            groups.setdefault(shapes, []).append(position)
+        return list(groups.values())
+
     def feeds(self, batch: Batch) -> Feeds:
         """The batch itself, contiguous."""
         return {spec.name: np.ascontiguousarray(batch[spec.name]) for spec in self.inputs}

@@ -49,10 +49,11 @@ def test_shifts_are_applied_from_left_to_right(drawn):
 
 
 def test_a_shift_twice_is_stronger_than_once_and_noise_is_drawn_anew(drawn):
-    once, twice = drawn("gaussian@3"), drawn("gaussian@3+gaussian@3")
+    once, twice = drawn("gaussian@1"), drawn("gaussian@1+gaussian@1")
     clean = drawn("clean")
     for (_, a), (_, b), (_, c) in zip(once, twice, clean, strict=True):
-        assert np.abs(b["x"] - c["x"]).mean() > 1.2 * np.abs(a["x"] - c["x"]).mean()
+        # Independent noise adds up to the square root of 2, the same noise twice to 2.
+        assert 1.2 < np.abs(b["x"] - c["x"]).mean() / np.abs(a["x"] - c["x"]).mean() < 1.7
 
 
 def test_noise_differs_between_samples_and_seeds_and_not_between_runs(drawn):

@@ -114,17 +114,19 @@ def test_no_initializer_is_left_that_nothing_reads_and_none_is_lost(build_graph,
     assert {tensor.name for tensor in graph.initializer} <= read
 
 
-def test_an_initializer_that_only_a_branch_reads_stays(tmp_path):
-    """If reads `w` from outside its branches; the output is quantized."""
+def test_initializers_that_a_branch_or_another_pair_reads_stay(tmp_path):
+    """If reads `w` from outside its branches; input and output are quantized with one scale."""
     y = helper.make_tensor_value_info("b", TensorProto.FLOAT, [2])
     branch = helper.make_graph([helper.make_node("Identity", ["w"], ["b"])], "branch", [], [y])
     nodes = [
         helper.make_node("If", ["c"], ["chosen"], then_branch=branch, else_branch=branch),
-        helper.make_node("Add", ["x", "chosen"], ["raw"]),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("Add", ["xd", "chosen"], ["raw"]),
         helper.make_node("QuantizeLinear", ["raw", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
-    arrays = {"w": np.float32([1, 2]), "c": np.array(True), "s": np.float32(0.1), "z": np.uint8(0)}
+    arrays = {"w": np.float32([1.03, 2.04]), "c": np.array(True), "s": np.float32(0.1), "z": np.uint8(0)}
     graph = helper.make_graph(
         nodes,
         "g",
@@ -135,8 +137,11 @@ def test_an_initializer_that_only_a_branch_reads_stays(tmp_path):
     path = tmp_path / "if.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     leave_outputs_in_float(path)
-    assert operators(path) == ["Add", "If"]
-    np.testing.assert_array_equal(run(path, {"x": np.float32([0.01, 0.02])})["y"], np.float32([1.01, 2.02]))
+    assert operators(path) == ["Add", "DequantizeLinear", "If", "QuantizeLinear"]
+    assert {tensor.name for tensor in onnx.load(path).graph.initializer} == set(arrays)
+    # x is rounded to steps of 0.1, the sum is not rounded.
+    y = run(path, {"x": np.float32([0.21, 0.28])})["y"]
+    np.testing.assert_allclose(y, [1.23, 2.34], rtol=1e-6)
 
 
 def test_a_float_model_is_left_as_it_is(build_graph):

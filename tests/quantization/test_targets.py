@@ -10,7 +10,12 @@ from onnx import TensorProto, numpy_helper
 
 from onnxptq.quantization.targets import TARGETS
 
-ACTIVATIONS = {"cpu": TensorProto.UINT8, "cuda": TensorProto.INT8, "tensorrt": TensorProto.INT8}
+ACTIVATIONS = {
+    "cpu": TensorProto.UINT8,
+    "cuda": TensorProto.INT8,
+    "tensorrt": TensorProto.INT8,
+    "openvino": TensorProto.INT8,
+}
 
 
 @pytest.fixture(params=sorted(ACTIVATIONS))
@@ -36,7 +41,7 @@ def test_the_targets_are_those_tested_here():
     assert set(TARGETS.names()) == set(ACTIVATIONS)
     for target in TARGETS:
         assert target.summary
-        assert target.reasons
+        assert all(choice.setting and choice.reason and choice.source for choice in target.reasons)
 
 
 def test_activations_have_the_promised_type(quantized):
@@ -68,13 +73,19 @@ def test_weights_are_int8_with_one_scale_a_channel_and_zero_point_zero(quantized
         assert (zero == 0).all()
 
 
-def test_biases_are_int32_but_float_for_tensorrt(quantized):
+def test_biases_are_int32_on_the_cpu_and_float_elsewhere(quantized):
     name, model = quantized
     values, made = constants(model), producers(model)
     for layer in layers(model):
         bias = layer.input[2]
         stored = values[bias] if bias in values else values[made[bias].input[0]]
-        assert stored.dtype == (np.float32 if name == "tensorrt" else np.int32)
+        assert stored.dtype == (np.int32 if name == "cpu" else np.float32)
+
+
+def test_logits_stay_in_float_but_on_the_cpu(quantized):
+    name, model = quantized
+    head = producers(model)[model.graph.output[0].name]
+    assert head.op_type == ("DequantizeLinear" if name == "cpu" else "Gemm")
 
 
 def test_tensorrt_gets_q_and_dq_on_the_weights_and_a_pair_a_consumer(quantized):

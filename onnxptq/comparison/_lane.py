@@ -1,0 +1,148 @@
+"""A lane: one model on one runtime, in a process of its own that may die without harm to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from onnxptq.cache import Room
+from onnxptq.graphs import Model
+from onnxptq.runtimes.isolated import Kernel, Opened, Worker, WorkerError
+from onnxptq.runtimes.selection import Runtime
+from onnxptq.tasks import Feeds, Signature
+
+T = TypeVar("T")
+
+
+@dataclass
+class Lane:
+    """One model on one runtime. What goes wrong is kept in `failure`, and then nothing more is asked of it.
+
+    Attributes:
+        model: the file.
+        runtime: what it runs on.
+        timeout_s: how long one request may take, in seconds.
+        failure: what went wrong, or None.
+        session: the session, once it was opened.
+        baseline_bytes, peak_bytes: memory, once it was measured.
+        kernels: of one run, once they were recorded.
+    """
+
+    model: Model
+    runtime: Runtime
+    timeout_s: float
+    failure: WorkerError | None = None
+    session: Opened | None = None
+    baseline_bytes: int | None = None
+    peak_bytes: int | None = None
+    kernels: list[Kernel] | None = None
+    _worker: Worker | None = field(default=None, repr=False)
+    _threaded: dict[int | None, Opened] = field(default_factory=dict, repr=False)
+
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        """What `step` gives, or None where the lane has failed or fails now."""
+        if self.failure is not None:
+            return None
+        try:
+            return step()
+        except WorkerError as error:
+            self.failure = error
+            return None
+
+    def load(self, room: Room) -> None:
+        """Starts the process and opens the session. Raises WorkerError where it is not where it should be."""
+        self._worker = Worker(self.runtime.python, timeout_s=self.timeout_s)
+        self.session = self._threaded[None] = self._open(room)
+        used = self.session.providers[:1]
+        if self.session.placement is not None:
+            used = tuple(sorted({node.provider for node in self.session.placement}))
+        if used and self.runtime.provider.ort_name not in used:
+            raise WorkerError("refused", f"all of the model would run on {' and '.join(used)}")
+
+    def look(self, feeds: Feeds, room: Room) -> None:
+        """Runs once for its memory, and once in a session of its own for its kernels."""
+        assert self.session is not None
+        self.worker.run(self.session, feeds)
+        self.baseline_bytes, self.peak_bytes = self.worker.memory() or (None, None)
+        profiled = self._open(room, profile=True)
+        self.worker.run(profiled, feeds)
+        self.kernels = self.worker.kernels(profiled)
+        self.worker.close_session(profiled)
+
+    def burst(self, feeds: Feeds, threads: int | None, room: Room) -> Callable[[int, int], list[float]]:
+        """A function `(runs, warmup)` that times this lane. On a GPU inputs and outputs stay in its memory."""
+
+        def time(runs: int, warmup: int) -> list[float]:
+            if threads not in self._threaded:
+                self._threaded[threads] = self._open(room, threads=threads)
+            device = "cuda" if self.runtime.on_gpu else None
+            return self.worker.time(
+                self._threaded[threads],
+                feeds,
+                runs=runs,
+                warmup=warmup,
+                device=device,
+                device_id=self.runtime.device if device else 0,
+            )
+
+        return time
+
+    @property
+    def worker(self) -> Worker:
+        """The process."""
+        assert self._worker is not None, "load the lane first"
+        return self._worker
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def _open(self, room: Room, threads: int | None = None, profile: bool = False) -> Opened:
+        return self.worker.open(
+            self.model.path,
+            self.runtime.session_providers(room, self.model.digest, threads),
+            optimization=self.runtime.optimization,
+            threads=threads,
+            profile=profile,
+        )
+
+
+@dataclass(frozen=True)
+class LaneSubject:
+    """A lane as `onnxptq.evaluation.run.predict_each` judges it."""
+
+    lane: Lane
+
+    @property
+    def model(self) -> Model:
+        """The file."""
+        return self.lane.model
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs of the loaded model."""
+        assert self.lane.session is not None, "load the lane first"
+        return self.lane.session.signature
+
+    def settled(self) -> tuple[LaneSubject, str | None]:
+        """Itself, and why its runtime is not the one that was asked for."""
+        return self, self.lane.runtime.fallback_reason
+
+    def identity(self) -> dict[str, str]:
+        """Of the runtime."""
+        return self.lane.runtime.identity()
+
+    def open(self) -> LaneSubject:
+        """Itself: the lane is loaded. Raises what made it fail."""
+        if self.lane.failure is not None:
+            raise self.lane.failure
+        return self
+
+    def run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
+        """All outputs for `feeds`."""
+        assert self.lane.session is not None, "load the lane first"
+        return self.lane.worker.run(self.lane.session, feeds)

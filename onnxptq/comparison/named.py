@@ -1,0 +1,69 @@
+"""From what a user named - files, runtimes, data - to the comparison of `compare_runtimes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxptq.cache import cache_room
+from onnxptq.comparison.compare import CompareSettings, Progress, compare_runtimes
+from onnxptq.comparison.result import Comparison
+from onnxptq.errors import UsageError
+from onnxptq.evaluation import Predictions
+from onnxptq.graphs import load_model
+from onnxptq.inputs import DataOptions
+from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on
+from onnxptq.runtimes import installation_problems
+from onnxptq.runtimes.provider_options import DeviceSettings
+from onnxptq.runtimes.selection import ready, resolve_runtime
+
+
+def compare_models(
+    models: Sequence[str | Path],
+    runtimes: Sequence[str] = ("cpu",),
+    *,
+    reference: str | Path | None = None,
+    corruptions: Sequence[str] | None = None,
+    options: DataOptions | None = None,
+    settings: CompareSettings | None = None,
+    device: DeviceSettings | None = None,
+    allow_fallback: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[Comparison, list[Predictions]]:
+    """Runs models and their FP32 reference on runtimes and compares what comes out.
+
+    Args:
+        models: the files.
+        runtimes: as after `--ep` (`onnxptq.runtimes.selection`); the first is the reference runtime.
+        reference: the FP32 model; None finds it as `onnxptq.evaluate` does.
+        corruptions: to judge under, beside clean; None is the task's default list.
+        options: the data and how to read it; None takes the built-in data for models that came from the built-in one.
+        settings: what is to be found out.
+        device: settings of GPUs.
+        allow_fallback: use the CPU for a runtime that does not load, and say so.
+        progress: called as work goes on.
+
+    Returns:
+        The comparison, and the predictions of every model on every runtime that finished.
+
+    Raises:
+        RuntimeUnavailableError: a runtime does not load.
+        OnnxptqError: the input is wrong. What happens inside a provider is a row instead.
+    """
+    if not models:
+        raise UsageError("give at least one model to compare.")
+    room, settings = cache_room(), settings or CompareSettings()
+    loaded = [load_model(Path(path)) for path in models]
+    base = find_reference(reference, loaded)
+    if base.quantized:
+        raise UsageError(f"the reference {base.path} is quantized. Give the FP32 model with --reference FP32.onnx.")
+    check_same_outputs(base, loaded)
+    chosen = [ready(resolve_runtime(text, room, device), allow_fallback=allow_fallback) for text in runtimes]
+    samples, notes = samples_to_judge_on([*loaded, base], corruptions, settings.groups, options or DataOptions(), room)
+    fallbacks = [
+        f"{runtime.name} runs on the CPU of this environment: {runtime.fallback_reason}"
+        for runtime in chosen
+        if runtime.fallback_reason
+    ]
+    notes = (*installation_problems(), *notes, *fallbacks)
+    return compare_runtimes(base, loaded, chosen, samples, room, settings, warnings=notes, progress=progress)

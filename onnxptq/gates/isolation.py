@@ -1,0 +1,191 @@
+"""Models that are checked run in processes of their own, with limits: a crash in a native library is no exception.
+
+`Isolation` keeps one worker for each model and provider; its subjects take the place of those that run in this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from onnxptq.errors import ModelError, OnnxptqError
+from onnxptq.evaluation import Subject
+from onnxptq.graphs import Model
+from onnxptq.runtimes import Provider, Session, find_provider, probe
+from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
+from onnxptq.runtimes.providers import unavailable
+
+T = TypeVar("T")
+
+SECONDS = 120.0
+"""How long loading a model, or one batch, may take."""
+
+_BASE_BYTES = 4 * 2**30
+_BYTES_PER_CORE = 128 * 2**20
+_TIMES_MODEL = 8
+"""Address space, not memory in use: a thread reserves a stack and an arena whether it fills them or not."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model may take.
+
+    Attributes:
+        seconds: for loading, and for each batch.
+        memory_bytes: address space beyond what ONNX Runtime takes alone (Linux, providers that run on the CPU); None
+            is 4 GiB, 128 MiB a core and 8 times the model.
+    """
+
+    seconds: float = SECONDS
+    memory_bytes: int | None = None
+
+    def bytes_for(self, model: Model) -> int:
+        """The limit for one model."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        return _BASE_BYTES + _BYTES_PER_CORE * (os.cpu_count() or 1) + _TIMES_MODEL * model.size
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """A model in its worker."""
+
+    worker: Worker
+    opened: Opened
+    provider: Provider
+    fallback_reason: str | None
+
+
+class IsolatedSession(Session):
+    """A session whose model runs in a worker; `native` is the lane."""
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """As `Session.run`. Raises ModelError where the worker died, did not answer or refused."""
+        lane: _Lane = self.native
+        return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.provider.name)
+
+
+@dataclass(frozen=True)
+class IsolatedSubject(Subject):
+    """A model that is judged in a worker."""
+
+    isolation: Isolation = field(kw_only=True)
+
+    def open(self) -> Session:
+        """A session of the model in its worker."""
+        return self.isolation.session(self)
+
+
+class Isolation:
+    """The workers of one check. Use it as a context manager; leaving it ends them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._stack = ExitStack()
+        self._lanes: dict[tuple[str, str, int | None], _Lane] = {}
+
+    def __enter__(self) -> Isolation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def subject(self, model: Model, provider: str = "cpu", *, allow_fallback: bool = False) -> IsolatedSubject:
+        """A model to judge on a provider."""
+        return IsolatedSubject(model, provider, None, allow_fallback, isolation=self)
+
+    def session(self, subject: Subject) -> Session:
+        """The session of a subject, in its worker.
+
+        Raises:
+            RuntimeUnavailableError: the provider does not load here.
+            ModelError: the model cannot be loaded within the limits.
+        """
+        lane = self._lane(subject)
+        return IsolatedSession(
+            model=subject.model.path,
+            requested=subject.provider,
+            providers=lane.opened.providers,
+            signature=lane.opened.signature,
+            placement=self._placement(lane),
+            fallback_reason=lane.fallback_reason,
+            native=lane,
+        )
+
+    def timer(self, subject: Subject, feeds: Mapping[str, npt.NDArray[Any]]) -> Callable[[int, int], list[float]]:
+        """`(runs, warmup)` -> seconds of each run of the subject on `feeds`."""
+        lane = self._lane(subject)
+        name = subject.model.path.name
+
+        def burst(runs: int, warmup: int) -> list[float]:
+            return _explained(
+                lambda: lane.worker.time(lane.opened, feeds, runs=runs, warmup=warmup),
+                name,
+                "runs",
+                lane.provider.name,
+            )
+
+        return burst
+
+    def _placement(self, lane: _Lane) -> dict[str, int] | None:
+        nodes = lane.opened.placement
+        return None if nodes is None else dict(Counter(node.provider for node in nodes))
+
+    def _lane(self, subject: Subject) -> _Lane:
+        key = (subject.model.digest, subject.provider, subject.threads)
+        if key not in self._lanes:
+            self._lanes[key] = self._open(subject)
+        return self._lanes[key]
+
+    def _open(self, subject: Subject) -> _Lane:
+        provider, reason = find_provider(subject.provider), None
+        status = probe(provider.name)
+        if not status.loads:
+            if not subject.allow_fallback:
+                raise unavailable(status)
+            provider, reason = find_provider("cpu"), str(unavailable(status))
+        # CUDA reserves far more address space than it uses.
+        limit = self._limits.bytes_for(subject.model) if provider.name == "cpu" else None
+        worker = self._stack.enter_context(Worker(memory_bytes=limit, timeout_s=self._limits.seconds))
+        names: list[tuple[str, dict[str, str]]] = [(name, {}) for name in (provider.ort_name, *provider.companions)]
+        opened = _explained(
+            lambda: worker.open(subject.model.path, names, threads=subject.threads),
+            subject.model.path.name,
+            "is loaded",
+            provider.name,
+        )
+        if opened.providers[0] != provider.ort_name:
+            raise ModelError(
+                f"{subject.model.path.name} was loaded on {opened.providers[0]} instead of {provider.name}. "
+                "Ask for that provider, or look at `onnxptq providers`."
+            )
+        return _Lane(worker, opened, provider, reason)
+
+
+_REMEDIES = {
+    "refused": "Check it with onnx.checker, or export it again.",
+    "crashed": "It is not fit to be deployed with this ONNX Runtime; try another version or provider.",
+    "hung": "Where it is only slow, give it more time with --time-limit SECONDS.",
+    "out of memory": "Where it really needs more, allow it with --memory-limit GIB.",
+    "missing": "Install onnxruntime again; `onnxptq providers` shows what is wrong.",
+}
+
+
+def _explained(work: Callable[[], T], model: str, doing: str, provider: str) -> T:
+    """The result of `work`. Raises ModelError, in the user's words, where the worker fails."""
+    try:
+        return work()
+    except WorkerError as error:
+        reason: OnnxptqError = ModelError(
+            f"{model} cannot be judged: while it {doing} on {provider}, {error.reason}. {_REMEDIES[error.failure]}"
+        )
+        raise reason from error

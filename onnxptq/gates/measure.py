@@ -1,0 +1,184 @@
+"""Measuring: what the rules of a policy need to know about a model, found by running it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from onnxptq.cache import cache_room
+from onnxptq.errors import UsageError
+from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
+from onnxptq.evaluation.groups import check_groupings
+from onnxptq.evaluation.run import run_padded
+from onnxptq.gates.evidence import Evidence, Latency
+from onnxptq.gates.isolation import Isolation, Limits
+from onnxptq.gates.pairing import pair
+from onnxptq.gates.policy import Policy, settle
+from onnxptq.graphs import Model, load_model, read_provenance
+from onnxptq.inputs import DataOptions
+from onnxptq.judging import check_same_outputs, find_reference, require_provider, samples_to_judge_on
+from onnxptq.tasks import Feeds
+
+Progress = Callable[[str, int, int], None]
+
+_ROUNDS = 21
+"""Turns of FP32 and INT8: the seventh smallest of 21 ratios bounds their median with 96 % confidence."""
+
+_ROUND_SECONDS = 0.05
+"""About how long one turn of one model takes: many runs of a small model, one of a large one."""
+
+_MOST_RUNS = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        model: the file to judge.
+        reference: the FP32 file; None finds it.
+        provider: the execution provider of the model; the reference runs on the CPU.
+        groups: groupings, instead of the policy's.
+        corruptions: to judge under, beside clean; None is the task's default list.
+        options: the data and how to read it.
+        allow_fallback: judge on the CPU where the provider does not load.
+        limits: what a model may take.
+    """
+
+    model: Path
+    reference: Path | None = None
+    provider: str = "cpu"
+    groups: tuple[str, ...] = ()
+    corruptions: tuple[str, ...] | None = None
+    options: DataOptions = field(default_factory=DataOptions)
+    allow_fallback: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+def measure(request: Request, policy: Policy | None, progress: Progress) -> tuple[Policy, Evidence, tuple[str, ...]]:
+    """Runs what the policy needs, each model in a worker of its own.
+
+    Args:
+        request: what is to be measured.
+        policy: None is the default one, which depends on whether the data has labels.
+        progress: called as work goes on.
+
+    Returns:
+        The policy, what was found, and warnings.
+
+    Raises:
+        OnnxptqError: the input is wrong, or a model is refused or fails.
+    """
+    domains = policy.graph.domains if policy and policy.graph else ()
+    model = load_model(request.model, domains=domains)
+    reference = _reference(request, model, policy, domains)
+    if reference is not None:
+        check_same_outputs(reference, [model])
+    _require_providers(request, policy)
+    with Isolation(request.limits) as isolation:
+        base = isolation.subject(reference or model)
+        subject = isolation.subject(model, request.provider, allow_fallback=request.allow_fallback)
+        evidence = Evidence(model=model, reference=reference)
+        if policy is not None and not policy.reads_predictions and not policy.latency:
+            return policy, _placed(evidence, policy, isolation, subject), ()
+        samples, warnings = samples_to_judge_on(
+            [base.model, model], request.corruptions, request.groups, request.options, cache_room()
+        )
+        policy = settle(policy, request.groups, labelled=samples.dataset.labels is not None)
+        check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
+        others = (
+            [p for p in policy.provider_agreement.providers if p != request.provider]
+            if (policy.provider_agreement)
+            else []
+        )
+        subjects: list[Subject] = [base, subject, *(isolation.subject(model, provider) for provider in others)]
+        if policy.reads_predictions:
+            runs = _predict(subjects, samples, progress)
+            evidence = replace(
+                evidence,
+                predictions=runs[1],
+                reference_predictions=runs[0],
+                pairing=pair(runs[0], runs[1], policy.group_by),
+                by_provider=dict(zip(others, runs[2:], strict=True)),
+            )
+            warnings += _fallback_note(runs[1])
+        if policy.latency is not None and reference is not None:
+            threads = policy.latency.threads or None
+            lanes = [replace(isolation.subject(m, request.provider), threads=threads) for m in (reference, model)]
+            progress("timing", 0, _ROUNDS)
+            evidence = replace(evidence, latency=_time(isolation, lanes, samples, policy.latency.batch, progress))
+        return policy, _placed(evidence, policy, isolation, subject), warnings
+
+
+def _reference(request: Request, model: Model, policy: Policy | None, domains: Sequence[str]) -> Model | None:
+    """The FP32 model, or None where the policy does not need one and none was named."""
+    if request.reference is not None:
+        return load_model(request.reference, domains=domains)
+    if policy is not None and not policy.reads_reference:
+        return None
+    if read_provenance(model.metadata) is None:
+        raise UsageError(
+            f"{model.path} does not say which FP32 model it was made from. Give it with --reference FP32.onnx."
+        )
+    return find_reference(None, [model])
+
+
+def _require_providers(request: Request, policy: Policy | None) -> None:
+    if not request.allow_fallback:
+        require_provider(request.provider)
+    for provider in policy.provider_agreement.providers if policy and policy.provider_agreement else ():
+        require_provider(provider)
+
+
+def _predict(subjects: Sequence[Subject], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
+    total = len(samples) * len(subjects)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress("evaluating", done, total)
+
+    progress("evaluating", 0, total)
+    return predict(subjects, samples, cache_room(), count)
+
+
+def _fallback_note(run: Predictions) -> tuple[str, ...]:
+    runtime = run.identity["runtime"]
+    reason = runtime.get("fallback_reason")
+    return (f"{run.identity['model']['name']} was judged on {runtime['provider']}: {reason}",) if reason else ()
+
+
+def _placed(evidence: Evidence, policy: Policy, isolation: Isolation, subject: Subject) -> Evidence:
+    if policy.placement is None:
+        return evidence
+    return replace(evidence, placement=isolation.session(subject).placement, placement_known=True)
+
+
+def _time(
+    isolation: Isolation, subjects: Sequence[Subject], samples: EvaluationSamples, batch: int, progress: Progress
+) -> Latency:
+    """FP32 and INT8 in turns, so that both see the same machine; the order alternates too."""
+    feeds = _one_batch(samples, batch)
+    bursts = []
+    for subject in subjects:
+        run_padded(isolation.session(subject), feeds)  # What does not fit is said here, in the user's words.
+        bursts.append(isolation.timer(subject, feeds))
+    slowest = max(statistics.median(burst(3, 2)) for burst in bursts)
+    runs = max(1, min(_MOST_RUNS, int(_ROUND_SECONDS / max(slowest, 1e-9))))
+    ratios = []
+    for number in range(_ROUNDS):
+        order = (0, 1) if number % 2 else (1, 0)
+        medians = {which: statistics.median(bursts[which](runs, 1)) for which in order}
+        ratios.append(medians[1] / medians[0])
+        progress("timing", number + 1, _ROUNDS)
+    return Latency(tuple(sorted(ratios)), subjects[1].provider)
+
+
+def _one_batch(samples: EvaluationSamples, size: int) -> Feeds:
+    rows = np.arange(size) % len(samples.dataset)
+    return samples.task.feeds(samples.task.load(samples.dataset.read(rows)))

@@ -1,0 +1,93 @@
+"""Judging again: what the rules need to know, read from a file of predictions; no model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxptq.errors import DataError, UsageError
+from onnxptq.evaluation import Predictions, load_predictions
+from onnxptq.gates.evidence import Evidence
+from onnxptq.gates.pairing import pair
+from onnxptq.gates.policy import Policy, settle
+from onnxptq.graphs import Model, load_model
+
+
+def read_evidence(
+    file: Path,
+    policy: Policy | None,
+    *,
+    model: Path | None,
+    reference: Path | None,
+    provider: str | None,
+    groups: tuple[str, ...] = (),
+) -> tuple[Policy, Evidence]:
+    """What a file of predictions tells, and the policy: None is the default one.
+
+    The first run of the file is the reference unless one is named.
+
+    Args:
+        file: as `onnxptq evaluate --predictions` writes it.
+        policy: the rules.
+        model: the file that was judged; it picks the run, and is looked at by rules about the file. None takes the
+            only model in the file that is not the reference.
+        reference: the FP32 file.
+        provider: picks the run where the model ran on several; None takes the first.
+        groups: groupings, instead of the policy's.
+
+    Raises:
+        DataError: no such file, not predictions, or predictions of another model.
+        UsageError: it is not clear which run is meant.
+    """
+    if not file.exists():
+        raise DataError(f"there are no predictions {file}. `onnxptq evaluate --predictions FILE` writes them.")
+    runs = load_predictions(file)
+    domains = policy.graph.domains if policy and policy.graph else ()
+    judged = load_model(model, domains=domains) if model else None
+    base = load_model(reference, domains=domains) if reference else None
+    before = _of(runs, base, file)[0] if base else runs[0]
+    own = _runs_of_model(runs, before, judged, file)
+    chosen = _on(own, provider, file)
+    found = settle(policy, groups, labelled=chosen.labelled)
+    names = {str(run.identity["runtime"]["provider"]): run for run in reversed(own)}
+    evidence = Evidence(
+        model=judged,
+        reference=base,
+        predictions=chosen,
+        reference_predictions=before,
+        pairing=pair(before, chosen, found.group_by),
+        by_provider={name: run for name, run in names.items() if run is not chosen},
+    )
+    return found, evidence
+
+
+def _runs_of_model(
+    runs: Sequence[Predictions], before: Predictions, judged: Model | None, file: Path
+) -> list[Predictions]:
+    if judged is not None:
+        return _of(runs, judged, file)
+    digests = {str(run.identity["model"]["digest"]) for run in runs} - {str(before.identity["model"]["digest"])}
+    if len(digests) != 1:
+        names = ", ".join(sorted({str(run.identity["model"]["name"]) for run in runs if run is not before}))
+        what = f"of several models ({names})" if digests else "of the reference only"
+        raise UsageError(f"{file} has predictions {what}. Give the MODEL that is to be judged.")
+    return [run for run in runs if run.identity["model"]["digest"] in digests]
+
+
+def _of(runs: Sequence[Predictions], model: Model, file: Path) -> list[Predictions]:
+    found = [run for run in runs if run.identity["model"]["digest"] == model.digest]
+    if not found:
+        names = ", ".join(dict.fromkeys(str(run.identity["model"]["name"]) for run in runs))
+        raise DataError(
+            f"{file} has predictions of another model ({names}), not of {model.path} ({model.digest[:8]}). Evaluate "
+            "it with `onnxptq evaluate --predictions FILE`."
+        )
+    return found
+
+
+def _on(runs: Sequence[Predictions], provider: str | None, file: Path) -> Predictions:
+    for run in runs:
+        if provider in (None, run.identity["runtime"]["provider"]):
+            return run
+    names = ", ".join(str(run.identity["runtime"]["provider"]) for run in runs)
+    raise UsageError(f"{file} has no predictions on {provider!r}, only on {names}. Leave out --ep, or choose of them.")

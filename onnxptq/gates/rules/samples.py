@@ -1,0 +1,48 @@
+"""Minimum samples per group: what cannot be judged is not passed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxptq.gates.evidence import Evidence
+from onnxptq.gates.policy import Policy
+from onnxptq.gates.rules._common import eligible_groups, listed
+from onnxptq.gates.verdict import RuleResult, Verdict
+
+
+def judge_samples(policy: Policy, evidence: Evidence) -> list[RuleResult]:
+    """UNDECIDED where a group of the groupings has too few sources, unless the policy says to ignore such groups.
+
+    Only where a rule looks at all groups: the rules of named groups look at theirs themselves.
+    """
+    pairing = evidence.pairing
+    if pairing is None or not (policy.worst_group_drop or policy.worst_group_flip_rate):
+        return []
+    sums = pairing.by_group(pairing.flipped)
+    eligible = eligible_groups(sums, policy)
+    small = [name for name, enough in zip(pairing.names, eligible.tolist(), strict=True) if not enough]
+    smallest = int(sums.group_sources.argmin())
+    found = RuleResult(
+        "samples",
+        Verdict.PASSED,
+        f"each of {len(pairing.names)} groups has at least {policy.samples.minimum} original samples",
+        group=pairing.names[smallest],
+        value=float(sums.group_sources[smallest]),
+        limit=float(policy.samples.minimum),
+        n=int(sums.group_rows[smallest]),
+        sources=int(sums.group_sources[smallest]),
+        unit="count",
+    )
+    if not small:
+        return [found]
+    text = (
+        f"{len(small)} of {len(pairing.names)} groups have fewer than {policy.samples.minimum} original samples and "
+        f"were not judged: {listed(small)}"
+    )
+    if policy.samples.small_groups == "ignore":
+        return [replace(found, explanation=f"{text}; the policy ignores them")]
+    step = (
+        'Evaluate on more samples of them, group by fewer columns (group_by), or write small_groups = "ignore" in '
+        "[samples] to judge the other groups only."
+    )
+    return [replace(found, verdict=Verdict.UNDECIDED, explanation=text, next_step=step)]

@@ -1,0 +1,134 @@
+"""A policy to start from: `onnxptq check MODEL --init` writes it, with comments, for the model at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from onnxptq.gates.policy import FORMAT, AverageDrop, FlipRate, Samples, WorstGroupDrop, WorstGroupFlipRate
+from onnxptq.graphs import load_model, read_provenance
+
+
+def starter_policy(model: Path) -> str:
+    """TOML text: the default policy, and every other rule as a comment with values that fit the model.
+
+    Raises:
+        ModelError: the file is not a model, or is refused.
+    """
+    loaded = load_model(model, domains=())
+    provenance = read_provenance(loaded.metadata)
+    target = provenance.recipe.target if provenance else "cpu"
+    source = str(provenance.source["digest"]) if provenance else "reference"
+    calibration = provenance.recipe.calibration if provenance else "clean"
+    version = provenance.versions.get("onnxptq", "") if provenance else ""
+    classes = (
+        (provenance.preprocessing.get("labels") or provenance.preprocessing.get("classes")) if provenance else None
+    )
+    group = f"label={classes[0]}" if isinstance(classes, list) and classes else "label=cat"
+    return _TEMPLATE.format(
+        name=_text(loaded.path.name),
+        format=FORMAT,
+        minimum=Samples().minimum,
+        average=AverageDrop().limit,
+        worst=WorstGroupDrop().limit,
+        flips=FlipRate().limit,
+        worst_flips=WorstGroupFlipRate().limit,
+        group=_text(group),
+        target=_text(target),
+        provider=_text({"tensorrt": "tensorrt", "cuda": "cuda"}.get(target, "cpu")),
+        source=_text(source),
+        calibration=_text(calibration),
+        version=_text(version),
+        opset=loaded.opset,
+    )
+
+
+def _text(value: str) -> str:
+    # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_TEMPLATE = """\
+# What {name} must pass:  onnxptq check {name} --policy THIS_FILE
+# A rule is on where its table is present; take the # away to turn one on. Accuracies, drops and rates are fractions:
+# 0.02 is two points. docs/check.md explains every rule.
+format = {format}
+
+# Groups that are judged. Left out: label x corruption.
+# group_by = ["label*corruption"]
+
+# Of each one-sided bound.
+confidence = 0.95
+
+# mode, in each rule about samples, says how uncertainty is treated:
+#   "fail-if-likely"    fails where the interval lies wholly beyond the limit: few false alarms (the default)
+#   "fail-if-possible"  fails where any of the interval does: for models that may do harm; needs many samples
+#   "point"             fails where the measured value does: no allowance for chance
+
+[samples]
+# Original samples that a group needs to be judged. At 50, a group that loses 15 points is found half the time.
+minimum = {minimum}
+# "undecided": a smaller group makes the verdict UNDECIDED. "ignore": the other groups decide.
+small_groups = "undecided"
+
+[average_drop]
+limit = {average}
+mode = "fail-if-likely"
+
+# Chosen on one half of the samples and measured on the other, so that many groups cost no false alarms.
+[worst_group_drop]
+limit = {worst}
+mode = "fail-if-likely"
+
+# Without labels, use these two instead of the two above: predictions that differ from FP32's.
+# [flip_rate]
+# limit = {flips}
+# [worst_group_flip_rate]
+# limit = {worst_flips}
+
+# Groups that matter to you, by name; repeat the table for each.
+# [[group_drop]]
+# group = {group}
+# limit = 0.05
+# [[group_accuracy]]
+# group = {group}
+# limit = 0.90
+
+# The share of samples on which other execution providers predict the same.
+# [provider_agreement]
+# providers = [{provider}]
+# limit = 0.99
+
+# Against the last accepted model (--baseline FILE).
+# [regression]
+# limit = 0.01
+
+# Ratios to FP32, or to the baseline: against = "baseline". Latency is measured, so it is not deterministic.
+# [latency]
+# limit = 1.0
+# batch = 1
+# [size]
+# limit = 0.5
+
+# The share of nodes on an execution provider.
+# [placement]
+# provider = {provider}
+# limit = 0.95
+
+# No error of `onnxptq lint` for this target.
+# [lint]
+# target = {target}
+
+# What the model says that it was made from; leave out what does not matter.
+# [provenance]
+# source = {source}
+# calibration = {calibration}
+# version = {version}
+
+# [graph]
+# minimum_opset = {opset}
+# external_data = false
+# domains = []
+# quantized = true
+# float_nodes = []
+"""

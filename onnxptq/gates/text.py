@@ -1,0 +1,72 @@
+"""A check in words: the lines that the terminal, JUnit, GitHub and pytest show alike."""
+
+from __future__ import annotations
+
+from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict
+
+
+def headline(result: CheckResult) -> str:
+    """The verdict and what it is about, in one line that begins with the verdict."""
+    subject = result.subject
+    name = subject.get("model", {}).get("name", "the predictions")
+    parts = [f"{result.verdict.value} {name}"]
+    if "reference" in subject:
+        parts.append(f"against {subject['reference']['name']}")
+    if "runtime" in subject:
+        parts.append(f"on {subject['runtime']['provider']}")
+    counts = [
+        f"{len(rules)} {verdict.value.lower()}"
+        for verdict in (Verdict.FAILED, Verdict.UNDECIDED, Verdict.PASSED, Verdict.NOT_JUDGED)
+        if (rules := result.named(verdict))
+    ]
+    samples = f"; {subject['n']} samples" if "n" in subject else ""
+    return f"{' '.join(parts)}: {', '.join(counts) or 'no rule to judge'}{samples}"
+
+
+def numbers(rule: RuleResult) -> str:
+    """Value, interval, limit, mode and n, as far as the rule has them."""
+    parts = []
+    if rule.value is not None and rule.value == rule.value:
+        interval = ""
+        if rule.low is not None and rule.high is not None:
+            interval = f" [{_number(rule, rule.low)} to {_number(rule, rule.high)}]"
+        parts.append(f"{_number(rule, rule.value)}{_suffix(rule)}{interval}")
+    if rule.limit is not None:
+        parts.append(f"limit {_number(rule, rule.limit)}{_suffix(rule)}")
+    if rule.mode is not None:
+        parts.append(rule.mode)
+    if rule.n is not None:
+        originals = f" from {rule.sources} original samples" if rule.sources not in (None, rule.n) else ""
+        parts.append(f"n = {rule.n}{originals}")
+    return ", ".join(parts)
+
+
+def describe(rule: RuleResult) -> list[str]:
+    """A rule in a few lines: verdict, rule and group; numbers; what was found; what to do."""
+    group = f" in {rule.group}" if rule.group else ""
+    lines = [f"{rule.verdict.value} {rule.rule}{group}"]
+    lines += [f"  {text}" for text in (numbers(rule), f"{rule.explanation}.") if text]
+    return lines + ([f"  -> {rule.next_step}"] if rule.next_step else [])
+
+
+def full_text(result: CheckResult) -> str:
+    """The whole check: verdict, what failed, what is undecided, the rest by name, and the command that repeats it."""
+    lines = [headline(result)]
+    for rule in result.named(Verdict.FAILED) + result.named(Verdict.UNDECIDED) + result.named(Verdict.NOT_JUDGED):
+        lines += ["", *describe(rule)]
+    if passed := result.named(Verdict.PASSED):
+        lines += ["", *(f"PASSED {rule.rule}: {numbers(rule) or rule.explanation}" for rule in passed)]
+    return "\n".join([*lines, "", f"again: {result.command}"])
+
+
+def _number(rule: RuleResult, value: float) -> str:
+    if rule.unit == "ratio":
+        return f"{value:.2f}"
+    if rule.unit == "count":
+        return f"{value:g}"
+    text = f"{100 * value:.1f}"
+    return "0.0" if text == "-0.0" else text
+
+
+def _suffix(rule: RuleResult) -> str:
+    return {"drop": " points", "fraction": " %", "ratio": " times", "count": ""}[rule.unit]

@@ -1,0 +1,84 @@
+"""BatchNormalizations of the source model, remembered in the folded one: folding makes a Conv of them and forgets."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+KEY = "onnxptq.batch_normalizations"
+"""Of the folded model's metadata, from where it follows the graph through weight transforms. No INT8 file holds it."""
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """What training left in a BatchNormalization.
+
+    Attributes:
+        scale, bias: gamma and beta of each channel, float32, (C,).
+    """
+
+    scale: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+def remember_batch_norms(source: Path, folded: Path) -> None:
+    """Writes scale and bias of each BatchNormalization of `source` into the metadata of `folded`, by output tensor.
+
+    Only those whose output is still computed in the folded model, under its name. Nothing is written where there is
+    none.
+    """
+    import onnx
+
+    target = onnx.load(str(folded), load_external_data=False)
+    computed = {name for node in target.graph.node for name in node.output}
+    original = onnx.load(str(source), load_external_data=False)
+    constants = {tensor.name: tensor for tensor in original.graph.initializer}
+    constants |= {
+        node.output[0]: node.attribute[0].t
+        for node in original.graph.node
+        if node.op_type == "Constant" and node.attribute[0].HasField("t")
+    }
+    found: dict[str, dict[str, str]] = {}
+    for node in original.graph.node:
+        parameters = [constants.get(name) for name in node.input[1:3]]
+        if node.op_type != "BatchNormalization" or node.output[0] not in computed or None in parameters:
+            continue
+        arrays = [np.asarray(onnx.numpy_helper.to_array(p, str(source.parent)), "<f4") for p in parameters if p is not None]
+        encoded = [base64.b64encode(array.tobytes()).decode() for array in arrays]
+        found[node.output[0]] = {"scale": encoded[0], "bias": encoded[1]}
+    if found:
+        kept = {entry.key: entry.value for entry in target.metadata_props}
+        onnx.helper.set_model_props(target, {**kept, KEY: json.dumps(found, sort_keys=True)})
+        onnx.save(target, str(folded))
+
+
+def remembered_batch_norms(folded: Path) -> Mapping[str, BatchNorm]:
+    """The former BatchNormalizations of a folded model, by output tensor."""
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in onnx.load(str(folded), load_external_data=False).metadata_props}
+    return {
+        name: BatchNorm(_decoded(values["scale"]), _decoded(values["bias"]))
+        for name, values in json.loads(metadata.get(KEY, "{}")).items()
+    }
+
+
+def forget_batch_norms(proto: onnx.ModelProto) -> None:
+    """Removes the memory from a model's metadata, in place."""
+    kept = [entry for entry in proto.metadata_props if entry.key != KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+
+
+def _decoded(text: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)

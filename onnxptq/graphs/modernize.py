@@ -1,0 +1,93 @@
+"""Old ways of writing a model, brought up to what quantization needs before anything else looks at the graph.
+
+1. Opset 13: the first whose DequantizeLinear knows an axis, which weights of one scale a channel need. ONNX Runtime's
+   quantizer converts to 11 and then writes nodes that 11 does not have.
+2. Initializers that are listed as inputs (every model of IR version 3, and exporters with `keep_initializers_as_inputs`)
+   become constants: as long as a caller could override them nothing may be folded into them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxptq.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 13
+_IR_OF_OPSET = 7
+_IR_WITH_FREE_INITIALIZERS = 4
+"""The first IR version whose initializers need not be listed as inputs."""
+
+
+def modernized(source: Path, folder: Path) -> Path:
+    """The model in today's form, written to `folder`; `source` itself where there is nothing to do.
+
+    Raises:
+        ModelError: an operator cannot be converted.
+    """
+    import onnx
+
+    proto = onnx.load(str(source), load_external_data=False)
+    old = _opset(proto) < OPSET
+    listed = _listed_initializers(proto)
+    if not old and not listed:
+        return source
+    onnx.load_external_data_for_model(proto, str(source.parent))
+    kept = [value for value in proto.graph.input if value.name not in listed]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, _IR_OF_OPSET)
+    if old:
+        proto = _converted(proto, source)
+    target = folder / "modern.onnx"
+    onnx.save(proto, str(target))
+    return target
+
+
+def modernization_notes(path: Path) -> tuple[str, ...]:
+    """What `modernized` changes in a model, one line each, for the user."""
+    import onnx
+
+    proto = onnx.load(str(path), load_external_data=False)
+    notes = []
+    if _opset(proto) < OPSET:
+        notes.append(
+            f"{path.name} is of opset {_opset(proto)}; it was converted to opset {OPSET}, which INT8 weights of one "
+            "scale a channel need."
+        )
+    # An older model lists them because it must, so nobody means anything by it.
+    listed = _listed_initializers(proto) if proto.ir_version >= _IR_WITH_FREE_INITIALIZERS else frozenset()
+    if listed:
+        notes.append(
+            f"{path.name} lists {len(listed)} of its weights as inputs; they are constants of the INT8 model, which "
+            "nobody can override any more."
+        )
+    return tuple(notes)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
+
+
+def _listed_initializers(proto: onnx.ModelProto) -> frozenset[str]:
+    return frozenset(tensor.name for tensor in proto.graph.initializer) & {value.name for value in proto.graph.input}
+
+
+def _converted(proto: onnx.ModelProto, source: Path) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        converted = onnx.version_converter.convert_version(proto, OPSET)
+        onnx.checker.check_model(converted)
+    except Exception as error:  # RuntimeError, ValueError and the checker's own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{source} is of opset {_opset(proto)} and cannot be converted to opset {OPSET}: {reason}. "
+            f"Export it again with opset {OPSET} or newer."
+        ) from error
+    # The converter drops them.
+    onnx.helper.set_model_props(converted, {entry.key: entry.value for entry in proto.metadata_props})
+    return converted

@@ -1,0 +1,61 @@
+"""Integers that do not fit: saturating products, clipped biases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnxptq.lint._base import Place, rule
+from onnxptq.lint._graph import GraphView
+from onnxptq.lint._parameters import quantized_weights
+
+_SEVEN_BITS = 64
+_INT32 = np.iinfo(np.int32)
+
+
+@rule(
+    "QDQ401",
+    "U8S8 products that can saturate",
+    {"cpu": "note"},
+    why="Without VNNI, x86 adds two products of uint8 and int8 in INT16, which clips above 32767: weights of more than "
+    "7 bits can then change the result, without a word.",
+    source="https://github.com/microsoft/onnxruntime/issues/5849",
+    remedy="For such CPUs quantize with reduce_range (7-bit weights), or set session.x64quantprecision; `onnxptq "
+    "providers` tells whether this machine saturates.",
+)
+def saturation(graph: GraphView, target: str) -> Iterator[Place]:
+    """A weighted operator with unsigned activations and signed weights beyond 7 bits; one finding for them all."""
+    from onnx import TensorProto
+
+    found = []
+    for node, dequantize, weight in quantized_weights(graph):
+        activation = graph.dequantize(node.input[0])
+        types = [graph.parameters(each).type for each in (activation, dequantize) if each is not None]
+        if types == [TensorProto.UINT8, TensorProto.INT8]:
+            values = graph.values(weight.name) if weight.data_type == TensorProto.INT8 else None
+            if values is None or np.abs(values).max(initial=0) > _SEVEN_BITS:
+                found.append(graph.label(node))
+    if found:
+        yield Place("", f"{len(found)} nodes, the first is {found[0]}")
+
+
+@rule(
+    "QDQ402",
+    "int32 bias at its limit",
+    {"cpu": "warning", "openvino": "warning"},
+    why="The scale of the bias is so small that the bias was clipped to int32: the channel adds a wrong constant.",
+    source="https://github.com/microsoft/onnxruntime/pull/22020",
+    remedy="Quantize without QDQDisableWeightAdjustForInt32Bias, or leave this node in float (--exclude).",
+)
+def clipped_bias(graph: GraphView, target: str) -> Iterator[Place]:
+    """A quantized bias with a value at the end of the int32 range."""
+    from onnx import TensorProto
+
+    for node in graph.dequantizes:
+        tensor = graph.constant(node.input[0])
+        if tensor is None or tensor.data_type != TensorProto.INT32:
+            continue
+        values = graph.values(node.input[0])
+        if values is not None and ((values <= _INT32.min + 1) | (values >= _INT32.max)).any():
+            yield Place(graph.label(node), f"{node.input[0]} has a value at the limit of int32")

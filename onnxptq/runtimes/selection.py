@@ -1,0 +1,202 @@
+"""From what a user wrote after `--ep` to the runtime that is meant.
+
+    PROVIDER[@ENVIRONMENT][:LEVEL]    cpu, cuda, cpu:none, cpu@openvino:basic
+    ENVIRONMENT[:LEVEL]               openvino, cpu@1.20 (added by `onnxptq runtimes add`)
+
+LEVEL is how far ONNX Runtime may rewrite the graph: all (the default), extended, basic or none. An environment that has
+the whole name before the colon comes first. Nothing is installed here: only `onnxptq runtimes add` does that.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast, get_args
+
+from onnxptq.cache import Room
+from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
+from onnxptq.runtimes._probe import NVIDIA_PROVIDERS
+from onnxptq.runtimes.cpu import cpu_features
+from onnxptq.runtimes.environments import Environment, default_packages, environments, find_environment
+from onnxptq.runtimes.installation import import_onnxruntime
+from onnxptq.runtimes.provider_options import DeviceSettings, cache_options, provider_options, thread_options
+from onnxptq.runtimes.providers import (
+    PROVIDERS,
+    Provider,
+    find_provider,
+    probe,
+    probe_in,
+    runtime_identity,
+    unavailable,
+)
+from onnxptq.runtimes.session import Optimization
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An execution provider, where it runs and how.
+
+    Attributes:
+        name: as the user wrote it.
+        provider: the execution provider.
+        environment: the other Python environment that it runs in, or None for this one.
+        optimization: how far the graph may be rewritten.
+        options: the provider's options, without the places of caches.
+        fallback_reason: why this is the CPU although the name says something else, or None.
+    """
+
+    name: str
+    provider: Provider
+    environment: Environment | None = None
+    optimization: Optimization = "all"
+    options: Mapping[str, str] = field(default_factory=dict)
+    fallback_reason: str | None = None
+
+    @property
+    def python(self) -> Path | None:
+        """The interpreter of its environment; None is this one."""
+        return self.environment.python if self.environment else None
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The providers that its ONNX Runtime was built with."""
+        if self.environment is not None:
+            return self.environment.description.providers
+        return tuple(import_onnxruntime().get_available_providers())
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether inputs and outputs can be bound to the memory of an NVIDIA GPU."""
+        return self.provider.ort_name in NVIDIA_PROVIDERS
+
+    @property
+    def device(self) -> int:
+        """Number of the GPU."""
+        return int(self.options.get("device_id", "0"))
+
+    def identity(self) -> dict[str, str]:
+        """What decides the numbers that it computes, for content keys and metadata: as `runtime_identity`, and more."""
+        if self.environment is None:
+            identity = runtime_identity(self.provider.name)
+        else:
+            found = self.environment.description
+            identity = {
+                "provider": self.provider.name,
+                "onnxruntime": found.onnxruntime,
+                "distribution": found.distribution,
+                "machine": platform.machine(),
+                "cpu_features": " ".join(cpu_features()),
+            }
+            if self.on_gpu:
+                status = probe_in(self.provider, self.environment.python)
+                identity |= {"gpu": status.gpu, "driver": status.driver}
+        if self.optimization != "all":
+            identity["optimization"] = self.optimization
+        identity |= {f"option.{key}": value for key, value in sorted(self.options.items())}
+        return identity
+
+    def session_providers(
+        self, room: Room, model_digest: str, threads: int | None = None
+    ) -> tuple[tuple[str, dict[str, str]], ...]:
+        """What a session of a model is created with: ONNX Runtime's names with their options, in order.
+
+        `threads` is for a provider with a thread pool of its own, which the session's number does not reach.
+        """
+        places = cache_options(self.provider, room, model_digest, self.identity(), self.options)
+        companions = [name for name in self.provider.companions if name in self.compiled]
+        shared = {"device_id": self.options["device_id"]} if "device_id" in self.options else {}
+        return (
+            (self.provider.ort_name, {**self.options, **places, **thread_options(self.provider, threads)}),
+            *((name, dict(shared)) for name in companions),
+        )
+
+
+def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = None) -> Runtime:
+    """The runtime that `text` names.
+
+    Raises:
+        UsageError: no such provider, level or environment; the message says how an environment is added.
+    """
+    name, colon, level = text.partition(":")
+    if colon and level not in get_args(Optimization):
+        raise UsageError(
+            f"unknown optimization level {level!r} in {text!r}. {did_you_mean(level, get_args(Optimization))}"
+        )
+    provider, environment = _provider_and_environment(name, room)
+    return Runtime(
+        name=text,
+        provider=provider,
+        environment=environment,
+        optimization=cast(Optimization, level or "all"),
+        options=provider_options(provider, settings or DeviceSettings()),
+    )
+
+
+def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
+    """The runtime, tried with a tiny model; with `allow_fallback` the CPU of this environment where it does not load.
+
+    Raises:
+        RuntimeUnavailableError: it does not load; the message says why and what helps.
+    """
+    if runtime.environment is None:
+        status = probe(runtime.provider.name)
+    else:
+        status = probe_in(runtime.provider, runtime.environment.python)
+    if status.loads:
+        return runtime
+    error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
+    if not allow_fallback:
+        raise error
+    return replace(runtime, provider=find_provider("cpu"), environment=None, options={}, fallback_reason=str(error))
+
+
+def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:
+    if (environment := find_environment(room, name)) is not None:
+        return _provider_of(environment, environment.provider), environment
+    provider, at, place = name.partition("@")
+    if at and (environment := find_environment(room, place)) is not None:
+        return _provider_of(environment, provider), environment
+    if at:
+        raise UsageError(f"there is no runtime {name!r}. {_how_to_add(name, room)}")
+    found = find_provider(name)
+    if found.ort_name not in import_onnxruntime().get_available_providers() and found.name == "openvino":
+        raise RuntimeUnavailableError(f"{name!r} is not in this environment. {_how_to_add(name, room)}")
+    return found, None
+
+
+def _provider_of(environment: Environment, name: str) -> Provider:
+    """The provider called `name` in another environment, whose ONNX Runtime may know others than ours."""
+    compiled = environment.description.providers
+    for provider in PROVIDERS:
+        if name in (provider.name, provider.ort_name) and provider.ort_name in compiled:
+            return provider
+    for ort_name in compiled:
+        short = ort_name.removesuffix("ExecutionProvider").lower()
+        if name in (short, ort_name):
+            return Provider(name=short, ort_name=ort_name, compiled_remedy="", library_remedy="")
+    short_names = [ort_name.removesuffix("ExecutionProvider").lower() for ort_name in compiled]
+    raise UsageError(f"the runtime {environment.name!r} has no provider {name!r}. {did_you_mean(name, short_names)}")
+
+
+def _how_to_add(name: str, room: Room) -> str:
+    try:
+        default_packages(name)
+        remedy = f"Add it with: onnxptq runtimes add {name}"
+    except UsageError:
+        remedy = "Add it with: onnxptq runtimes add NAME --package ... or --python PATH"
+    known = [environment.name for environment in environments(room)]
+    return (
+        f"{remedy} (it installs into a virtual environment of its own). Runtimes so far: {', '.join(known) or 'none'}."
+    )
+
+
+def _unavailable_there(runtime: Runtime, reason: str) -> RuntimeUnavailableError:
+    assert runtime.environment is not None
+    name = runtime.environment.name
+    return RuntimeUnavailableError(
+        f"the execution provider {runtime.provider.name!r} does not load in the runtime {name!r} "
+        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force; "
+        "--allow-fallback permits the CPU of this environment instead."
+    )

@@ -1,0 +1,141 @@
+"""The action and the hook as a person's CI runs them: their steps are taken out of the YAML and run in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from onnxptq.evaluation import save_predictions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.skipif(not (ROOT / "action.yml").is_file(), reason="action.yml is in a checkout only"),
+    pytest.mark.skipif(shutil.which("bash") is None, reason="the action's steps are written for bash"),
+]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs the action's shell steps, one after the other, as GitHub does: `-e -o pipefail`, inputs filled in.
+
+    `python -m pip` is replaced by a script that writes down its arguments: no network in tests.
+    """
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "python").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{tmp_path}/pip"\n')
+    (tools / "python").chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+
+    def run(**inputs: str) -> dict[str, Any]:
+        action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+        values = {name: str(spec.get("default", "")) for name, spec in action["inputs"].items()} | inputs
+        files = {name: tmp_path / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+        for file in files.values():
+            file.write_text("")
+        said, code = "", 0
+        for step in action["runs"]["steps"]:
+            if "run" not in step:
+                continue
+            environment = {
+                **os.environ,
+                **{name: str(file) for name, file in files.items()},
+                "GITHUB_ACTIONS": "true",
+                "PATH": os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]),
+                **{name: filled(text, values) for name, text in step.get("env", {}).items()},
+            }
+            script = tmp_path / "step.sh"
+            script.write_text(filled(step["run"], values))
+            done = subprocess.run(
+                ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)],
+                cwd=work, env=environment, capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
+            said, code = said + done.stdout + done.stderr, done.returncode
+            if code:
+                break
+        return {"code": code, "said": said, **{name: file.read_text() for name, file in files.items()}}
+
+    return run
+
+
+def filled(text: str, inputs: dict[str, str]) -> str:
+    """`${{ inputs.NAME }}` and the action's own place, as GitHub fills them in."""
+    text = re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], text)
+    text = text.replace("${{ github.action_path }}", str(ROOT))
+    assert "${{" not in text
+    return text
+
+
+@pytest.fixture
+def model(tmp_path: Path, save_classifier: Callable[..., Path], make_runs: Callable[..., Any]) -> dict[str, str]:
+    """A model file, and predictions that name its digest."""
+    from onnxptq.graphs import load_model
+
+    path = save_classifier("int8.onnx")
+    digest = load_model(path).digest
+    (tmp_path / "work").mkdir(exist_ok=True)
+    shutil.copy(path, tmp_path / "work" / "my model.onnx")
+    for name, losses in (("good", {}), ("bad", {"label=cat": 0.5})):
+        save_predictions(tmp_path / "work" / f"{name}.parquet", make_runs(100, losses, digest=digest))
+    save_predictions(tmp_path / "work" / "few.parquet", make_runs(9, digest=digest))
+    return {"model": "my model.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "verdict"), [("good", 0, "PASSED"), ("bad", 1, "FAILED"), ("few", 3, "UNDECIDED")]
+)
+def test_the_steps_install_and_check(
+    job: Callable[..., Any], model: dict[str, str], tmp_path: Path, name: str, code: int, verdict: str
+) -> None:
+    done = job(**model, arguments=f"--predictions {name}.parquet", junit="out.xml")
+    assert done["code"] == code, done["said"]
+    assert done["GITHUB_OUTPUT"] == f"verdict={verdict}\n"
+    assert "onnxptq check: " in done["GITHUB_STEP_SUMMARY"] and verdict in done["GITHUB_STEP_SUMMARY"]
+    assert ("::error title=" in done["said"]) == (name == "bad")
+    assert (tmp_path / "work" / "out.xml").is_file()
+    assert (tmp_path / "pip").read_text().splitlines() == ["-m", "pip", "install", str(ROOT)]
+
+
+def test_a_version_is_pinned_and_undecided_may_pass(
+    job: Callable[..., Any], model: dict[str, str], tmp_path: Path
+) -> None:
+    done = job(**model, arguments="--predictions few.parquet", undecided="pass", version="0.1.0")
+    assert (done["code"], done["GITHUB_OUTPUT"]) == (0, "verdict=UNDECIDED\n")
+    assert (tmp_path / "pip").read_text().splitlines() == ["-m", "pip", "install", "onnxptq==0.1.0"]
+
+
+def test_bad_input_fails_the_job_and_says_so(job: Callable[..., Any], model: dict[str, str]) -> None:
+    done = job(**model, arguments="--predictions gone.parquet")
+    assert (done["code"], done["GITHUB_OUTPUT"]) == (2, "verdict=BAD INPUT\n")
+    assert "there are no predictions gone.parquet" in done["said"]
+
+
+def test_no_input_becomes_a_command(job: Callable[..., Any], model: dict[str, str], tmp_path: Path) -> None:
+    evil = "$(touch stolen); `touch stolen`; touch stolen"
+    for name in ("reference", "policy", "arguments", "provider"):
+        done = job(**{**model, "arguments": "--predictions good.parquet", name: evil})
+        assert done["code"] == 2
+    assert job(model=evil)["code"] == 2
+    assert not (tmp_path / "work" / "stolen").exists()
+
+
+def test_the_hook_lints_what_pre_commit_hands_it(model: dict[str, str], tmp_path: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["language"] == "python" and re.search(hook["files"], "models/net.onnx")
+    command = shlex.split(hook["entry"])
+    command[0] = str(Path(sys.executable).with_name(command[0]))
+    # A float model on a CPU: nothing to find.
+    files = ["--target", "cpu", str(tmp_path / "work" / "my model.onnx")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr

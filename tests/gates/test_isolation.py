@@ -1,0 +1,114 @@
+"""A model that crashes, hangs or eats memory ends its own process; the check says so and goes on living."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxptq.errors import ModelError, RuntimeUnavailableError
+from onnxptq.gates.isolation import Isolation, Limits
+from onnxptq.graphs import load_model
+from onnxptq.runtimes import open_session
+
+FEEDS = {"x": np.arange(12, dtype=np.float32).reshape(2, 6)}
+
+
+def made(path: Path, nodes: list[Any], constants: dict[str, Any]) -> Path:
+    """x float32 (N, 6) -> y, through nodes."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b"])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_an_isolated_session_computes_what_a_plain_one_does(save_classifier: Callable[..., Path]) -> None:
+    model = load_model(save_classifier())
+    plain = open_session(model.path)
+    with Isolation(Limits()) as isolation:
+        session = isolation.subject(model).open()
+        assert (session.signature, session.providers[0]) == (plain.signature, plain.providers[0])
+        assert session.placement == plain.placement
+        assert np.array_equal(session.run(FEEDS)[0], plain.run(FEEDS)[0])
+        assert isolation.subject(model).open().native is session.native
+
+
+def test_a_killed_process_is_a_clean_error(save_classifier: Callable[..., Path]) -> None:
+    with Isolation(Limits()) as isolation:
+        session = isolation.subject(load_model(save_classifier())).open()
+        os.kill(session.native.worker.pid, signal.SIGKILL)
+        with pytest.raises(ModelError, match=r"net\.onnx cannot be judged: while it runs on cpu, .*SIGKILL"):
+            session.run(FEEDS)
+
+
+def test_a_model_that_eats_memory_is_stopped(tmp_path: Path) -> None:
+    # As large as the input says: no constant tells it beforehand. 100,000 x 100,000 float32 are 40 GB.
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["size", "one"], ["list"]),
+        helper.make_node("Concat", ["list", "list"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["y"]),
+    ]
+    path = made(tmp_path / "eater.onnx", nodes, {"one": np.array([1])})
+    with Isolation(Limits(memory_bytes=2**30)) as isolation:
+        session = isolation.subject(load_model(path)).open()
+        with pytest.raises(ModelError, match=r"eater\.onnx cannot be judged.*--memory-limit"):
+            session.run({"x": np.full((1, 6), 100_000 / 6, np.float32)})
+
+
+def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["still"]),
+            helper.make_node("Identity", ["state"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["a", "b"]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["a", "b"]),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)]
+    path = made(tmp_path / "loop.onnx", nodes, {"trips": np.array(2**62), "true": np.array(True)})
+    with Isolation(Limits(seconds=3.0)) as isolation:
+        session = isolation.subject(load_model(path)).open()
+        with pytest.raises(ModelError, match=r"loop\.onnx cannot be judged.*--time-limit"):
+            session.run(FEEDS)
+
+
+def test_a_model_that_onnx_runtime_refuses_is_a_clean_error(tmp_path: Path) -> None:
+    path = made(tmp_path / "odd.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((5, 2), "f4")})
+    with Isolation(Limits()) as isolation, pytest.raises(ModelError, match=r"odd\.onnx cannot be judged"):
+        isolation.subject(load_model(path)).open().run(FEEDS)
+
+
+def test_a_provider_that_does_not_load_is_never_replaced_silently(save_classifier: Callable[..., Path]) -> None:
+    from onnxptq.runtimes import probe_all
+
+    missing = next((status.name for status in probe_all() if status.compiled and not status.loads), None)
+    if missing is None:
+        pytest.skip("every provider that is compiled in loads here")
+    model = load_model(save_classifier())
+    with Isolation(Limits()) as isolation:
+        with pytest.raises(RuntimeUnavailableError, match=missing):
+            isolation.subject(model, missing).open()
+        session = isolation.subject(model, missing, allow_fallback=True).open()
+        assert session.providers[0] == "CPUExecutionProvider" and missing in str(session.fallback_reason)

@@ -1,0 +1,112 @@
+"""What a person reads: one line, then the groups from the worst to the best, whatever characters their names have."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from onnxptq.evaluation.report import GroupResult, Report
+from onnxptq.reports.terminal import print_report, summary_line
+
+
+def group(name="label=cat*corruption=fog@3", **changed):
+    values = {
+        "name": name, "n": 90, "sources": 90, "fp32": 0.9, "int8": 0.8, "drop": 0.1, "drop_low": 0.02,
+        "drop_high": 0.18, "int8_low": 0.7, "int8_high": 0.87, "flips": 0.125, "p_value": 0.03, "judged": True,
+    }  # fmt: skip
+    return GroupResult(**{**values, **changed})
+
+
+def report(*groups, **changed):
+    values = {
+        "measure": "accuracy", "model": "m.int8.onnx", "reference": "m.onnx", "provider": "cpu", "n": 900,
+        "sources": 90, "fp32_average": 0.95, "int8_average": 0.912, "average_drop": 0.038, "average_drop_low": 0.01,
+        "average_drop_high": 0.06, "worst_group": "label=cat*corruption=fog@3", "worst_accuracy": 0.8,
+        "largest_drop_group": "label=dog", "largest_drop": 0.123, "crossfit_drop": 0.1, "crossfit_drop_low": 0.0,
+        "crossfit_drop_high": 0.2, "cvar10_drop": 0.11, "flip_rate": 0.05, "sqnr_db": 23.456, "minimum_samples": 20,
+        "groups": tuple(groups) or (group(),),
+    }  # fmt: skip
+    return Report(**{**values, **changed})
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def printed(made):
+        print_report(made)
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_the_line_has_average_worst_group_largest_drop_and_size():
+    line = summary_line(report(), 98_460, 4_567_890)
+    assert line == (
+        "m.int8.onnx on cpu: average accuracy 95.0 % -> 91.2 %; worst group label=cat*corruption=fog@3 at 80.0 %; "
+        "largest drop +12.3 in label=dog; cross-fitted worst-group drop +10.0; 98 KB -> 4.57 MB"
+    )
+    assert "KB" not in summary_line(report())
+
+
+def test_the_line_says_where_no_group_can_be_judged():
+    line = summary_line(report(worst_group=None, worst_accuracy=math.nan, largest_drop=math.nan))
+    assert "no group has the 20 samples that it takes to be judged" in line
+    assert "nan" not in line
+
+
+def test_a_row_has_n_accuracies_drop_interval_flips_and_significance(printed):
+    (row,) = (line for line in printed(report()).splitlines() if "label=cat" in line)
+    cells = [cell.strip() for cell in row.strip("│┃").split("│")]
+    expected = ["label=cat · corruption=fog@3", "90", "90.0 %", "80.0 %", "+10.0", "+2.0 to +18.0", "12.5 %", "*"]
+    assert cells == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "mark"),
+    [({"p_value": 0.06}, ""), ({"p_value": None}, ""), ({"p_value": None, "judged": False}, "few"), ({}, "*")],
+)
+def test_the_mark_tells_what_differs_and_what_is_too_small(printed, changed, mark):
+    out = printed(report(group(**changed)))
+    (row,) = (line for line in out.splitlines() if "label=cat" in line)
+    assert row.strip("│┃").split("│")[-1].strip() == mark
+    assert ("(label=cat" in row) == (mark == "few")
+    assert ("never called worst" in out) == (mark == "few")
+
+
+def test_rows_keep_the_order_of_the_report(printed):
+    out = printed(report(*(group(name) for name in ("label=b", "label=a", "label=c"))))
+    assert out.index("label=b") < out.index("label=a") < out.index("label=c")
+
+
+def test_the_middle_of_a_long_table_is_left_out_and_counted(printed):
+    out = printed(report(*(group(f"label={i:03d}") for i in range(100))))
+    shown = [i for i in range(100) if f"label={i:03d}" in out]
+    assert shown == [*range(30), *range(70, 100)]
+    assert "... 40 more (--json has all)" in out
+    assert "..." not in printed(report(*(group(f"label={i:03d}") for i in range(60))))
+
+
+@pytest.mark.parametrize("name", ["label=[b]cat[/b]", "label=[/nothing]", "label=:cat:", "label=[red]", "label=größe"])
+def test_names_of_groups_and_files_are_printed_as_they_are(printed, name):
+    out = printed(report(group(name), model="m[1].onnx", reference="[bold]m.onnx"))
+    assert name in out
+    assert "m[1].onnx against [bold]m.onnx" in out
+
+
+def test_the_legend_says_what_the_numbers_are(printed):
+    out = printed(report())
+    assert "Overall: flips 5.0 %, worst tenth of groups +11.0, output SQNR 23.5 dB." in out
+    assert "No labels" not in out
+    assert "corrected for 2 groups" in printed(report(group(), group(), group(p_value=None, judged=False)))
+    assert "McNemar" not in printed(report(group(p_value=None)))
+    out = printed(report(measure="agreement", sqnr_db=None, cvar10_drop=math.nan))
+    assert "No labels: accuracy here is agreement with FP32" in out
+    assert "SQNR" not in out
+    assert "worst tenth of groups -" in out
+
+
+def test_a_wide_table_is_not_cut_where_there_is_no_terminal(printed):
+    name = "label=" + "x" * 60
+    assert name in printed(report(group(name)))

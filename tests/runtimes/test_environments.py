@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from onnxptq.cache import Room
+from onnxptq.errors import RuntimeUnavailableError, UsageError
+from onnxptq.runtimes import environments as module
+from onnxptq.runtimes.environments import (
+    add_interpreter,
+    add_packages,
+    default_packages,
+    environments,
+    find_environment,
+    remove_environment,
+)
+
+HERE = Path(sys.executable)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path / "room")
+
+
+@pytest.fixture
+def fake_pip(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Nothing is built: a script that starts this interpreter takes its place. What was to be installed is kept."""
+    if sys.platform == "win32":
+        pytest.skip("links need rights on Windows")
+    asked: list[list[str]] = []
+
+    def create(folder: Path) -> None:
+        (folder / "bin").mkdir(parents=True)
+        script = folder / "bin" / "python"
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+
+    def install(python: Path, packages: list[str], say: Callable[[str], None]) -> None:
+        asked.append(list(packages))
+
+    monkeypatch.setattr(module, "_create_venv", create)
+    monkeypatch.setattr(module, "_pip_install", install)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("openvino", ("onnxruntime-openvino",)),
+        ("cpu@1.20", ("onnxruntime==1.20.*",)),
+        ("cpu@1.20.1", ("onnxruntime==1.20.1",)),
+        ("cuda@1.31", ("onnxruntime-gpu[cuda,cudnn]==1.31.*",)),
+    ],
+)
+def test_a_name_says_what_is_installed(name: str, packages: tuple[str, ...]) -> None:
+    assert default_packages(name) == packages
+
+
+@pytest.mark.parametrize("name", ["production", "cpu@latest", "npu@1.0"])
+def test_a_name_that_does_not_say_asks_for_a_package(name: str) -> None:
+    with pytest.raises(UsageError, match="--package"):
+        default_packages(name)
+
+
+def test_a_registered_interpreter_is_found_with_what_it_has(room: Room) -> None:
+    added = add_interpreter(room, "production", HERE)
+    assert find_environment(room, "production") == added
+    assert environments(room) == [added]
+    assert (added.python, added.managed, added.provider) == (HERE.absolute(), False, "cpu")
+    assert "CPUExecutionProvider" in added.description.providers
+
+
+def test_removing_a_registered_interpreter_leaves_it_alone(room: Room) -> None:
+    add_interpreter(room, "production", HERE)
+    remove_environment(room, "production")
+    assert HERE.exists()
+    assert environments(room) == []
+    with pytest.raises(UsageError, match="no runtime 'production'"):
+        remove_environment(room, "production")
+
+
+def test_a_managed_environment_is_built_once(room: Room, fake_pip: list[list[str]]) -> None:
+    first = add_packages(room, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
+    second = add_packages(room, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
+    assert (first[0], first[1], second[1]) == (second[0], False, True)
+    assert first[0].managed
+    assert fake_pip == [["onnxruntime==1.20.*"]]
+
+
+def test_other_packages_under_the_same_name_need_force(room: Room, fake_pip: list[list[str]]) -> None:
+    add_packages(room, "mine", ("onnxruntime==1.20.1",), say=str)
+    with pytest.raises(UsageError, match=r"with onnxruntime==1\.20\.1.*--force"):
+        add_packages(room, "mine", ("onnxruntime==1.21.0",), say=str)
+    replaced, existed = add_packages(room, "mine", ("onnxruntime==1.21.0",), force=True, say=str)
+    assert (replaced.packages, existed) == (("onnxruntime==1.21.0",), False)
+
+
+def test_an_environment_whose_interpreter_is_gone_is_built_anew(room: Room, fake_pip: list[list[str]]) -> None:
+    environment, _ = add_packages(room, "mine", ("onnxruntime",), say=str)
+    environment.python.unlink()
+    assert add_packages(room, "mine", ("onnxruntime",), say=str)[1] is False
+
+
+def test_a_failed_installation_leaves_nothing(
+    room: Room, fake_pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeUnavailableError("no such version")
+
+    monkeypatch.setattr(module, "_pip_install", fail)
+    with pytest.raises(RuntimeUnavailableError, match="no such version"):
+        add_packages(room, "mine", ("onnxruntime==0",), say=str)
+    assert list((room.root / "v1" / "runtimes").iterdir()) == []
+
+
+def test_removing_a_managed_environment_deletes_it(room: Room, fake_pip: list[list[str]]) -> None:
+    environment, _ = add_packages(room, "mine", ("onnxruntime",), say=str)
+    remove_environment(room, "mine")
+    assert not environment.python.exists()
+
+
+def test_what_pip_says_is_the_reason(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("the interpreter is a shell script")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Collecting things\necho 'ERROR: No matching distribution'\nexit 1\n")
+    python.chmod(0o755)
+    said: list[str] = []
+    with pytest.raises(RuntimeUnavailableError, match=r"nothing==9: No matching distribution\..*--python"):
+        module._pip_install(python, ["nothing==9"], said.append)
+    assert said == ["  Collecting things"]
+
+
+def test_an_interpreter_without_onnxruntime_is_refused(room: Room, tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("the interpreter is a shell script")
+    python = tmp_path / "python"
+    # -S: without site-packages.
+    python.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S "$@"\n')
+    python.chmod(0o755)
+    with pytest.raises(RuntimeUnavailableError, match="lacks what it needs"):
+        add_interpreter(room, "bare", python)
+    assert environments(room) == []
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "x" * 65])
+def test_a_name_that_is_no_name_is_an_error(room: Room, name: str) -> None:
+    with pytest.raises(UsageError, match="name is made of"):
+        add_interpreter(room, name, HERE)
+
+
+def test_the_name_of_a_provider_of_this_environment_is_taken(room: Room) -> None:
+    with pytest.raises(UsageError, match="'cpu' is the execution provider of this environment"):
+        add_interpreter(room, "cpu", HERE)
+
+
+def test_a_provider_that_the_environment_lacks_is_an_error(room: Room) -> None:
+    with pytest.raises(UsageError, match=r"was built without .npu.; it has .*cpu"):
+        add_interpreter(room, "mine", HERE, provider="npu")
+
+
+def test_a_damaged_record_is_named(room: Room) -> None:
+    add_interpreter(room, "mine", HERE)
+    (room.root / "v1" / "runtimes" / "mine" / "runtime.json").write_text('{"format": 99}')
+    with pytest.raises(UsageError, match=r"runtime\.json is damaged or of another version"):
+        environments(room)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from onnxptq.runtimes import latency
+from onnxptq.runtimes.isolated import WorkerError
+from onnxptq.runtimes.latency import Latency, measure
+
+
+class Lane:
+    """Says when it was asked, and for what."""
+
+    def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails_at: int | None = None) -> None:
+        self.name, self.log, self.seconds, self.fails_at = name, log, seconds, fails_at
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, runs: int, warmup: int) -> list[float]:
+        self.log.append(self.name)
+        self.calls.append((runs, warmup))
+        if len(self.calls) == self.fails_at:
+            raise WorkerError("crashed", "gone")
+        return [self.seconds] * runs
+
+
+def test_every_lane_gets_its_runs_spread_over_turns() -> None:
+    lane = Lane("a", [])
+    (found,) = measure([lane], 25)
+    assert isinstance(found, Latency)
+    assert found.runs == 25
+    assert [runs for runs, _ in lane.calls] == [3] * 5 + [2] * 5
+
+
+def test_lanes_take_turns_and_none_is_always_first() -> None:
+    log: list[str] = []
+    measure([Lane("a", log), Lane("b", log)], 10)
+    assert log[:4] == ["a", "b", "b", "a"]
+    assert log.count("a") == log.count("b") == 10
+
+
+def test_every_turn_is_warmed_up_the_first_one_longer() -> None:
+    lane = Lane("a", [])
+    measure([lane], 10)
+    assert [warmup for _, warmup in lane.calls] == [latency.WARMUP_RUNS] + [1] * 9
+
+
+def test_a_lane_that_fails_leaves_its_error_and_the_others_go_on() -> None:
+    log: list[str] = []
+    first, second = measure([Lane("a", log, fails_at=2), Lane("b", log)], 10)
+    assert isinstance(first, WorkerError)
+    assert isinstance(second, Latency)
+    assert (log.count("a"), log.count("b")) == (2, 10)
+
+
+def test_a_slow_lane_gets_fewer_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "LANE_SECONDS", 2.5)
+    (found,) = measure([Lane("a", [], seconds=1.0)], 10)
+    assert isinstance(found, Latency)
+    assert found.runs == 3
+
+
+def test_percentiles_are_those_of_single_calls() -> None:
+    found = Latency.of([float(number) for number in range(101)])
+    assert (found.p50, found.p90, found.p99, found.mean) == (50.0, 90.0, 99.0, 50.0)

@@ -1,0 +1,113 @@
+"""Real second environments from the package index: `pytest -m runtime2`. Skipped where it cannot be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnxptq
+from onnxptq.cache import Room
+from onnxptq.comparison import CompareSettings, Comparison
+from onnxptq.comparison.named import compare_models
+from onnxptq.errors import RuntimeUnavailableError
+from onnxptq.runtimes.environments import Environment, add_packages, default_packages
+from onnxptq.runtimes.isolated import Job, run
+
+pytestmark = pytest.mark.runtime2
+
+OLD = "cpu@1.20"
+
+
+def build(room: Room, name: str) -> Environment:
+    try:
+        return add_packages(room, name, default_packages(name), say=str)[0]
+    except RuntimeUnavailableError as error:
+        pytest.skip(f"no second runtime: {error}")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    """One room for the module: every environment is built once."""
+    return Room(tmp_path_factory.mktemp("room"))
+
+
+@pytest.fixture(scope="module")
+def openvino(room: Room) -> Environment:
+    return build(room, "openvino")
+
+
+@pytest.fixture(scope="module")
+def old(room: Room) -> Environment:
+    return build(room, OLD)
+
+
+@pytest.fixture(scope="module")
+def compared(
+    openvino: Environment, old: Environment, room: Room, tmp_path_factory: pytest.TempPathFactory
+) -> Comparison:
+    """The built-in model in FP32 and INT8 on the CPU here, OpenVINO, and an old version."""
+    int8 = tmp_path_factory.mktemp("models") / "digits.int8.onnx"
+    settings = CompareSettings(groups=("label",), runs=10, layers=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONNXPTQ_CACHE", str(room.root))
+        onnxptq.quantize(evaluate=False, output=int8)
+        return compare_models([int8], ["cpu", "openvino", OLD], corruptions=["clean"], settings=settings)[0]
+
+
+def test_the_old_version_is_the_one_asked_for(old: Environment) -> None:
+    assert old.description.onnxruntime.startswith("1.20.")
+    assert old.description.distribution == "onnxruntime"
+
+
+def test_every_model_runs_on_every_runtime(compared: Comparison) -> None:
+    assert [row.status for row in compared.rows] == ["done"] * 6
+    assert [runtime.identity()["distribution"] for runtime in compared.runtimes][1:] == [
+        "onnxruntime-openvino",
+        "onnxruntime",
+    ]
+
+
+def test_openvino_took_the_whole_model_and_fuses_out_of_sight(compared: Comparison) -> None:
+    row = compared.rows[4]
+    assert row.runtime == "openvino"
+    assert row.placement.multiply_add_share == {"OpenVINOExecutionProvider": 1.0}
+    assert row.placement.unfused is None
+
+
+def test_an_old_version_cannot_tell_its_nodes(compared: Comparison) -> None:
+    assert compared.rows[5].placement.nodes is None
+    assert compared.rows[3].placement.nodes is not None
+
+
+def test_int8_differs_between_providers_by_single_steps(compared: Comparison) -> None:
+    difference = compared.rows[4].between
+    assert difference is not None
+    assert not difference.equal  # it computes INT8 in its own way
+    assert difference.further_apart == 0
+    assert difference.flip_rate < 0.02
+
+
+def test_the_error_is_quantizations_and_not_the_providers(compared: Comparison) -> None:
+    for row in compared.rows[3:]:
+        assert row.cause is not None
+        assert row.cause.quantization.sqnr_db is not None
+        assert row.cause.kernels.equal or (row.cause.kernels.sqnr_db or 0) > row.cause.quantization.sqnr_db
+
+
+def test_a_model_newer_than_the_old_version_is_refused_there_only(old: Environment, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
+    path = tmp_path / "new.onnx"
+    onnx.save(model, str(path))
+    assert run(Job(path)).status == "done"
+    outcome = run(Job(path), python=old.python)
+    assert outcome.status == "refused"
+    assert "version" in outcome.reason.lower()
