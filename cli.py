@@ -7,15 +7,12 @@ import importlib
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from onnxptq.commands._stop import orderly_stop
 from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
 
 COMMANDS = {
@@ -91,16 +88,17 @@ def cli(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and ends the process with an exit code of `onnxptq.errors`."""
-    with _orderly_stop() as received:
+    with orderly_stop() as stop:
         try:
             code = cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
-        except click.exceptions.Exit as stop:
-            code = stop.exit_code
+        except click.exceptions.Exit as ended:
+            code = ended.exit_code
         except SystemExit:
             # click ends so when whoever reads our output closed it (onnxptq calibs | head); its 1 would be a verdict.
             code = _EXIT_CLOSED_PIPE
         except (Exception, KeyboardInterrupt) as error:
-            code = _explain(error, received)
+            stop.over()
+            code = _explain(error, stop.signal)
         if code:
             # The error may have left a pyarrow reader in a cycle; its threads abort a process that ends before they do.
             gc.collect()
@@ -110,40 +108,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 _EXIT_CLOSED_PIPE = 128 + 13
 """What a shell shows for a program that SIGPIPE ended."""
 
-_TIDYING_SECONDS = 2.0
-"""How long further Ctrl-C are ignored after the first one, so that they do not cut the tidying up short."""
 
-
-@contextmanager
-def _orderly_stop() -> Iterator[list[int]]:
-    """While it is open, Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt; it lists those received."""
-    received: list[int] = []
-    last = -_TIDYING_SECONDS
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        if time.monotonic() - last > _TIDYING_SECONDS:
-            last = time.monotonic()
-            received.append(number)
-            raise KeyboardInterrupt
-
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # What is ignored (nohup, a background job) stays ignored.
-    before = {number: signal.signal(number, stop) for number in signals if signal.getsignal(number) != signal.SIG_IGN}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            # Who stopped the command and goes on pressing Ctrl-C sees it end, not the traceback of how it ends.
-            signal.signal(number, signal.SIG_IGN if received else handler)
-
-
-def _explain(error: BaseException, received: list[int]) -> int:
+def _explain(error: BaseException, stopped_by: int | None) -> int:
     """Says on stderr why the command stopped. Gives the exit code."""
     # Whatever the error is: native modules that are being imported turn KeyboardInterrupt into an error of their own.
-    if received or isinstance(error, (KeyboardInterrupt, click.Abort)):
-        number = received[0] if received else signal.SIGINT
-        return _failed("onnxptq: interrupted; nothing half-made was left behind.", 128 + number)
+    if stopped_by is not None or isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return _failed("onnxptq: interrupted; nothing half-made was left behind.", 128 + (stopped_by or signal.SIGINT))
     if isinstance(error, click.ClickException):
         error.show()
         return EXIT_BAD_INPUT

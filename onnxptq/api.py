@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,10 @@ from onnxptq.evaluation import (
     Report,
     Subject,
 )
-from onnxptq.files import check_writable, replacing
+from onnxptq.files import check_writable
 from onnxptq.graphs import fold, load_model
+from onnxptq.graphs.external import install
+from onnxptq.graphs.modernize import modernization_notes
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
 from onnxptq.judging import (
@@ -171,8 +172,7 @@ def quantize(
             judgement = judge(subjects, judged_on, groups, room, progress)
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
-            with replacing(path) as temporary:
-                shutil.copyfile(made, temporary)
+            install(made, path)
     return QuantizeResult(
         output=path,
         recipe=recipe,
@@ -181,7 +181,11 @@ def quantize(
         predictions=judgement.predictions,
         fp32_bytes=inputs.model.size,
         int8_bytes=int8.size,
-        warnings=inputs.warnings + method_warnings(recipe) + notes + judgement.notes,
+        warnings=inputs.warnings
+        + modernization_notes(inputs.model.path)
+        + method_warnings(recipe)
+        + notes
+        + judgement.notes,
     )
 
 

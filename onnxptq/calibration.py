@@ -72,6 +72,7 @@ def resolve_calibration(
 
 def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None, seed: int) -> CalibrationSamples:
     """The calibration set drawn from the calibration side; the FP32 model is asked only by sets that need it."""
+
     def outputs(chosen: Dataset) -> npt.NDArray[np.float32]:
         return _outputs(inputs, chosen)
 
@@ -81,13 +82,15 @@ def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None,
 def _outputs(inputs: Inputs, dataset: Dataset) -> npt.NDArray[np.float32]:
     """The FP32 model's first output of each sample, flattened: float32, (N, K)."""
     session = open_session(inputs.model.path)
-    parts = []
+    found: dict[int, npt.NDArray[np.float32]] = {}
     size = batch_size([session])
     for start in range(0, len(dataset), size):
-        positions = np.arange(start, min(start + size, len(dataset)))
-        first = run_padded(session, inputs.task.feeds(inputs.task.load(dataset.read(positions))))[0]
-        parts.append(first.reshape(len(positions), -1).astype(np.float32))
-    return np.concatenate(parts)
+        rows = dataset.read(np.arange(start, min(start + size, len(dataset))))
+        for together in inputs.task.loadable_together(rows):
+            first = run_padded(session, inputs.task.feeds(inputs.task.load([rows[i] for i in together])))[0]
+            for row, output in zip(together, first.reshape(len(together), -1).astype(np.float32), strict=True):
+                found[start + row] = output
+    return np.stack([found[position] for position in range(len(dataset))])
 
 
 def observe_calibration(

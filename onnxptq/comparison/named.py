@@ -8,14 +8,14 @@ from pathlib import Path
 from onnxptq.cache import cache_room
 from onnxptq.comparison.compare import CompareSettings, Progress, compare_runtimes
 from onnxptq.comparison.result import Comparison
-from onnxptq.errors import UsageError
+from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.evaluation import Predictions
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on
 from onnxptq.runtimes import installation_problems
 from onnxptq.runtimes.provider_options import DeviceSettings
-from onnxptq.runtimes.selection import ready, resolve_runtime
+from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
 
 
 def compare_models(
@@ -58,7 +58,9 @@ def compare_models(
     if base.quantized:
         raise UsageError(f"the reference {base.path} is quantized. Give the FP32 model with --reference FP32.onnx.")
     check_same_outputs(base, loaded)
-    chosen = [ready(resolve_runtime(text, room, device), allow_fallback=allow_fallback) for text in runtimes]
+    resolved = [resolve_runtime(text, room, device) for text in runtimes]
+    _check_options(device or DeviceSettings(), resolved)
+    chosen = [ready(runtime, allow_fallback=allow_fallback) for runtime in resolved]
     samples, notes = samples_to_judge_on([*loaded, base], corruptions, settings.groups, options or DataOptions(), room)
     fallbacks = [
         f"{runtime.name} runs on the CPU of this environment: {runtime.fallback_reason}"
@@ -67,3 +69,13 @@ def compare_models(
     ]
     notes = (*installation_problems(), *notes, *fallbacks)
     return compare_runtimes(base, loaded, chosen, samples, room, settings, warnings=notes, progress=progress)
+
+
+def _check_options(device: DeviceSettings, runtimes: Sequence[Runtime]) -> None:
+    """Raises UsageError for options that nobody would read: ONNX Runtime ignores those of the CPU without a word."""
+    names = [runtime.provider.name for runtime in runtimes]
+    for name in device.options:
+        if name == "cpu":
+            raise UsageError("the provider 'cpu' takes no options. Leave --ep-option cpu:... out.")
+        if name not in names:
+            raise UsageError(f"--ep-option is for {name!r}, which is not compared. {did_you_mean(name, names)}")

@@ -73,6 +73,10 @@ def open_source(source: str, *, columns: Columns | None = None, cache: Path, ski
         raws = _read(source, columns, cache)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:  # Parquet promises UTF-8, and nobody looks before a text is used.
+        raise DataError(
+            f"{source} is damaged: a text in it is not UTF-8 ({error}). Copy or export it again."
+        ) from error
     return _assemble(source, raws, skip_bad)
 
 

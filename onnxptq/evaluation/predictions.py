@@ -81,15 +81,25 @@ def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
 
 
 def load_predictions(path: Path) -> list[Predictions]:
-    """The runs of a Parquet file. Raises DataError when it is not one of ours, or of a newer schema."""
-    import pyarrow as pa
+    """The runs of a Parquet file. Raises DataError when it is not one of ours, damaged, or of a newer schema."""
+    try:
+        return _read(path)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"the predictions {path} cannot be read: {error}") from error
+    except Exception as error:  # A damaged file fails in many ways: Arrow's, JSON's, a missing column or key.
+        raise DataError(
+            f"the predictions {path} cannot be read, they are damaged ({type(error).__name__}: {error}). "
+            "Make them again with `onnxptq evaluate --predictions FILE`."
+        ) from error
+
+
+def _read(path: Path) -> list[Predictions]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"the predictions {path} cannot be read: {error}") from error
+    table = pq.read_table(path)
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
     if metadata is None:
         raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")
@@ -99,10 +109,19 @@ def load_predictions(path: Path) -> list[Predictions]:
             f"{path} has predictions of schema {header['schema_version']}; this version reads {SCHEMA_VERSION}. "
             "Update onnxptq."
         )
+    for identity in header["runs"]:
+        _check_identity(identity)
     return [
         _from_table(table.filter(pc.equal(table["run"], number)), identity)
         for number, identity in enumerate(header["runs"])
     ]
+
+
+def _check_identity(identity: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError where a run does not say what it is."""
+    named = (identity["model"]["name"], identity["model"]["digest"], identity["runtime"]["provider"])
+    if not all(isinstance(text, str) for text in named):
+        raise TypeError(f"a run is named {named}")
 
 
 def _to_table(run: Predictions, number: int) -> Any:

@@ -150,7 +150,7 @@ def _subject(evidence: Evidence) -> dict[str, Any]:
             values[key] = dict(run.identity["model"])
     if evidence.predictions is not None:
         identity = evidence.predictions.identity
-        values |= {key: identity[key] for key in ("runtime", "data", "corruptions", "seed")}
+        values |= {key: identity.get(key) for key in ("runtime", "data", "corruptions", "seed")}
         values["labelled"] = evidence.predictions.labelled
         values["n"] = len(evidence.predictions)
     if evidence.baseline is not None:

@@ -53,7 +53,9 @@ def remember_batch_norms(source: Path, folded: Path) -> None:
         parameters = [constants.get(name) for name in node.input[1:3]]
         if node.op_type != "BatchNormalization" or node.output[0] not in computed or None in parameters:
             continue
-        arrays = [np.asarray(onnx.numpy_helper.to_array(p, str(source.parent)), "<f4") for p in parameters if p is not None]
+        arrays = [
+            np.asarray(onnx.numpy_helper.to_array(p, str(source.parent)), "<f4") for p in parameters if p is not None
+        ]
         encoded = [base64.b64encode(array.tobytes()).decode() for array in arrays]
         found[node.output[0]] = {"scale": encoded[0], "bias": encoded[1]}
     if found:

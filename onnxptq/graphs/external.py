@@ -30,9 +30,7 @@ def is_large(model: Model) -> bool:
 
 def external_locations(proto: onnx.ModelProto) -> tuple[str, ...]:
     """The files that hold weights of a model, relative to its folder; none where all weights are in the model."""
-    found = (
-        entry.value for tensor in all_tensors(proto) for entry in tensor.external_data if entry.key == "location"
-    )
+    found = (entry.value for tensor in all_tensors(proto) for entry in tensor.external_data if entry.key == "location")
     return tuple(dict.fromkeys(found))
 
 

@@ -84,8 +84,13 @@ def check_declared(proto: onnx.ModelProto, path: Path, domains: Collection[str] 
         domains: operator domains beyond `KNOWN_DOMAINS` that are accepted; None accepts all.
 
     Raises:
-        ModelError: a tensor declares more than is there, or a size that nobody has; an operator of another domain.
+        ModelError: a name is not text; a tensor declares more than is there, or a size that nobody has; an operator
+            of another domain.
     """
+    try:
+        _read_names(proto)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is damaged: a name in it is not UTF-8 ({error}). Export or copy it again.") from error
     if domains is not None:
         _check_domains(proto, path, KNOWN_DOMAINS | set(domains))
     for graph in _graphs(proto):
@@ -97,6 +102,22 @@ def check_declared(proto: onnx.ModelProto, path: Path, domains: Collection[str] 
     for function in proto.functions:
         for tensor in _node_tensors(function.node):
             _check_tensor(tensor, path)
+
+
+def _read_names(proto: onnx.ModelProto) -> None:
+    """Looks at every name once, because protobuf decodes them when they are looked at, whoever does that first."""
+    for entry in [*proto.metadata_props, *proto.opset_import]:
+        _ = entry.ListFields()
+    nodes = [node for function in proto.functions for node in function.node]
+    for graph in _graphs(proto):
+        nodes.extend(graph.node)
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            _ = (value.name, [dim.ListFields() for dim in value.type.tensor_type.shape.dim])
+        for tensor in _tensors(graph):
+            _ = (tensor.name, [entry.ListFields() for entry in tensor.external_data])
+    for node in nodes:
+        _ = (node.name, node.op_type, node.domain, list(node.input), list(node.output))
+        _ = [(attribute.name, attribute.ref_attr_name) for attribute in node.attribute]
 
 
 def _check_domains(proto: onnx.ModelProto, path: Path, known: Collection[str]) -> None:

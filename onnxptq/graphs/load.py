@@ -165,7 +165,7 @@ def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, .
         return
     try:
         onnx.checker.check_model(str(path) if external else proto)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:  # Its words may not be UTF-8 themselves.
         raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
 
 

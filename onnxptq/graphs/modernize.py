@@ -2,8 +2,8 @@
 
 1. Opset 13: the first whose DequantizeLinear knows an axis, which weights of one scale a channel need. ONNX Runtime's
    quantizer converts to 11 and then writes nodes that 11 does not have.
-2. Initializers that are listed as inputs (every model of IR version 3, and exporters with `keep_initializers_as_inputs`)
-   become constants: as long as a caller could override them nothing may be folded into them.
+2. Initializers that are listed as inputs (every model of IR version 3, and some exporters' options) become constants:
+   as long as a caller could override them, nothing may be folded into them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxptq.errors import ModelError
+from onnxptq.graphs.parts import opset_of
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ def modernized(source: Path, folder: Path) -> Path:
     import onnx
 
     proto = onnx.load(str(source), load_external_data=False)
-    old = _opset(proto) < OPSET
+    old = opset_of(proto) < OPSET
     listed = _listed_initializers(proto)
     if not old and not listed:
         return source
@@ -53,9 +54,9 @@ def modernization_notes(path: Path) -> tuple[str, ...]:
 
     proto = onnx.load(str(path), load_external_data=False)
     notes = []
-    if _opset(proto) < OPSET:
+    if opset_of(proto) < OPSET:
         notes.append(
-            f"{path.name} is of opset {_opset(proto)}; it was converted to opset {OPSET}, which INT8 weights of one "
+            f"{path.name} is of opset {opset_of(proto)}; it was converted to opset {OPSET}, which INT8 weights of one "
             "scale a channel need."
         )
     # An older model lists them because it must, so nobody means anything by it.
@@ -66,10 +67,6 @@ def modernization_notes(path: Path) -> tuple[str, ...]:
             "nobody can override any more."
         )
     return tuple(notes)
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
 
 
 def _listed_initializers(proto: onnx.ModelProto) -> frozenset[str]:
@@ -85,7 +82,7 @@ def _converted(proto: onnx.ModelProto, source: Path) -> onnx.ModelProto:
     except Exception as error:  # RuntimeError, ValueError and the checker's own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"{source} is of opset {_opset(proto)} and cannot be converted to opset {OPSET}: {reason}. "
+            f"{source} is of opset {opset_of(proto)} and cannot be converted to opset {OPSET}: {reason}. "
             f"Export it again with opset {OPSET} or newer."
         ) from error
     # The converter drops them.

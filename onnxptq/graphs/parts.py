@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     import onnx
 
 
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of the default operator domain."""
+    version: int = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return version
+
+
 def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Names that a node reads, those that its subgraphs take from outside included."""
     yield from (name for name in node.input if name)

@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxptq.errors import DataError, ModelError
 from onnxptq.graphs.external import install
-from onnxptq.graphs.parts import part_of, reads
+from onnxptq.graphs.parts import opset_of, part_of, reads
 
 if TYPE_CHECKING:
     import onnx
@@ -159,7 +159,9 @@ def _meeting(graph: onnx.GraphProto, body: list[onnx.NodeProto], inputs: set[str
 
 def _check(path: Path, graph: onnx.GraphProto, body: list[onnx.NodeProto], tensors: tuple[str, ...]) -> None:
     if not body or not tensors:
-        raise ModelError(f"{path} has no layer with weights behind its pre-processing, so there is nothing to quantize.")
+        raise ModelError(
+            f"{path} has no layer with weights behind its pre-processing, so there is nothing to quantize."
+        )
     custom = next((node for node in body if node.domain in EXTENSION_DOMAINS), None)
     if custom is not None:
         raise ModelError(
@@ -200,13 +202,9 @@ def _of_opset(front: onnx.ModelProto, body: onnx.ModelProto) -> onnx.ModelProto:
     """The head in the opset of the body, which folding may have raised."""
     import onnx
 
-    versions = [
-        next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-        for proto in (front, body)
-    ]
-    if versions[0] == versions[1]:
+    if opset_of(front) == opset_of(body):
         return front
-    return onnx.version_converter.convert_version(front, versions[1])
+    return onnx.version_converter.convert_version(front, opset_of(body))
 
 
 def _own_names(graph: onnx.GraphProto) -> set[str]:

@@ -11,6 +11,7 @@ section 4.2, its empirical form; Banner et al., Post training 4-bit quantization
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def _quantized(weight: _Floats, scale: _Floats, zero: npt.NDArray[Any], axis: in
     """QuantizeLinear, as ONNX defines it."""
     limits = np.iinfo(zero.dtype)
     steps = np.rint(weight / _aligned(scale, weight.ndim, axis)) + _aligned(zero, weight.ndim, axis)
-    return np.clip(steps, limits.min, limits.max).astype(zero.dtype)
+    integers: npt.NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(zero.dtype)
+    return integers
 
 
 def _aligned(values: npt.NDArray[Any], rank: int, axis: int) -> npt.NDArray[Any]:
@@ -151,8 +153,6 @@ def _corrections(
     model: Path, samples: Samples, layers: Mapping[str, _Layer], weights: Mapping[str, _Floats]
 ) -> dict[str, _Floats]:
     """What to subtract of each layer's bias, (C,), by output tensor."""
-    import tempfile
-
     from onnx import numpy_helper
 
     axes = dict.fromkeys(layers, 1)

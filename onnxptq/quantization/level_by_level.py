@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.graphs.external import save_with_links
-from onnxptq.graphs.parts import part_of, reads
+from onnxptq.graphs.parts import opset_of, part_of, reads
 from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
 from onnxptq.quantization.moments import Moments, MomentsAccumulator, TensorMoments, add_moments
 
@@ -127,8 +127,7 @@ def _part(
     computed = [name for name in boundary if name not in names]
     part = part_of(proto, inputs, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys((*computed, *tensors))])
     del part.graph.output[len(computed) :]
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    return part, [*computed, *add_moments(part.graph, tensors, opset)]
+    return part, [*computed, *add_moments(part.graph, tensors, opset_of(proto))]
 
 
 def _depths(graph: Any, targets: Mapping[str, int]) -> dict[str, int]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError
 from onnxptq.graphs.external import save_with_links
+from onnxptq.graphs.parts import opset_of
 from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
 
 _UNIT = 149
@@ -113,7 +114,7 @@ def collect_moments(
     path = Path(model_path)
     proto = load_graph(path)
     del proto.graph.output[:]
-    outputs = add_moments(proto.graph, tensors, _opset(proto))
+    outputs = add_moments(proto.graph, tensors, opset_of(proto))
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         save_with_links(proto, path, Path(folder) / path.name)
         session, inputs = open_native(Path(folder) / path.name, path, provider, optimized=False, threads=threads)
@@ -189,7 +190,7 @@ def add_moments(graph: Any, tensors: Mapping[str, int], opset: int) -> list[str]
     import onnx
 
     computed = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    outputs = []
+    outputs: list[str] = []
     for name, axis in tensors.items():
         if name not in computed:
             raise ModelError(f"the model does not compute the tensor {name!r}.")
@@ -241,7 +242,3 @@ def _output_names(tensor: str) -> tuple[str, str, str]:
 def _in_units(values: npt.NDArray[np.float32]) -> list[int]:
     # Exact: float64 holds a float32 times any power of two.
     return [int(value) for value in np.ldexp(values.astype(np.float64), _UNIT).tolist()]
-
-
-def _opset(proto: Any) -> int:
-    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))

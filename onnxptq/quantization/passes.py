@@ -9,7 +9,7 @@ from onnxptq.cache import Room, content_key
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data.versions import data_versions
-from onnxptq.files import digest_file
+from onnxptq.graphs.external import digest_model
 from onnxptq.quantization.collect import collect
 from onnxptq.runtimes import runtime_identity
 from onnxptq.tasks import Feeds
@@ -62,7 +62,7 @@ def _place(
 ) -> Path:
     key = content_key(
         "statistics",
-        model=digest_file(source),
+        model=digest_model(source),
         samples=samples.digest,
         shard=list(samples.shard),
         task=samples.task.name,

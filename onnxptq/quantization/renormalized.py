@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxptq.errors import ModelError
 from onnxptq.graphs.batch_norms import BatchNorm, remembered_batch_norms
+from onnxptq.graphs.external import save_with_links
 from onnxptq.methods import METHODS, Method
 from onnxptq.quantization.level_by_level import Samples, rewrite_level_by_level
 from onnxptq.quantization.moments import TensorMoments
@@ -50,8 +51,6 @@ def renormalize(model: Path, samples: Samples, output: Path) -> None:
         insert_normalization(proto.graph, tensor, moments, norms[tensor])
 
     proto, _ = rewrite_level_by_level(model, samples, dict.fromkeys(norms, 1), rewrite)
-    from onnxptq.graphs.external import save_with_links
-
     save_with_links(proto, model, output)
 
 
@@ -66,9 +65,7 @@ def insert_normalization(graph: Any, tensor: str, moments: TensorMoments, norm: 
     """
     from onnx import helper, numpy_helper
 
-    position, producer = next(
-        (number, node) for number, node in enumerate(graph.node) if tensor in node.output
-    )
+    position, producer = next((number, node) for number, node in enumerate(graph.node) if tensor in node.output)
     producer.output[list(producer.output).index(tensor)] = f"{tensor}__raw"
     constants = {
         "gamma": np.abs(norm.scale),
@@ -105,7 +102,7 @@ METHODS.register(
         name="minmax-renormalized",
         summary="MinMax on activations that are re-normalised as BatchNormalization in training would.",
         source="onnxptq; related to Nagel et al., Data-free quantization, ICCV 2019 (arXiv 1906.04721)",
-        when="8 bits, a calibration set that may be shifted, and a model whose BatchNormalization is not folded yet.",
+        when="shifted sets, as part of a remedy: the input's range stays as it is. Needs BatchNormalization.",
         apply=_preset,
     )
 )

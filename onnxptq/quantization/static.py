@@ -14,9 +14,11 @@ from onnxptq.calibrators.methods import RANGE_METHODS, Range
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.graphs import Model
+from onnxptq.graphs.external import has_external_data
+from onnxptq.graphs.float_parts import float_parts
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
-from onnxptq.quantization.plugins import bounded, transformed
+from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock import stock_ranges
 from onnxptq.quantization.targets import target_settings
@@ -66,17 +68,20 @@ def quantize_folded(
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         source = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
+        environments = environments_of(recipe, samples)
+        observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)
+        external = has_external_data(source)
         if recipe.engine == "stock":
-            environments = list(environments_of(recipe, samples).values())
-            ranges = stock_ranges(source, environments, recipe.ranges, settings, fixed_batch(model))
-            quantize_with_ranges(source, bounded(ranges, source, samples, recipe.bounds), output, settings)
+            ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, fixed_batch(model))
+            chosen = bounded(ranges, source, samples, recipe.bounds)
+            quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
-            writer = FastWriter(source, settings)
+            writer = FastWriter(source, settings, external=external)
             if statistics is None:
                 statistics = observe(
-                    source,
-                    environments_of(recipe, samples),
+                    observed,
+                    environments,
                     writer.plan.observed,
                     histograms=RANGE_METHODS.get(recipe.ranges.name).needs_histogram,
                     optimized=is_optimized(recipe),
@@ -88,7 +93,7 @@ def quantize_folded(
             notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
     if recipe.float_outputs:
         leave_outputs_in_float(output)
-    return notes
+    return notes + float_parts(folded)
 
 
 def is_optimized(recipe: Recipe) -> bool:

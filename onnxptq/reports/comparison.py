@@ -230,7 +230,8 @@ def _percent(value: float | None) -> str:
 
 
 def _points(value: float) -> str:
-    return "-" if value != value else f"{100 * value:+.1f}"
+    # Adding 0 takes the sign off a zero.
+    return "-" if value != value else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def _decibel(difference: Difference | None) -> str:

@@ -21,7 +21,7 @@ from onnxptq.runtimes import open_session
 
 
 def save(path, opset=17, *, apart=True, seed=0):
-    """x, (N, 32) -> Gemm, Relu, Gemm -> y, (N, 4); weights of 4 and 0.5 KB, of which only the first goes to the file."""
+    """x, (N, 32) -> Gemm, Relu, Gemm -> y, (N, 4); weights of 4 KB, which go to the file, and of 0.5 KB."""
     rng = np.random.default_rng(seed)
     shapes = {"w1": (32, 32), "b1": (32,), "w2": (32, 4), "b2": (4,)}
     nodes = [

@@ -63,7 +63,9 @@ def test_an_old_model_is_converted_computes_the_same_and_is_said_to_be_old(tmp_p
     assert [s.name for s in model.signature.inputs] == ["x"]
     operators = [node.op_type for node in onnx.load(folded).graph.node]
     assert "BatchNormalization" not in operators and "Upsample" not in operators
-    np.testing.assert_allclose(open_session(folded).run(FEEDS)[0], open_session(path).run(FEEDS)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        open_session(folded).run(FEEDS)[0], open_session(path).run(FEEDS)[0], rtol=1e-4, atol=1e-5
+    )
     assert modernization_notes(path) == (
         f"old.onnx is of opset {opset}; it was converted to opset 13, which INT8 weights of one scale a channel need.",
     )
@@ -84,12 +86,16 @@ def test_weights_listed_as_inputs_become_constants_so_that_they_can_be_folded(tm
     graph = onnx.load(folded).graph
     assert [v.name for v in graph.input] == ["x"]
     assert "BatchNormalization" not in [node.op_type for node in graph.node]
-    np.testing.assert_allclose(open_session(folded).run(FEEDS)[0], open_session(path).run(FEEDS)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        open_session(folded).run(FEEDS)[0], open_session(path).run(FEEDS)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_what_cannot_be_converted_is_said(tmp_path):
     model = onnx.load(save(tmp_path / "old.onnx", 9))
     model.graph.node[2].op_type = "NoSuchOperator"
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(ModelError, match=r"opset 9 and cannot be converted to opset 13: .*Export it again with opset 13"):
+    with pytest.raises(
+        ModelError, match=r"opset 9 and cannot be converted to opset 13: .*Export it again with opset 13"
+    ):
         modernized(tmp_path / "odd.onnx", tmp_path)

@@ -111,7 +111,9 @@ def test_the_quantized_body_behind_its_preprocessing_computes_what_it_computes_a
     (tmp_path / "again").mkdir()
     again = cut(tmp_path / "int8.onnx", tmp_path / "again")
     assert again.tensors == parts.tensors
-    np.testing.assert_array_equal(run(again.body, {tensor: pixels[0]}), run(tmp_path / "body.int8.onnx", {tensor: pixels[0]}))
+    np.testing.assert_array_equal(
+        run(again.body, {tensor: pixels[0]}), run(tmp_path / "body.int8.onnx", {tensor: pixels[0]})
+    )
 
 
 def test_nothing_is_lost_on_the_way(encoded_model, tmp_path):

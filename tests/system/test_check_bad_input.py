@@ -23,7 +23,7 @@ def cases(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cases")
     shutil.copy(inputs / "tensor.onnx", folder / "tensor.onnx")
     data = str(inputs / "good.npz")
-    onnxptq.quantize(folder / "tensor.onnx", data=data, output=folder / "int8.onnx", evaluate=False)
+    onnxptq.quantize(folder / "tensor.onnx", data=data, output=folder / "int8.onnx", corruptions=["clean"])
     shutil.copy(data, folder / "good.npz")
     result = onnxptq.evaluate([folder / "int8.onnx"], data=data, corruptions=["clean"])
     save_predictions(folder / "p.parquet", result.predictions)

@@ -110,6 +110,8 @@ def test_a_provider_that_does_not_load_gives_2_with_the_reason(place: Any, argum
         (["--ep", "cpu:best"], "unknown optimization level 'best'"),
         (["--require-placement", "cuda=95%"], "which is not compared"),
         (["--batch-size", "0"], "a batch size must be 1 or more"),
+        (["--ep-option", "cpu:arena=1"], "'cpu' takes no options"),
+        (["--ep-option", "openvin:device_type=GPU"], "which is not compared"),
         (["--gpu-memory", "much"], "--gpu-memory must be a size"),
         (["--group", "labbel"], "unknown group column 'labbel'"),
         (["--json", "a", "--predictions", "a"], "named for two outputs"),

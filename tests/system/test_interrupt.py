@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from onnxptq.commands._stop import orderly_stop
 
 LONG = ("quantize", "--calib-size", "800", *(f"--corruption=fog@{severity}" for severity in range(1, 6)))
 """A second or more of calibration and of evaluation, where nothing of it was done before."""
@@ -69,6 +73,24 @@ def test_impatient_ctrl_c_does_not_cut_the_tidying_up_short(place: Any, tmp_path
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.005)
     assert_stopped(process, 128 + signal.SIGINT, place, tmp_path / "room")
+
+
+def test_an_interrupt_that_a_library_swallows_is_raised_again() -> None:
+    with orderly_stop() as stop, pytest.raises(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):  # As NumPy's C code does.
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        time.sleep(30)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # It was left ignored for the end of the process.
+
+
+def test_temporary_files_that_an_interrupted_library_left_go_with_the_command(tmp_path: Path) -> None:
+    before = tempfile.gettempdir()
+    with orderly_stop():
+        left = Path(tempfile.mkdtemp(prefix="ort.quant."))
+        assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(left.parent) != before
+    assert not left.parent.exists()
+    assert tempfile.gettempdir() == before
 
 
 def test_a_terminated_command_tidies_up_too(place: Any, tmp_path: Path) -> None:
