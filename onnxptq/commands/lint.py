@@ -19,7 +19,7 @@ _SHOWN_PLACES = 5
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option("--target", metavar="NAME", help="cpu, cuda, tensorrt or openvino. [default: what onnxptq made it for]")
 @click.option("--ignore", multiple=True, metavar="RULE", help="Leave this rule out. Repeatable.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules instead, with --target those of one target.")
@@ -28,14 +28,14 @@ _SHOWN_PLACES = 5
 @click.pass_context
 def lint(
     context: click.Context,
-    model: str | None,
+    models: tuple[str, ...],
     target: str | None,
     ignore: tuple[str, ...],
     list_rules: bool,
     sarif_target: str | None,
     json_target: str | None,
 ) -> None:
-    """Read a graph for what a provider will reject, run in float or fail to fuse.
+    """Read graphs for what a provider will reject, run in float or fail to fuse.
 
     Needs no provider and no hardware. Exits with 1 when an error is found.
     Example: onnxptq lint model.int8.onnx --target tensorrt
@@ -48,17 +48,20 @@ def lint(
     if list_rules:
         _list_rules(target, ignore, json_target)
         return
-    if model is None:
+    if not models:
         raise UsageError("which model? Give an ONNX file, or --rules to see what is looked for.")
+    if len(models) > 1 and (json_target or sarif_target):
+        raise UsageError("--json and --sarif hold one report. Lint one model at a time, or leave them out.")
     from onnxptq.lint import lint as lint_model
     from onnxptq.lint import to_dict, to_sarif
 
-    report = lint_model(model, target or _target_of(model), ignore=ignore)
-    write_json(json_target, to_dict(report))
-    write_json(sarif_target, to_sarif(report))
-    if "-" not in (json_target, sarif_target):
-        _print(report, ignore)
-    context.exit(0 if report.passed else EXIT_FAILED)
+    reports = [lint_model(model, target or _target_of(model), ignore=ignore) for model in models]
+    for report in reports:
+        write_json(json_target, to_dict(report))
+        write_json(sarif_target, to_sarif(report))
+        if "-" not in (json_target, sarif_target):
+            _print(report, ignore)
+    context.exit(0 if all(report.passed for report in reports) else EXIT_FAILED)
 
 
 def _target_of(model: str) -> str:

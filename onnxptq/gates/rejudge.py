@@ -66,16 +66,16 @@ def _runs_of_model(
 ) -> list[Predictions]:
     if judged is not None:
         return _of(runs, judged, file)
-    digests = {str(run.identity["model"]["digest"]) for run in runs} - {str(before.identity["model"]["digest"])}
+    digests = {_digest(run) for run in runs} - {_digest(before)}
     if len(digests) != 1:
         names = ", ".join(sorted({str(run.identity["model"]["name"]) for run in runs if run is not before}))
         what = f"of several models ({names})" if digests else "of the reference only"
         raise UsageError(f"{file} has predictions {what}. Give the MODEL that is to be judged.")
-    return [run for run in runs if run.identity["model"]["digest"] in digests]
+    return [run for run in runs if _digest(run) in digests]
 
 
 def _of(runs: Sequence[Predictions], model: Model, file: Path) -> list[Predictions]:
-    found = [run for run in runs if run.identity["model"]["digest"] == model.digest]
+    found = [run for run in runs if _digest(run) == model.digest]
     if not found:
         names = ", ".join(dict.fromkeys(str(run.identity["model"]["name"]) for run in runs))
         raise DataError(
@@ -91,3 +91,7 @@ def _on(runs: Sequence[Predictions], provider: str | None, file: Path) -> Predic
             return run
     names = ", ".join(str(run.identity["runtime"]["provider"]) for run in runs)
     raise UsageError(f"{file} has no predictions on {provider!r}, only on {names}. Leave out --ep, or choose of them.")
+
+
+def _digest(run: Predictions) -> str:
+    return str(run.identity["model"].get("digest"))

@@ -130,12 +130,24 @@ def test_no_input_becomes_a_command(job: Callable[..., Any], model: dict[str, st
     assert not (tmp_path / "work" / "stolen").exists()
 
 
-def test_the_hook_lints_what_pre_commit_hands_it(model: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "code"), [("cpu", 0), ("tensorrt", 1)])
+def test_the_hook_lints_all_that_pre_commit_hands_it(tmp_path: Path, target: str, code: int) -> None:
+    import onnxptq
+
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert hook["language"] == "python" and re.search(hook["files"], "models/net.onnx")
+    # A graph for the CPU, which TensorRT rejects: its activations are not symmetric.
+    onnxptq.quantize(output=tmp_path / "one.onnx", evaluate=False)
+    shutil.copy(tmp_path / "one.onnx", tmp_path / "two.onnx")
     command = shlex.split(hook["entry"])
     command[0] = str(Path(sys.executable).with_name(command[0]))
-    # A float model on a CPU: nothing to find.
-    files = ["--target", "cpu", str(tmp_path / "work" / "my model.onnx")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr
+    done = subprocess.run(
+        [*command, "--target", target, "one.onnx", "two.onnx"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    verdict = "PASSED" if code == 0 else "FAILED"
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith(f"{verdict}: ")] == [
+        "one.onnx",
+        "two.onnx",
+    ]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,21 @@ def test_impatient_ctrl_c_does_not_cut_the_tidying_up_short(place: Any, tmp_path
     assert_stopped(process, 128 + signal.SIGINT, place, tmp_path / "room")
 
 
-def test_an_interrupt_that_a_library_swallows_is_raised_again() -> None:
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A stopped command leaves its signals ignored for the end of its process, which here is that of all tests."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_an_interrupt_that_a_library_swallows_is_raised_again(own_signals: None) -> None:
     with orderly_stop() as stop, pytest.raises(KeyboardInterrupt):
         with suppress(KeyboardInterrupt):  # As NumPy's C code does.
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal == signal.SIGINT
         time.sleep(30)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # It was left ignored for the end of the process.
 
 
 def test_temporary_files_that_an_interrupted_library_left_go_with_the_command(tmp_path: Path) -> None:

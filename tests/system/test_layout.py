@@ -83,8 +83,14 @@ def wheel(setup_cfg: configparser.ConfigParser, tmp_path_factory: pytest.TempPat
 
 def test_the_wheel_has_exactly_the_modules_and_the_data(wheel: zipfile.ZipFile) -> None:
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    data = {f"onnxptq/models/digits/{name}" for name in ("digits.onnx", "train.parquet", "test.parquet", "README.md")}
-    assert inside == set(modules()) | data | {"onnxptq/py.typed"}
+    data = {
+        (Path(installed) / path.relative_to(CHECKOUT / folder)).as_posix()
+        for folder, installed in FOLDERS.items()
+        for path in (CHECKOUT / folder).rglob("*.*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {f"onnxptq/models/digits/{name}" for name in ("digits.onnx", "train.parquet", "test.parquet")} <= data
+    assert inside == set(modules()) | data
 
 
 def test_nothing_but_onnxptq_lands_at_the_top_of_site_packages(wheel: zipfile.ZipFile) -> None:
