@@ -26,14 +26,19 @@ def setup_cfg() -> configparser.ConfigParser:
     return parser
 
 
-def modules() -> dict[str, Path]:
-    """Installed name of every module on disk, for example onnxptq/calibrators/sets.py."""
+def files() -> dict[str, Path]:
+    """Installed name of every module and data file on disk, for example onnxptq/calibrators/sets.py."""
     found = {
         (Path(installed) / path.relative_to(CHECKOUT / folder)).as_posix(): path
         for folder, installed in FOLDERS.items()
-        for path in (CHECKOUT / folder).rglob("*.py")
+        for path in (CHECKOUT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
     return {**found, "onnxptq/cli.py": CHECKOUT / "cli.py"}
+
+
+def modules() -> dict[str, Path]:
+    return {name: path for name, path in files().items() if path.suffix == ".py"}
 
 
 def test_setup_cfg_lists_exactly_the_packages_on_disk(setup_cfg: configparser.ConfigParser) -> None:
@@ -83,14 +88,9 @@ def wheel(setup_cfg: configparser.ConfigParser, tmp_path_factory: pytest.TempPat
 
 def test_the_wheel_has_exactly_the_modules_and_the_data(wheel: zipfile.ZipFile) -> None:
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    data = {
-        (Path(installed) / path.relative_to(CHECKOUT / folder)).as_posix()
-        for folder, installed in FOLDERS.items()
-        for path in (CHECKOUT / folder).rglob("*.*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
-    }
-    assert {f"onnxptq/models/digits/{name}" for name in ("digits.onnx", "train.parquet", "test.parquet")} <= data
-    assert inside == set(modules()) | data
+    assert inside == set(files())
+    data = {f"onnxptq/models/digits/{name}" for name in ("digits.onnx", "train.parquet", "test.parquet", "README.md")}
+    assert {*data, "onnxptq/py.typed"} <= inside
 
 
 def test_nothing_but_onnxptq_lands_at_the_top_of_site_packages(wheel: zipfile.ZipFile) -> None:
