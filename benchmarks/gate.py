@@ -3,7 +3,7 @@
     python benchmarks/gate.py [--quick]
 
 False alarms: FP32 and INT8 outcomes are swapped at random per source, so that the two are equal in truth but not
-identical; real flips are kept. Of real models (the built-in one; with ONNXPTQ_SHARED set, CIFAR-10 too) and of simulated
+identical; real flips are kept. Of real models (the built-in one; with ONNXPTQ_SHARED set, CIFAR-10 too) and simulated
 ones. Power: one of 70 groups loses so many points. What is asked is the verdict of the whole policy, FAILED or not.
 
 Fixed seeds: two runs print the same. Designs as in benchmarks/group_statistics.py.

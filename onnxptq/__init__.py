@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onnxptq.calibrators.samples import reader
     from onnxptq.errors import OnnxptqError
     from onnxptq.evaluation import Predictions, Report, compare, load_predictions
+    from onnxptq.gates import check
     from onnxptq.inputs import DataOptions
     from onnxptq.recipe import Recipe
 
@@ -51,6 +52,7 @@ _HOMES = {
     "Report": "onnxptq.evaluation",
     "__version__": "onnxptq._version",
     "calibrate": "onnxptq.api",
+    "check": "onnxptq.gates",
     "compare": "onnxptq.evaluation",
     "draw_calibration": "onnxptq.api",
     "evaluate": "onnxptq.api",
@@ -71,6 +73,7 @@ __all__ = [
     "Report",
     "__version__",
     "calibrate",
+    "check",
     "compare",
     "draw_calibration",
     "evaluate",

@@ -88,7 +88,7 @@ def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
     )
     nodes = [helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)]
     path = made(tmp_path / "loop.onnx", nodes, {"trips": np.array(2**62), "true": np.array(True)})
-    with Isolation(Limits(seconds=3.0)) as isolation:
+    with Isolation(Limits(seconds=2.0)) as isolation:
         session = isolation.subject(load_model(path)).open()
         with pytest.raises(ModelError, match=r"loop\.onnx cannot be judged.*--time-limit"):
             session.run(FEEDS)

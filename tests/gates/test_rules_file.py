@@ -39,7 +39,7 @@ def test_opset_and_external_data_are_held_to_the_policy(save_classifier: Callabl
     for rule, words in (
         (Graph(minimum_opset=18), "opset 17 is older than 18"),
         (Graph(maximum_opset=16), "opset 17 is newer than 16"),
-        (Graph(quantized=True), "2 nodes compute in float: body, head"),
+        (Graph(quantized=True), "these compute in float: body, head"),
     ):
         found = result(Policy(graph=rule), path)
         assert found.verdict is Verdict.FAILED and words in found.explanation
@@ -70,7 +70,7 @@ def test_nodes_in_float_are_found_in_branches_and_behind_what_only_moves_values(
 
 def test_a_model_of_ours_computes_in_int8_but_for_what_was_left_in_float(int8: Path) -> None:
     found = result(Policy(graph=Graph(quantized=True)), int8)
-    assert (found.verdict, found.explanation) == (Verdict.FAILED, "1 nodes compute in float: node_conv2d_3")
+    assert (found.verdict, found.explanation) == (Verdict.FAILED, "these compute in float: node_conv2d_3")
     allowed = Graph(quantized=True, float_nodes=("node_conv2d_3",))
     assert result(Policy(graph=allowed), int8).verdict is Verdict.PASSED
 

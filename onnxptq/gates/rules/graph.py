@@ -42,7 +42,7 @@ def judge_graph(policy: Policy, evidence: Evidence) -> list[RuleResult]:
         allowed = rule.float_nodes
         nodes = [name for name in float_nodes(proto.graph) if not any(fnmatchcase(name, p) for p in allowed)]
         if nodes:
-            wrong.append(f"{len(nodes)} nodes compute in float: {listed(nodes)}")
+            wrong.append(f"these compute in float: {listed(nodes)}")
     if wrong:
         step = "Export or quantize it again, or allow it in [graph]."
         return [RuleResult("graph", Verdict.FAILED, "; ".join(wrong), step)]

@@ -16,7 +16,8 @@ def judge_samples(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     Only where a rule looks at all groups: the rules of named groups look at theirs themselves.
     """
     pairing = evidence.pairing
-    if pairing is None or not (policy.worst_group_drop or policy.worst_group_flip_rate):
+    asked = policy.worst_group_drop or policy.worst_group_flip_rate or evidence.baseline
+    if pairing is None or not asked:
         return []
     sums = pairing.by_group(pairing.flipped)
     eligible = eligible_groups(sums, policy)
