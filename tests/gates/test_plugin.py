@@ -19,8 +19,9 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, make_runs: Make) -> pytest.Pytester:
+def project(pytester: pytest.Pytester, make_runs: Make, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project with predictions of a good model, a bad one, and one on too few samples."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     runs = {"good": make_runs(100), "bad": make_runs(100, {"label=cat": 0.5}), "few": make_runs(10)}
     for name, pair in runs.items():
         save_predictions(pytester.path / f"{name}.parquet", pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 Done = subprocess.CompletedProcess[str]
+
+
+def _as_in_a_terminal() -> None:
+    """Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_as_in_a_terminal,
         )
 
     def refused(self, *arguments: str | Path, **environment: str | Path) -> str:

@@ -79,6 +79,7 @@ def test_impatient_ctrl_c_does_not_cut_the_tidying_up_short(place: Any, tmp_path
 def own_signals() -> Iterator[None]:
     """A stopped command leaves its signals ignored for the end of its process, which here is that of all tests."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored where the tests run in the background.
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
