@@ -92,6 +92,8 @@ def read_statistics(path: Path) -> CalibrationStatistics:
     Raises:
         DataError: no such file, truncated or damaged, not statistics, or written by another version of the format.
     """
+    if not path.exists():
+        raise DataError(f"the statistics {path} are missing; onnxptq calibrate makes them.")
     try:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(archive.read("header.json"))

@@ -84,6 +84,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for: `onnxptq --help` loads neither ONNX Runtime nor numpy."""
     if name not in _HOMES:

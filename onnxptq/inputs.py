@@ -153,7 +153,9 @@ def resolve_for_evaluation(
     named = options.data or options.eval_data or str(builtin_data(models) or "")
     if not named:
         raise UsageError("evaluating needs data: give --data SOURCE (a folder of images by class, Parquet, CSV ...).")
-    task, warnings = build_task(models[0], options)
+    # A model that says how it wants its input speaks for those that do not: they take the same samples.
+    built = [build_task(model, options) for model in models]
+    task, warnings = next((one for one in built if not one[1]), built[0])
     source = _open(named, options, room)
     notes = _skipped(source)
     provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]

@@ -40,7 +40,7 @@ def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Mod
     digest beside it; else the first model.
 
     Raises:
-        UsageError: the model says what it was made from, and that is not there.
+        UsageError: the model says what it was made from and that is not there, or it is quantized and says nothing.
     """
     from onnxptq.models import builtin
 
@@ -56,6 +56,11 @@ def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Mod
             return found
         raise UsageError(
             f"{models[0].path} was made from {provenance.source['name']}, which is not beside it. "
+            "Give it with --reference FP32.onnx."
+        )
+    if models[0].quantized:
+        raise UsageError(
+            f"{models[0].path} is quantized and does not say which FP32 model it was made from. "
             "Give it with --reference FP32.onnx."
         )
     return models[0]

@@ -20,6 +20,7 @@ def cache_room_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     room = tmp_path_factory.mktemp("cache-room")
     before = os.environ.get("ONNXPTQ_CACHE")
     os.environ["ONNXPTQ_CACHE"] = str(room)
+    os.environ.pop("COLUMNS", None)  # Tables are as wide in a test as in a pipe, whoever runs the tests.
     yield room
     if before is None:
         del os.environ["ONNXPTQ_CACHE"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxptq.data._columns import Columns
 from onnxptq.data._labels import align_labels
-from onnxptq.data._samples import decode_image, fingerprint, not_finite
+from onnxptq.data._samples import decode_image, fingerprint, not_finite, why_not_decoded
 from onnxptq.data.dataset import Dataset, Indices, Rows
 from onnxptq.data.sources import Source, open_source
 from onnxptq.data.split import (
@@ -32,5 +32,6 @@ __all__ = [
     "replay",
     "split_source",
     "split_sources",
+    "why_not_decoded",
     "without_calibration",
 ]

@@ -46,7 +46,7 @@ def defect(row: Mapping[str, Any], *, images: bool = True) -> str | None:
                 decode_image(value).load()
             # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.
             except Exception as error:
-                return f"its image cannot be decoded: {error}"
+                return f"its image cannot be decoded: {why_not_decoded(error)}"
         elif isinstance(value, np.ndarray) and (reason := not_finite(value)):
             return f"column {name!r} has {reason}"
     return None
@@ -57,6 +57,13 @@ def decode_image(encoded: bytes) -> Any:
     from PIL import Image
 
     return Image.open(BytesIO(encoded))
+
+
+def why_not_decoded(error: Exception) -> str:
+    """What Pillow says, without the address of the buffer that it was given."""
+    from PIL import UnidentifiedImageError
+
+    return "not an image, or cut off" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def not_finite(array: npt.NDArray[Any]) -> str | None:

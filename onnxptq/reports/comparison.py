@@ -75,7 +75,7 @@ def _print_accuracy(comparison: Comparison) -> None:
             "" if flips is None or flips.p_value is None else f"{flips.p_value:.2g}",
             "" if flips is None else str(len(flips.groups)),
         )
-    print_table(table)
+    print_table(table, whole=True)
     print(
         "Drops in points: on average, largest of a group, cross-fitted worst group. flips to, McNemar p: the same "
         "model on the first runtime; differ: groups whose accuracy differs between the two."
@@ -105,7 +105,7 @@ def _print_numerics(comparison: Comparison) -> None:
             "" if row.between is None else _percent(row.between.one_step_apart),
             "" if row.between is None else _percent(row.between.further_apart),
         )
-    print_table(table)
+    print_table(table, whole=True)
     print(
         "quantization: the QDQ graph computed as written (CPU, ORT_DISABLE_ALL) against FP32; kernels: the runtime "
         "against that (fusion, rounding, saturation). same: bit for bit."
@@ -134,7 +134,7 @@ def _print_speed(comparison: Comparison) -> None:
                 *_speed_cells(speed, _fp32_speed(speed, row, comparison)),
                 *(sizes if first else ("",) * 3),
             )
-    print_table(table)
+    print_table(table, whole=True)
     print(
         "nodes, MACs (multiply-adds, estimated): on the runtime's own provider. Q/DQ alone: not fused, inputs "
         "and outputs apart. to FP32: how many times as fast as FP32 on the same runtime (below 1: slower)."
@@ -185,7 +185,7 @@ def _print_dependent_groups(comparison: Comparison) -> None:
     for group in groups[:_GROUPS_SHOWN]:
         cells = [group.verdicts.get(name, "-") for name in names]
         table.add_row(group.model, _group(group.group), *cells)
-    print_table(table)
+    print_table(table, whole=True)
     if len(groups) > _GROUPS_SHOWN:
         print(f"... {len(groups) - _GROUPS_SHOWN} more (--json has all)")
 
@@ -202,7 +202,7 @@ def _print_layers(comparison: Comparison) -> None:
         for layer in (rows[0].layers or ())[:_LAYERS_SHOWN]:
             found = [errors.get(layer.tensor) for errors in by_tensor]
             table.add_row(layer.tensor, layer.operator, *(_layer_cell(error) for error in found))
-        print_table(table)
+        print_table(table, whole=True)
     if with_layers:
         print(
             "Layers were measured on a copy with every tensor exposed, which breaks fusion: they show where "

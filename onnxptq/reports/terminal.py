@@ -53,7 +53,7 @@ def print_report(report: Report) -> None:
         rows = [*rows[: _SHOWN // 2], (f"... {left_out} more (--json has all)", *[""] * 7), *rows[-_SHOWN // 2 :]]
     for row in rows:
         table.add_row(*row)
-    print_table(table)
+    print_table(table, whole=True)
     print(_legend(report))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data import decode_image, not_finite
+from onnxptq.data import decode_image, not_finite, why_not_decoded
 from onnxptq.errors import DataError
 from onnxptq.tasks._image_specification import ImageSpecification
 
@@ -54,7 +54,8 @@ def _decoded(raw: Any, name: str) -> npt.NDArray[Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"the image {name} cannot be decoded: {error}. Restore or remove it, or leave out bad ones with --skip-bad."
+            f"the image {name} cannot be decoded: {why_not_decoded(error)}. Restore or remove it, or leave out bad "
+            "ones with --skip-bad."
         ) from error
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array

@@ -32,8 +32,7 @@ def project(pytester: pytest.Pytester, make_runs: Make, monkeypatch: pytest.Monk
 def run(project: pytest.Pytester, body: str, *, own_process: bool = False) -> pytest.RunResult:
     project.makepyfile(f"def test_model(onnxptq_check):\n    {body}")
     start = project.runpytest_subprocess if own_process else project.runpytest_inprocess
-    # Where it is installed the entry point loads it; -p loads it where this is an older installation.
-    return start("-p", "onnxptq.pytest_plugin", "-p", "no:cacheprovider")
+    return start("-p", "no:cacheprovider")  # The plugin itself comes by its entry point, as it does for a user.
 
 
 def test_a_model_that_passes_passes_the_test(project: pytest.Pytester) -> None:
