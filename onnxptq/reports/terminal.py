@@ -65,7 +65,8 @@ def _legend(report: Report) -> str:
     test = f" * differs from FP32 (McNemar, corrected for {tested} groups, p < 0.05)." if tested else ""
     lines.append(f"Drops in points.{test}")
     if not all(group.judged for group in report.groups):
-        lines.append(f"Groups in brackets have fewer than {report.minimum_samples} samples and are never called worst.")
+        few = f"fewer than {report.minimum_samples} original samples (copies under corruptions do not count)"
+        lines.append(f"Groups in brackets have {few} and are never called worst.")
     quality = [f"flips {_percent(report.flip_rate)}", f"worst tenth of groups {_points(report.cvar10_drop)}"]
     if report.sqnr_db is not None:
         quality.append(f"output SQNR {report.sqnr_db:.1f} dB")
