@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.graphs.external import has_external_data
 from onnxptq.quantization.settings import QuantizerSettings
 
 Ranges = Mapping[str, tuple[np.float32, np.float32]]
@@ -54,17 +55,10 @@ def quantize_with_ranges(
         )
 
 
-def has_external_data(model: Any) -> bool:
-    """Whether weights of the ONNX `ModelProto` lie in files of their own."""
-    from onnx.external_data_helper import uses_external_data
-
-    return any(uses_external_data(tensor) for tensor in model.graph.initializer)
-
-
 def _private_copy(model_path: Path, folder: Path) -> Any:
     import onnx
 
-    if has_external_data(onnx.load(model_path, load_external_data=False)):
+    if has_external_data(model_path):
         return onnx.load(model_path)
     return shutil.copyfile(model_path, folder / "model.onnx")
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import UsageError
+from onnxptq.graphs.external import has_external_data
 from onnxptq.quantization._stock import Ranges, quantize_with_ranges
 from onnxptq.quantization._template import Template, build_template, quantization_parameters
 from onnxptq.quantization.plan import CalibrationPlan
@@ -177,15 +178,12 @@ def _check_bias_fits(bias: _Bias, input_scale: npt.NDArray[Any]) -> None:
 
 
 def _check_supported(model_path: Path, settings: QuantizerSettings) -> None:
-    import onnx
-
-    from onnxptq.quantization._stock import has_external_data
 
     if settings.extra_options.get("TensorQuantOverrides"):
         raise _Unsupported("the settings override single tensors")
     if settings.activation_type not in ("QInt8", "QUInt8") or settings.weight_type not in ("QInt8", "QUInt8"):
         raise _Unsupported("the types are not 8-bit integers")
-    if has_external_data(onnx.load(model_path, load_external_data=False)):
+    if has_external_data(model_path):
         raise _Unsupported("the weights lie in files of their own")
 
 
