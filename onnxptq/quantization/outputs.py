@@ -15,6 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from onnxptq.graphs.parts import reads
+
 READ_OUT = frozenset(
     {
         *("Softmax", "LogSoftmax", "Sigmoid", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
@@ -88,7 +90,7 @@ def _compute_directly(graph: Any, output: str, computed: Any, quantize: Any, deq
 def _remove_unread(graph: Any, dequantize: Any, quantize: Any) -> None:
     results = {value.name for value in graph.output}
     for node in (dequantize, quantize):
-        read = Counter(name for other in graph.node for name in other.input)
+        read = Counter(name for other in graph.node for name in reads(other))
         if not read[node.output[0]] and node.output[0] not in results:
             graph.node.remove(node)
             for tensor in [t for t in graph.initializer if t.name in node.input and read[t.name] == 1]:
