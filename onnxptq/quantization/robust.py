@@ -2,7 +2,7 @@
 
 What breaks is ranges that a shifted set makes too narrow, those of the input and of the logits first. So the input gets
 its exact range; ranges come from the set and from augmented copies of it that undo some of its shift; no range leaves
-what its operator can give; and the outputs are not quantized at all. Measured in docs/robustness.md.
+what its operator can give; and the outputs are not quantized at all. Measured in docs/methods.md.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ METHODS.register(
     Method(
         name="robust",
         summary="Exact input range, ranges over augmented copies of the set, operator bounds, outputs in float.",
-        source="onnxptq (docs/robustness.md)",
+        source="onnxptq (docs/methods.md)",
         when="you cannot be sure that the calibration data is like what comes later.",
         apply=robust,
         parameters=SWITCHES,
@@ -81,8 +81,8 @@ METHODS.register(
     Method(
         name="robust-bn",
         summary="robust, calibrated on activations re-normalised as BatchNormalization in training would.",
-        source="onnxptq (docs/robustness.md)",
-        when="as robust, where the model has BatchNormalization: also repairs blurred sets.",
+        source="onnxptq (docs/methods.md)",
+        when="as robust, where the model has BatchNormalization and no augmentation undoes the shift of the data.",
         apply=robust_bn,
         parameters=SWITCHES,
     )
@@ -91,7 +91,7 @@ METHODS.register(
     Method(
         name="robust-synthetic",
         summary="robust on synthetic images, MSE ranges, re-normalised where BatchNormalization is known.",
-        source="onnxptq (docs/robustness.md)",
+        source="onnxptq (docs/methods.md)",
         when="there is no calibration data at all.",
         apply=robust_synthetic,
         parameters={name: value for name, value in SWITCHES.items() if name != "augmentation"},
