@@ -69,7 +69,7 @@ def _free_read_out(graph: Any, output: str) -> Any:
             break
         (position,) = computed
         dequantize = _producer(graph, node.input[position])
-        quantize = _producer(graph, dequantize.input[0]) if _is(dequantize, "DequantizeLinear") else None
+        quantize: Any = _producer(graph, dequantize.input[0]) if _is(dequantize, "DequantizeLinear") else None
         if _is(quantize, "QuantizeLinear"):
             node.input[position] = quantize.input[0]
             _remove_unread(graph, dequantize, quantize)
