@@ -27,10 +27,10 @@ from onnxptq.evaluation import (
     Subject,
 )
 from onnxptq.files import check_writable
-from onnxptq.graphs import fold, load_model
+from onnxptq.graphs import fold
 from onnxptq.graphs.external import install
 from onnxptq.graphs.modernize import modernization_notes
-from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
+from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_quantization
 from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
 from onnxptq.judging import (
     Judgement,
@@ -166,7 +166,7 @@ def quantize(
         if not reused:
             collected = known.statistics if known else None
             notes = make_int8(inputs.model, folded, samples, recipe, provenance, made, collected, room, progress)
-        int8 = load_model(made)
+        int8 = open_model(made)
         if judged_on is not None:
             subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
             judgement = judge(subjects, judged_on, groups, room, progress)
@@ -218,7 +218,7 @@ def evaluate(
     if not models:
         raise UsageError("give at least one model to evaluate.")
     room = cache_room()
-    loaded = [load_model(Path(path)) for path in models]
+    loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
     if not allow_fallback:

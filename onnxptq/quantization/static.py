@@ -72,7 +72,8 @@ def quantize_folded(
         observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)
         external = has_external_data(source)
         if recipe.engine == "stock":
-            ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, fixed_batch(model))
+            batch = model.core.signature.fixed_batch or 1
+            ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, batch)
             chosen = bounded(ranges, source, samples, recipe.bounds)
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
@@ -147,11 +148,6 @@ def ranges_from(
         tensor: method.range(statistics.per_environment(tensor), settings.quantization, **recipe.ranges.keywords)
         for tensor in tensors
     }
-
-
-def fixed_batch(model: Model) -> int:
-    """The batch that the model has fixed, or 1."""
-    return next((s.shape[0] for s in model.signature.inputs if s.shape and s.shape[0] is not None), 1) or 1
 
 
 def _name(environment: Environment) -> str:
