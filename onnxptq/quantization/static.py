@@ -20,7 +20,7 @@ from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.quantization.stock import stock_ranges
+from onnxptq.quantization.stock_calibrators import stock_ranges
 from onnxptq.quantization.targets import target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
 from onnxptq.recipe import Environment, Recipe

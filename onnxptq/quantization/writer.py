@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from onnxptq.errors import UsageError
 from onnxptq.graphs.external import has_external_data
-from onnxptq.quantization._stock import Ranges, quantize_with_ranges
 from onnxptq.quantization._template import Template, build_template, quantization_parameters
 from onnxptq.quantization.plan import CalibrationPlan
+from onnxptq.quantization.reference_quantizer import Ranges, quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
 
 __all__ = ["FastWriter", "Ranges", "quantize_with_ranges"]

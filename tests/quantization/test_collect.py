@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import merge
 from onnxptq.errors import DataError, ModelError, UsageError
-from onnxptq.quantization._stock import quantize_with_ranges
 from onnxptq.quantization.collect import collect
 from onnxptq.quantization.plan import plan_calibration
+from onnxptq.quantization.reference_quantizer import quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
 
 SETTINGS = {
