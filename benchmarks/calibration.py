@@ -104,16 +104,16 @@ def stock(path: Path, network: str, count: int, method: str) -> None:
 def many_ours(path: Path, network: str, count: int, optimized: bool = False) -> None:
     """Three methods on each of four sets, written as quantized models."""
     from onnxptq.calibrators.methods import RANGE_METHODS
-    from onnxptq.quantization.collect import collect
+    from onnxptq.quantization.collect import CalibrationPass
     from onnxptq.quantization.settings import QuantizerSettings
     from onnxptq.quantization.writer import FastWriter
 
     settings = QuantizerSettings()
     writer = FastWriter(path, settings)
+    opened = CalibrationPass(path, writer.plan.observed, optimized=optimized, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SETS):
-            drawn = Samples(network, count, seed)
-            statistics = collect(path, drawn, writer.plan.observed, optimized=optimized, threads=1)
+            statistics = opened.collect(Samples(network, count, seed))
             for name in OUR_METHODS:
                 method = RANGE_METHODS.get(name)
                 ranges = {

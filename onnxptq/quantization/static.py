@@ -22,7 +22,7 @@ from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock_calibrators import stock_ranges
 from onnxptq.quantization.targets import target_settings
-from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
+from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 from onnxptq.recipe import Environment, Recipe
 
 ENGINES = ("one-pass", "one-pass-fast", "stock")
@@ -78,7 +78,10 @@ def quantize_folded(
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
-            writer = FastWriter(source, settings, external=external)
+            # A changed model's file is gone afterwards, so its writer is of no use to another call; a large one's is
+            # of no use either, since the reference writes.
+            make = writer_for if source == folded and not external else FastWriter
+            writer = make(source, settings, external=external)
             if statistics is None:
                 statistics = observe(
                     observed,
@@ -90,8 +93,8 @@ def quantize_folded(
                     progress=progress,
                 )
             chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            writer.write(bounded(chosen, source, samples, recipe.bounds), output)
-            notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
+            reason = writer.write(bounded(chosen, source, samples, recipe.bounds), output)
+            notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
     if recipe.float_outputs:
         leave_outputs_in_float(output)
     return notes + float_parts(folded)
