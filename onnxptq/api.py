@@ -42,7 +42,7 @@ from onnxptq.judging import (
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, canonical, method_warnings
-from onnxptq.quantization.static import quantizer_settings
+from onnxptq.quantization.static import check_engine, quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
 Progress = Callable[[str, int, int], None]
@@ -142,6 +142,7 @@ def quantize(
         base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
     recipe = canonical(recipe)
+    check_engine(recipe)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
@@ -281,6 +282,7 @@ def calibrate(
         recipe = Recipe(calibration=calib, size=calib_size, seed=seed, target=target, engine=engine)
         recipe = apply_method(method, recipe)
     recipe = canonical(recipe)
+    check_engine(recipe)
     if recipe.engine == "stock":
         raise UsageError("ONNX Runtime's calibrators leave no statistics; use --engine one-pass to calibrate.")
     if recipe.weight_transforms:

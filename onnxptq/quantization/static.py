@@ -61,8 +61,7 @@ def quantize_folded(
         UsageError: the recipe names what there is not.
         DataError: a sample gives NaN or infinity, or does not fit the model.
     """
-    if recipe.engine not in ENGINES:
-        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
+    check_engine(recipe)
     if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
     settings = quantizer_settings(recipe, folded)
@@ -98,6 +97,12 @@ def quantize_folded(
     if recipe.float_outputs:
         leave_outputs_in_float(output)
     return notes + float_parts(folded)
+
+
+def check_engine(recipe: Recipe) -> None:
+    """Raises UsageError when the recipe names an engine that there is not."""
+    if recipe.engine not in ENGINES:
+        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
 
 
 def is_optimized(recipe: Recipe) -> bool:
