@@ -1,11 +1,12 @@
 """One pass for all range methods against ONNX Runtime's calibrators: time, memory, and how exact a percentile is.
 
-    python benchmarks/calibration.py [--quick] [--json FILE]
+    python benchmarks/calibration.py [--quick] [--part pass] [--json FILE] [--write docs/performance.md]
 
 Builds its networks itself (random weights). Every measurement runs in a process of its own, pinned to one core, ours
 and theirs in turn. Times are CPU seconds per sample: what N samples cost more than one, so that loading a model counts
 on no side (it is printed apart). They are given as ratios to "bare": plain FP32 `session.run` over the same samples,
-fully optimised (ENABLE_ALL). `--quick` takes fewer samples and about five minutes.
+fully optimised (ENABLE_ALL), and again to the same without optimisation. `--quick` takes fewer samples and about five
+minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,11 +29,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from _document import machine, replace_tables, versions
 from _networks import NETWORKS
 
 STOCK_METHODS = ("MinMax", "Entropy", "Percentile")
 OUR_METHODS = ("minmax", "entropy", "percentile")
 SETS = 4
+
+PARTS = ("pass", "memory", "many", "percentile")
+PASS_TARGETS = {"resnet50": ("ours", 1.3), "transformer": ("ours", 1.3), "mobilenet_v2": ("ours, fast", 2.5)}
+"""What a pass for all methods may cost, times bare inference: of the depthwise net on the optimised graph."""
 
 Result = dict[str, Any]
 
@@ -104,16 +109,16 @@ def stock(path: Path, network: str, count: int, method: str) -> None:
 def many_ours(path: Path, network: str, count: int, optimized: bool = False) -> None:
     """Three methods on each of four sets, written as quantized models."""
     from onnxptq.calibrators.methods import RANGE_METHODS
-    from onnxptq.quantization.collect import collect
+    from onnxptq.quantization.collect import CalibrationPass
     from onnxptq.quantization.settings import QuantizerSettings
     from onnxptq.quantization.writer import FastWriter
 
     settings = QuantizerSettings()
     writer = FastWriter(path, settings)
+    opened = CalibrationPass(path, writer.plan.observed, optimized=optimized, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SETS):
-            drawn = Samples(network, count, seed)
-            statistics = collect(path, drawn, writer.plan.observed, optimized=optimized, threads=1)
+            statistics = opened.collect(Samples(network, count, seed))
             for name in OUR_METHODS:
                 method = RANGE_METHODS.get(name)
                 ranges = {
@@ -277,66 +282,137 @@ def measure_many(path: Path, count: int) -> Result:
     }
 
 
-def benchmark(quick: bool) -> Result:
+def benchmark(quick: bool, parts: tuple[str, ...]) -> Result:
     from onnxptq.quantization.plan import observed_tensors
     from onnxptq.quantization.settings import QuantizerSettings
 
-    report: Result = {"machine": platform.processor() or platform.machine(), "quick": quick, "pass": {}, "memory": {}}
+    report: Result = {
+        "machine": machine(),
+        "versions": versions("onnxruntime", "onnx", "numpy", "numba"),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "quick": quick,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for network, (build, _) in NETWORKS.items():
-            path = build(Path(folder) / f"{network}.onnx")
+        built = {network: build(Path(folder) / f"{network}.onnx") for network, (build, _) in NETWORKS.items()}
+        for network, path in built.items():
             tensors = list(observed_tensors(path, QuantizerSettings()))
-            print(f"{network}: one pass ...", file=sys.stderr)
-            report["pass"][network] = measure_pass(network, path, tensors, 12 if quick else 32, 1 if quick else 3)
-            counts = (8, 64) if quick else (64, 512)
-            report["memory"][network] = measure_memory(network, path, tensors, counts)
-        print("3 methods x 4 sets ...", file=sys.stderr)
-        path = Path(folder) / "mobilenet_v2.onnx"
-        report["many"] = measure_many(path, 8 if quick else 64)
-        report["percentile_bins"] = run("percentile_error", path, "mobilenet_v2", 5 if quick else 20)["result"]
+            if "pass" in parts:
+                print(f"{network}: one pass ...", file=sys.stderr)
+                measured = measure_pass(network, path, tensors, 12 if quick else 32, 1 if quick else 3)
+                report.setdefault("pass", {})[network] = measured
+            if "memory" in parts:
+                print(f"{network}: memory ...", file=sys.stderr)
+                counts = (8, 64) if quick else (64, 512)
+                report.setdefault("memory", {})[network] = measure_memory(network, path, tensors, counts)
+        path = built["mobilenet_v2"]
+        if "many" in parts:
+            print(f"3 methods x {SETS} sets ...", file=sys.stderr)
+            report["many"] = measure_many(path, 8 if quick else 64)
+        if "percentile" in parts:
+            report["percentile_bins"] = run("percentile_error", path, "mobilenet_v2", 5 if quick else 20)["result"]
     return report
 
 
-def show(report: Result) -> None:
-    names = list(next(iter(report["pass"].values()))["ratios"])
-    titles = {"ratios": "CPU time per sample over bare FP32 inference", "start_up_seconds": "Start-up, CPU seconds"}
-    for key, title in titles.items():
-        print(f"{title}\n\n| network | " + " | ".join(names) + " |")
-        print("|---" * (len(names) + 1) + "|")
-        for network, one in report["pass"].items():
-            print(f"| {network} | " + " | ".join(f"{one[key][name]:.2f}" for name in names) + " |")
-        print()
-    print("Peak resident memory, MB\n")
-    print("| network | bare | ours at N samples | over bare | stock MinMax, Entropy, Percentile |")
-    print("|---|---|---|---|---|")
-    for network, one in report["memory"].items():
-        ours = ", ".join(f"{mb:.0f} ({n})" for n, mb in zip(one["samples"], one["ours_mb"], strict=True))
-        found = report["pass"][network]
-        theirs = ", ".join(f"{found['peak_mb'][f'stock {method}']:.0f}" for method in STOCK_METHODS)
-        row = [network, f"{one['bare_mb']:.0f}", ours, f"{one['over_bare_mb']:.0f}", f"{theirs} ({found['samples']})"]
-        print("| " + " | ".join(row) + " |")
-    many, bins = report["many"], report["percentile_bins"]
-    print(f"\n3 methods x {SETS} sets x {many['samples']} samples, MobileNetV2, start-up included:")
-    for name, seconds in many["seconds"].items():
-        share = many["seconds"]["stock"] / seconds
-        print(f"{name}: {seconds:.1f} CPU seconds, 1/{share:.0f} of stock, peak {many['peak_mb'][name]:.0f} MB")
-    print("\nThe exact 99.999 percentile of heavy tails missed by, in bins of ONNX Runtime's histogram:")
-    print(f"ours {bins['ours']:.2f}, stock {bins['stock']:.1f}")
+def measured_against_targets(report: Result) -> list[tuple[str, str, str, bool]]:
+    """(measure, ours, target, met) of each target that the report can judge."""
+    rows: list[tuple[str, str, str, bool]] = []
+    for network, (lane, most) in PASS_TARGETS.items():
+        if "pass" in report:
+            ratio = report["pass"][network]["ratios"][lane]
+            rows.append((f"one pass, {network} ({lane}), times bare", f"{ratio:.2f}", f"at most {most}", ratio <= most))
+    for network, one in report.get("memory", {}).items():
+        over, spread = one["over_bare_mb"], max(one["ours_mb"]) / min(one["ours_mb"]) - 1
+        few, many = one["samples"]
+        rows.append((f"memory over bare, {network}, MB", f"{over:.0f}", "at most 400", over <= 400))
+        grown = f"memory at {few} and {many} samples, {network}, apart by"
+        rows.append((grown, f"{100 * spread:.1f} %", "at most 3 %", spread <= 0.03))
+    if "many" in report:
+        for name, seconds in report["many"]["seconds"].items():
+            share = report["many"]["seconds"]["stock"] / seconds
+            if name != "stock":
+                what = f"3 methods x {SETS} sets x {report['many']['samples']} samples ({name}), share of stock"
+                rows.append((what, f"1/{share:.1f}", "at most 1/20", share >= 20))
+    if "percentile_bins" in report:
+        missed = report["percentile_bins"]["ours"]
+        rows.append(("exact 99.999 percentile missed by, bins", f"{missed:.2f}", "at most 1", missed <= 1))
+    return rows
+
+
+def markdown(report: Result) -> str:
+    """All that was measured, as tables for a document."""
+    lines = [f"{report['machine']}; {report['versions']}" + (" (`--quick`)." if report["quick"] else ".")]
+    if report["load"] is not None and report["load"] > 1.5:
+        lines += ["", f"Other processes were running (load {report['load']:.1f} at the start): times scatter."]
+    if "pass" in report:
+        lines += _pass_tables(report["pass"])
+    if "memory" in report:
+        lines += _memory_table(report["memory"], report.get("pass", {}))
+    if "many" in report:
+        lines += _many_table(report["many"])
+    if "percentile_bins" in report:
+        bins = report["percentile_bins"]
+        missed = f"ours {bins['ours']:.2f}, stock {bins['stock']:.1f}"
+        lines += ["", f"Exact 99.999 percentile of heavy tails, missed by so many of ONNX Runtime's bins: {missed}."]
+    rows = [
+        [what, ours, target, "yes" if met else "no"] for what, ours, target, met in measured_against_targets(report)
+    ]
+    return "\n".join([*lines, "", "Against the targets:", "", *_table(["measure", "ours", "target", "met"], rows)])
+
+
+def _pass_tables(passes: Result) -> list[str]:
+    names = list(next(iter(passes.values()))["ratios"])
+    lines: list[str] = []
+    for title, base in (("fully optimised (`ENABLE_ALL`)", "bare"), ("`ORT_DISABLE_ALL`", "bare, no optimisation")):
+        rows = [[net, *(f"{one['ratios'][n] / one['ratios'][base]:.2f}" for n in names)] for net, one in passes.items()]
+        lines += ["", f"CPU time per sample over bare FP32 inference, {title}:", "", *_table(["network", *names], rows)]
+    rows = [[network, *(f"{one['start_up_seconds'][n]:.2f}" for n in names)] for network, one in passes.items()]
+    return [*lines, "", "CPU seconds before the first sample, imports aside:", "", *_table(["network", *names], rows)]
+
+
+def _memory_table(memory: Result, passes: Result) -> list[str]:
+    rows = []
+    for network, one in memory.items():
+        ours = [f"{mb:.0f}" for mb in one["ours_mb"]]
+        found = passes.get(network)
+        theirs = [f"{found['peak_mb'][f'stock {m}']:.0f}" if found else "" for m in STOCK_METHODS]
+        rows.append([network, f"{one['bare_mb']:.0f}", *ours, f"{one['over_bare_mb']:.0f}", ", ".join(theirs)])
+    few, many = next(iter(memory.values()))["samples"]
+    count = next(iter(passes.values()))["samples"] if passes else "no"
+    columns = ["network", "bare", f"ours, {few} samples", f"ours, {many} samples", "over bare"]
+    columns.append(f"stock {', '.join(STOCK_METHODS)}, {count} samples")
+    return ["", "Peak resident memory in MB:", "", *_table(columns, rows)]
+
+
+def _many_table(many: Result) -> list[str]:
+    rows = [
+        [name, f"{seconds:.1f}", f"1/{many['seconds']['stock'] / seconds:.1f}", f"{many['peak_mb'][name]:.0f}"]
+        for name, seconds in many["seconds"].items()
+    ]
+    title = f"Three methods on each of {SETS} sets of {many['samples']} samples, MobileNetV2, start-up included:"
+    return ["", title, "", *_table(["", "CPU seconds", "share of stock", "peak MB"], rows)]
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples, about five minutes on two cores")
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure only this; repeatable [all]")
     parser.add_argument("--json", type=Path, help="also write the measurements to this file")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the tables in docs/performance.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(json.loads(arguments.worker))
         return
-    report = benchmark(arguments.quick)
-    show(report)
+    report = benchmark(arguments.quick, tuple(arguments.part or PARTS))
+    print(markdown(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.write:
+        replace_tables(arguments.write, "calibration", markdown(report))
 
 
 if __name__ == "__main__":

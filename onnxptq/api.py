@@ -27,10 +27,10 @@ from onnxptq.evaluation import (
     Subject,
 )
 from onnxptq.files import check_writable
-from onnxptq.graphs import fold, load_model
+from onnxptq.graphs import fold
 from onnxptq.graphs.external import install
 from onnxptq.graphs.modernize import modernization_notes
-from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
+from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_quantization
 from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
 from onnxptq.judging import (
     Judgement,
@@ -42,7 +42,7 @@ from onnxptq.judging import (
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
-from onnxptq.quantization.static import quantizer_settings
+from onnxptq.quantization.static import check_engine, quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
 Progress = Callable[[str, int, int], None]
@@ -146,6 +146,7 @@ def quantize(
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
         unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
+    check_engine(recipe)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
@@ -175,7 +176,7 @@ def quantize(
             notes = make_int8(
                 inputs.model, folded, samples, recipe, provenance, made, collected, inputs.task, room, progress
             )
-        int8 = load_model(made)
+        int8 = open_model(made)
         if judged_on is not None:
             subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
             judgement = judge(subjects, judged_on, groups, room, progress)
@@ -228,7 +229,7 @@ def evaluate(
     if not models:
         raise UsageError("give at least one model to evaluate.")
     room = cache_room()
-    loaded = [load_model(Path(path)) for path in models]
+    loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
     if not allow_fallback:
@@ -291,6 +292,7 @@ def calibrate(
         recipe = Recipe(calibration=calib, size=calib_size, seed=seed, target=target, engine=engine)
         recipe = apply_method(method, recipe)
     recipe = canonical(recipe)
+    check_engine(recipe)
     if recipe.engine == "stock":
         raise UsageError("ONNX Runtime's calibrators leave no statistics; use --engine one-pass to calibrate.")
     if recipe.weight_transforms:

@@ -81,7 +81,7 @@ def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None,
 
 def _outputs(inputs: Inputs, dataset: Dataset) -> npt.NDArray[np.float32]:
     """The FP32 model's first output of each sample, flattened: float32, (N, K)."""
-    session = open_session(inputs.model.path)
+    session = open_session(inputs.model.core.path)
     found: dict[int, npt.NDArray[np.float32]] = {}
     size = batch_size([session])
     for start in range(0, len(dataset), size):

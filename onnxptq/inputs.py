@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxptq.cache import Room
+from onnxptq.cache import Room, cache_room
 from onnxptq.data import (
     Columns,
     Dataset,
@@ -25,6 +25,7 @@ from onnxptq.data import (
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
+from onnxptq.graphs.preprocessing_cut import taken_apart
 from onnxptq.tasks import TASKS, Task, find_specification
 
 SPLIT_SEED = 0
@@ -78,6 +79,11 @@ class Inputs:
     warnings: tuple[str, ...]
 
 
+def open_model(path: Path, *, domains: Collection[str] | None = None) -> Model:
+    """A model to quantize or to judge: as `load_model`, in two halves where it has its pre-processing in the graph."""
+    return taken_apart(load_model(path, domains=domains), cache_room())
+
+
 def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOptions]:
     """The model file, the name of the built-in one (or None), and the data that comes with it.
 
@@ -90,7 +96,7 @@ def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOpti
     data = DataOptions(calib_data=str(chosen.train), eval_data=str(chosen.test))
     if model is None:
         return own, chosen.name, data
-    loaded = load_model(Path(model))
+    loaded = open_model(Path(model))
     return loaded, None, data if loaded.digest == own.digest else DataOptions()
 
 
@@ -101,10 +107,28 @@ def build_task(model: Model, options: DataOptions) -> tuple[Task, tuple[str, ...
         UsageError: an unknown task, or preprocessing that does not fit.
         ModelError: the model's inputs do not fit the task.
     """
+    if model.parts is not None:
+        return _task_of_encoded_images(model, options), ()
     flags = {**options.preprocessing, "task": options.task}
     found = find_specification(model.path, model.metadata, flags, model.signature)
     task = TASKS.get(found.task).build(found.specification, model.signature)
     return task, (found.warning,) if found.warning else ()
+
+
+def _task_of_encoded_images(model: Model, options: DataOptions) -> Task:
+    """The task of a model that decodes its images itself. Raises UsageError for flags that contradict it."""
+    from onnxptq.own_preprocessing import own_preprocessing
+    from onnxptq.tasks import encoded_images
+
+    useless = sorted(key for key in options.preprocessing if key not in ("output", "scores", "classes"))
+    if options.task is not None or useless:
+        named = ", ".join(useless) or f"the task {options.task}"
+        raise UsageError(
+            f"{model.path} has its pre-processing in the graph, and that is what runs; leave out what says otherwise "
+            f"({named})."
+        )
+    found = find_specification(model.path, model.metadata, options.preprocessing, model.core.signature)
+    return encoded_images.build(own_preprocessing(model), found.specification, model.signature)
 
 
 def resolve_for_quantization(

@@ -15,6 +15,7 @@ from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
+from onnxptq.graphs.preprocessing_cut import rejoin
 from onnxptq.inputs import Inputs
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.recipe import Recipe
@@ -128,6 +129,11 @@ def make_int8(
         notes = quantize_folded(
             model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
         )
+        if model.parts is not None:
+            whole = path.with_name("with-preprocessing.onnx")
+            rejoin(model.parts.head, written, whole)
+            written.unlink()
+            written = whole
         write_with_provenance(written, provenance, path)
     except OnnxptqError:
         raise

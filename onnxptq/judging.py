@@ -22,7 +22,7 @@ from onnxptq.evaluation import (
 )
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.graphs import Model, load_model, read_provenance
-from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_evaluation
+from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.tasks import TensorSpec
 from onnxptq.tasks._scores import shown
 
@@ -45,14 +45,14 @@ def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Mod
     from onnxptq.models import builtin
 
     if reference is not None:
-        return load_model(Path(reference))
+        return open_model(Path(reference))
     provenance = read_provenance(models[0].metadata)
     own = load_model(builtin().model)
     if provenance is not None and provenance.source["digest"] == own.digest:
         return own
     if provenance is not None:
         beside = models[0].path.parent / str(provenance.source["name"])
-        if beside.is_file() and (found := load_model(beside)).digest == provenance.source["digest"]:
+        if beside.is_file() and (found := open_model(beside)).digest == provenance.source["digest"]:
             return found
         raise UsageError(
             f"{models[0].path} was made from {provenance.source['name']}, which is not beside it. "

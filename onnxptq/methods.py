@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from onnxptq.calibrators import CalibrationSet
-from onnxptq.calibrators.methods import RANGE_METHODS
+from onnxptq.calibrators._histogram import Accumulator
+from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
+from onnxptq.calibrators.statistics import TensorStatistics
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value
 from onnxptq.registry import Registry
@@ -93,7 +97,7 @@ def canonical(recipe: Recipe) -> Recipe:
     Two recipes that mean the same then have the same digest, and keep it when a default changes.
 
     Raises:
-        UsageError: an unknown calibration set, range method or parameter.
+        UsageError: an unknown calibration set, range method or parameter, or a value that the method does not take.
     """
     method = RANGE_METHODS.get(recipe.ranges.name)
     for key in recipe.ranges.keywords:
@@ -102,6 +106,7 @@ def canonical(recipe: Recipe) -> Recipe:
                 f"the method {method.name!r} has no parameter {key!r}. {did_you_mean(key, method.parameters)}"
             )
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
+    _try_out(ranges, len(recipe.environments))
     return recipe.changed(calibration=str(CalibrationSet.parse(recipe.calibration)), ranges=ranges)
 
 
@@ -115,6 +120,14 @@ def fitted(recipe: Recipe, task: Task) -> Recipe:
         chains = task.augmentations() if environment.shifts == AUGMENTATIONS else (environment.shifts,)
         environments.extend(replace(environment, shifts=chain) for chain in chains)
     return recipe.changed(environments=tuple(dict.fromkeys(environments)))
+
+
+def _try_out(ranges: Step, environments: int) -> None:
+    """Raises what the method says of its parameters now, on four values, and not after all data was read."""
+    accumulator = Accumulator()
+    accumulator.add(np.array([-1, 0, 1, 2], np.float32))
+    known = TensorStatistics(accumulator.minimum, accumulator.maximum, accumulator.count, *accumulator.sparse())
+    RANGE_METHODS.get(ranges.name).range([known] * max(environments, 1), QuantizationType(), **ranges.keywords)
 
 
 def _check_known(method: Method, key: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError
-from onnxptq.methods import METHODS, Method, all_methods, apply_method
+from onnxptq.methods import METHODS, Method, all_methods, apply_method, canonical
 from onnxptq.recipe import Recipe, Step
 
 BASE = Recipe(calibration="dark@3", size=5, seed=2, target="cuda")
@@ -75,3 +75,12 @@ def test_what_a_method_does_not_have_is_refused(text, message):
 def test_an_option_of_another_method_is_refused():
     with pytest.raises(UsageError, match="'minmax' has no parameter 'percentile'"):
         apply_method("minmax", BASE, {"percentile": 99.0})
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("percentile:percentile=200", "between 0 and 100"), ("entropy:bins=3", "at least as many bins")],
+)
+def test_a_wrong_value_of_a_parameter_is_refused_before_anything_is_read(method, message):
+    with pytest.raises(UsageError, match=message):
+        canonical(apply_method(method, Recipe()))

@@ -103,7 +103,7 @@ class Lane:
 
     def _open(self, room: Room, threads: int | None = None, profile: bool = False) -> Opened:
         return self.worker.open(
-            self.model.path,
+            self.model.core.path,
             self.runtime.session_providers(room, self.model.digest, threads),
             optimization=self.runtime.optimization,
             threads=threads,

@@ -186,10 +186,8 @@ def _predict(
 
 def _feeds(lane: Lane, first: Feeds, batch: int) -> Feeds:
     """The first `batch` samples, again and again where there are too few; as many as the model has fixed, if it has."""
-    session = lane.session
-    assert session is not None
-    fixed = next((spec.shape[0] for spec in session.signature.inputs if spec.shape and spec.shape[0]), None)
-    size = fixed or batch
+    assert lane.session is not None
+    size = lane.session.signature.fixed_batch or batch
     return {name: np.resize(array, (size, *array.shape[1:])) for name, array in first.items()}
 
 
@@ -230,7 +228,7 @@ def _layers(
         feeds = _feeds(lane, first, LAYER_SAMPLES)
         with tempfile.TemporaryDirectory(prefix="onnxptq.layers.") as folder:
             try:
-                probes = make_probes(lanes[0].model.path, lane.model.path, Path(folder))
+                probes = make_probes(lanes[0].model.core.path, lane.model.core.path, Path(folder))
                 exact = _all_outputs(probes.reference, lanes[0], feeds, room)
                 found[number] = layer_errors(probes, exact, _all_outputs(probes.model, lane, feeds, room))
             except (ModelError, WorkerError) as error:
@@ -270,14 +268,14 @@ def _row(
         reason=reason,
         log=log,
         file_bytes=lane.model.size,
-        placement=placement(lane.model.path, lane.session.placement if lane.session else None, lane.kernels),
+        placement=placement(lane.model.core.path, lane.session.placement if lane.session else None, lane.kernels),
         creation_seconds=lane.session.seconds if lane.session else None,
         baseline_bytes=lane.baseline_bytes,
         peak_bytes=lane.peak_bytes,
     )
     if run is None:
         return row
-    step = output_step(lane.model.path)
+    step = output_step(lane.model.core.path)
     other = same is not None and lane is not base
     return replace(
         row,

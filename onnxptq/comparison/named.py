@@ -10,8 +10,7 @@ from onnxptq.comparison.compare import CompareSettings, Progress, compare_runtim
 from onnxptq.comparison.result import Comparison
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.evaluation import Predictions
-from onnxptq.graphs import load_model
-from onnxptq.inputs import DataOptions
+from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on
 from onnxptq.runtimes import installation_problems
 from onnxptq.runtimes.provider_options import DeviceSettings
@@ -53,7 +52,7 @@ def compare_models(
     if not models:
         raise UsageError("give at least one model to compare.")
     room, settings = cache_room(), settings or CompareSettings()
-    loaded = [load_model(Path(path)) for path in models]
+    loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     if base.quantized:
         raise UsageError(f"the reference {base.path} is quantized. Give the FP32 model with --reference FP32.onnx.")

@@ -76,7 +76,9 @@ class Subject:
 
     def open(self) -> Session:
         """A session of the model on its provider."""
-        return open_session(self.model.path, self.provider, threads=self.threads, allow_fallback=self.allow_fallback)
+        return open_session(
+            self.model.core.path, self.provider, threads=self.threads, allow_fallback=self.allow_fallback
+        )
 
     def settled(self) -> tuple[Subject, str | None]:
         """The subject on the provider that really runs it, and why that is not the one asked for, or None."""
@@ -244,7 +246,7 @@ def batch_size(sessions: Sequence[Runner]) -> int:
     Raises:
         DataError: two models have fixed different batches.
     """
-    fixed = {spec.shape[0] for s in sessions for spec in s.signature.inputs if spec.shape and spec.shape[0] is not None}
+    fixed = {batch for session in sessions if (batch := session.signature.fixed_batch) is not None}
     if len(fixed) > 1:
         raise DataError(f"the models have fixed different batch sizes ({sorted(fixed)}); evaluate them one by one.")
     return next(iter(fixed)) if fixed else BATCH
@@ -253,7 +255,7 @@ def batch_size(sessions: Sequence[Runner]) -> int:
 def run_padded(session: Runner, feeds: Feeds) -> list[npt.NDArray[Any]]:
     """The outputs for a batch that may be shorter than the batch that the model has fixed."""
     count = len(next(iter(feeds.values())))
-    fixed = next((s.shape[0] for s in session.signature.inputs if s.shape and s.shape[0] is not None), None)
+    fixed = session.signature.fixed_batch
     if fixed is not None and count < fixed:
         feeds = {name: np.concatenate([a, np.repeat(a[-1:], fixed - count, axis=0)]) for name, a in feeds.items()}
     return [output[:count] for output in session.run(feeds)]

@@ -158,7 +158,7 @@ class Isolation:
         worker = self._stack.enter_context(Worker(memory_bytes=limit, timeout_s=self._limits.seconds))
         names: list[tuple[str, dict[str, str]]] = [(name, {}) for name in (provider.ort_name, *provider.companions)]
         opened = _explained(
-            lambda: worker.open(subject.model.path, names, threads=subject.threads),
+            lambda: worker.open(subject.model.core.path, names, threads=subject.threads),
             subject.model.path.name,
             "is loaded",
             provider.name,

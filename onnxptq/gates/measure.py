@@ -18,8 +18,8 @@ from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.isolation import Isolation, Limits
 from onnxptq.gates.pairing import pair
 from onnxptq.gates.policy import Policy, settle
-from onnxptq.graphs import Model, load_model, read_provenance
-from onnxptq.inputs import DataOptions
+from onnxptq.graphs import Model, read_provenance
+from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, require_provider, samples_to_judge_on
 from onnxptq.tasks import Feeds
 
@@ -74,7 +74,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         OnnxptqError: the input is wrong, or a model is refused or fails.
     """
     domains = policy.graph.domains if policy and policy.graph else ()
-    model = load_model(request.model, domains=domains)
+    model = open_model(request.model, domains=domains)
     reference = _reference(request, model, policy, domains)
     if reference is not None:
         check_same_outputs(reference, [model])
@@ -117,7 +117,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
 def _reference(request: Request, model: Model, policy: Policy | None, domains: Sequence[str]) -> Model | None:
     """The FP32 model, or None where the policy does not need one and none was named."""
     if request.reference is not None:
-        return load_model(request.reference, domains=domains)
+        return open_model(request.reference, domains=domains)
     if policy is not None and not policy.reads_reference:
         return None
     if read_provenance(model.metadata) is None:

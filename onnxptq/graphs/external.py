@@ -75,6 +75,23 @@ def save_with_links(proto: onnx.ModelProto, source: Path, target: Path) -> None:
             shutil.copyfile(source.parent / location, copy)
 
 
+def load_with_weights(path: Path) -> onnx.ModelProto:
+    """The model at `path` with its external data, also through links of `save_with_links`, which onnx refuses."""
+    import onnx
+
+    proto = onnx.load(str(path), load_external_data=False)
+    for tensor in all_tensors(proto):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if "location" not in entries:
+            continue
+        with (path.parent / entries["location"]).open("rb") as file:
+            file.seek(int(entries.get("offset", 0)))
+            tensor.raw_data = file.read(int(entries["length"]) if "length" in entries else -1)
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return proto
+
+
 def install(written: Path, output: Path, proto: onnx.ModelProto | None = None) -> None:
     """Copies a model to its place, its external data first and as `<output>.data`, each by way of a temporary name.
 

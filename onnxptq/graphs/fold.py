@@ -21,7 +21,8 @@ def fold(model: Model, room: Room) -> Path:
     """The model in opset 13 or newer, with BatchNormalization and constants folded and shapes inferred.
 
     The work is `quant_pre_process`'s. Symbolic shape inference knows fewer operators than ONNX Runtime runs; where it
-    gives up, the plain one serves. A model too large for one file keeps its weights in `<folded>.data`.
+    gives up, the plain one serves. A model too large for one file keeps its weights in `<folded>.data`. Of a model in
+    two halves it is the body that is folded.
 
     Raises:
         ModelError: ONNX Runtime cannot optimise the model, or it is too old to be converted.
@@ -29,6 +30,7 @@ def fold(model: Model, room: Room) -> Path:
     import onnx
     import onnxruntime
 
+    model = model.core
     key = content_key(
         "folded-model",
         model=model.digest,

@@ -32,6 +32,7 @@ class Model:
         quantized: it has operators that only a quantized graph has.
         size: bytes of the file and of its external data.
         opset: version of the default operator domain.
+        parts: the two halves of a model that takes encoded input, where `taken_apart` made them.
     """
 
     path: Path
@@ -41,6 +42,27 @@ class Model:
     quantized: bool
     size: int
     opset: int
+    parts: Parts | None = None
+
+    @property
+    def core(self) -> Model:
+        """What is calibrated, quantized and run: the model without its pre-processing, itself where it has none."""
+        return self if self.parts is None else self.parts.body
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model in two halves.
+
+    Attributes:
+        head: the pre-processing, an ONNX file: the model's inputs to `tensors`.
+        body: the rest: `tensors` to the model's outputs.
+        tensors: where the two meet.
+    """
+
+    head: Path
+    body: Model
+    tensors: tuple[str, ...]
 
 
 def load_model(path: Path, *, domains: Collection[str] | None = None) -> Model:

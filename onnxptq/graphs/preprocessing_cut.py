@@ -10,22 +10,26 @@ unknown to the quantizer and its calibrators, and normalisation must not be quan
 
 from __future__ import annotations
 
-import io
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxptq.errors import DataError, ModelError
-from onnxptq.graphs.external import install
+from onnxptq.cache import Room, content_key
+from onnxptq.errors import ModelError
+from onnxptq.graphs.external import install, is_large
+from onnxptq.graphs.load import Model, Parts, load_model
 from onnxptq.graphs.parts import opset_of, part_of, reads
 
 if TYPE_CHECKING:
     import onnx
 
 EXTENSION_DOMAINS = ("ai.onnx.contrib", "com.microsoft.extensions")
+
+_FORMAT = 1
+"""Of what the room keeps of a model in two halves; a new one makes those of older versions unknown."""
 
 _BODY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "QuantizeLinear"})
 
@@ -50,6 +54,35 @@ def has_preprocessing(path: Path) -> bool:
     import onnx
 
     return any(node.domain in EXTENSION_DOMAINS for node in onnx.load(str(path), load_external_data=False).graph.node)
+
+
+def taken_apart(model: Model, room: Room) -> Model:
+    """The model with its two halves, which the room keeps; itself where it has no operators of onnxruntime-extensions.
+
+    Raises:
+        ModelError: as `cut`, or the model is too large for one file.
+    """
+    if not has_preprocessing(model.path):
+        return model
+    if is_large(model):
+        raise ModelError(
+            f"{model.path} has its pre-processing in the graph and {model.size / 1e9:.1f} GB, too much to be taken "
+            "apart. Export it without its pre-processing."
+        )
+    folder = room.place("parts", content_key("parts", model=model.digest, format=_FORMAT), "")
+    meeting = folder / "tensors.txt"
+    if not meeting.is_file():
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".cut.") as made:
+            parts = cut(model.path, Path(made))
+            # Written last: where this file is, the others are whole.
+            folder.mkdir(exist_ok=True)
+            for part in (parts.head, parts.body):
+                part.replace(folder / part.name)
+            listed = Path(made) / meeting.name
+            listed.write_text("\n".join(parts.tensors), encoding="utf-8")
+            listed.replace(meeting)
+    tensors = tuple(meeting.read_text(encoding="utf-8").splitlines())
+    return replace(model, parts=Parts(folder / "head.onnx", load_model(folder / "body.onnx"), tensors))
 
 
 def cut(path: Path, folder: Path) -> Cut:
@@ -113,25 +146,6 @@ def rejoin(head: Path, body: Path, output: Path) -> None:
     whole.functions.extend(f for f in front.functions if f not in whole.functions)
     whole.ir_version = max(whole.ir_version, front.ir_version)
     install(body, output, whole)
-
-
-def verify_image(encoded: bytes, name: str) -> None:
-    """Decodes an image with Pillow: a corrupt one ends the process inside onnxruntime-extensions, without a word.
-
-    Args:
-        encoded: the bytes of a JPEG, PNG ... file.
-        name: of the sample, for the message.
-
-    Raises:
-        DataError: the image is corrupt.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-    except Exception as error:  # Pillow raises whatever its decoders raise.
-        raise DataError(f"the image {name} cannot be decoded: {error}. Repair it or leave it out.") from error
 
 
 def _body(graph: onnx.GraphProto, constants: set[str]) -> list[onnx.NodeProto]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.errors import ModelError
-from onnxptq.quantization._stock import quantize_with_ranges
+from onnxptq.quantization.reference_quantizer import quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
 
 

@@ -18,6 +18,81 @@ from onnxptq.graphs.external import save_with_links
 from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
 
 
+class CalibrationPass:
+    """A float model, opened once, over any number of calibration sets.
+
+    Its observed tensors become graph outputs; a sample is run alone and its outputs are freed before the next. So the
+    result is the same, byte for byte, in whatever order the samples come and however they are sharded
+    (`statistics.merge`), on the same kind of CPU with the same ONNX Runtime. At most one sample's observed tensors are
+    held at a time.
+
+    Args:
+        model_path: the float model, as the quantizer will get it.
+        tensors: what to observe, from `plan_calibration`.
+        provider: where to run, a name that `onnxptq providers` lists.
+        optimized: let ONNX Runtime optimise the graph. Faster on depthwise nets; values, and so ranges, may
+            differ in the last bits from those of the stock calibrators, which run with all optimisations off.
+        threads: threads within an operator; None leaves it to ONNX Runtime.
+        histograms: False keeps extremes only, which is all that MinMax needs.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model, or a tensor is not in it.
+        RuntimeUnavailableError: the provider does not load here.
+        UsageError: an unknown provider.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        tensors: Sequence[str],
+        *,
+        provider: str = "cpu",
+        optimized: bool = False,
+        threads: int | None = None,
+        histograms: bool = True,
+    ) -> None:
+        self._tensors = tuple(tensors)
+        self._histograms = histograms
+        self._session, self._inputs = _session(Path(model_path), tensors, provider, optimized, threads)
+        self._outputs = [name for name in tensors if name not in self._inputs]
+
+    def collect(
+        self,
+        samples: Iterable[tuple[str, Feeds]],
+        *,
+        environment: str = "",
+        provenance: Mapping[str, str] | None = None,
+    ) -> CalibrationStatistics:
+        """Runs every sample once.
+
+        Args:
+            samples: (id, feeds) with a batch dimension of 1. A model of a fixed batch size B is fed the sample B times,
+                which keeps samples independent of their neighbours.
+            environment: name under which the statistics are kept.
+            provenance: kept with the statistics, see `CalibrationStatistics`.
+
+        Raises:
+            DataError: no samples; NaN or infinity in a tensor; feeds that do not fit the model.
+        """
+        counter = Counter()
+        accumulators = {name: Accumulator(self._histograms, counter) for name in self._tensors}
+        seen = 0
+        for sample_id, feeds in samples:
+            fed = {name: batched(array, self._inputs.get(name)) for name, array in feeds.items()}
+            values = run_sample(self._session, self._outputs, fed, sample_id)
+            for name in self._tensors:
+                # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
+                value = fed.get(name) if name in self._inputs else values.pop(name)
+                _add(accumulators[name], value, name, sample_id)
+            seen += 1
+            if seen == 1:
+                counter.expected = counter.counted * operator.length_hint(samples, 0)
+        if not seen:
+            raise DataError("the calibration set is empty; give at least one sample")
+        found = {name: _statistics(accumulator) for name, accumulator in accumulators.items()}
+        return CalibrationStatistics({environment: found}, {environment: seen}, dict(provenance or {}))
+
+
 def collect(
     model_path: str | Path,
     samples: Iterable[tuple[str, Feeds]],
@@ -30,51 +105,11 @@ def collect(
     histograms: bool = True,
     provenance: Mapping[str, str] | None = None,
 ) -> CalibrationStatistics:
-    """Runs every sample once and keeps statistics of `tensors`, in memory that does not grow with the samples.
-
-    The tensors become graph outputs; a sample is run alone and its outputs are freed before the next. So the result
-    is the same, byte for byte, in whatever order the samples come and however they are sharded
-    (`statistics.merge`), on the same kind of CPU with the same ONNX Runtime. At most one sample's observed tensors
-    are held at a time.
-
-    Args:
-        model_path: the float model, as the quantizer will get it.
-        samples: (id, feeds) with a batch dimension of 1. A model of a fixed batch size B is fed the sample B times,
-            which keeps samples independent of their neighbours.
-        tensors: what to observe, from `plan_calibration`.
-        environment: name under which the statistics are kept.
-        provider: where to run, a name that `onnxptq providers` lists.
-        optimized: let ONNX Runtime optimise the graph. Faster on depthwise nets; values, and so ranges, may
-            differ in the last bits from those of the stock calibrators, which run with all optimisations off.
-        threads: threads within an operator; None leaves it to ONNX Runtime.
-        histograms: False keeps extremes only, which is all that MinMax needs.
-        provenance: kept with the statistics, see `CalibrationStatistics`.
-
-    Raises:
-        DataError: no samples; NaN or infinity in a tensor; feeds that do not fit the model.
-        ModelError: ONNX Runtime cannot load the model, or a tensor is not in it.
-        RuntimeUnavailableError: the provider does not load here.
-        UsageError: an unknown provider.
-    """
-    session, inputs = _session(Path(model_path), tensors, provider, optimized, threads)
-    outputs = [name for name in tensors if name not in inputs]
-    counter = Counter()
-    accumulators = {name: Accumulator(histograms, counter) for name in tensors}
-    seen = 0
-    for sample_id, feeds in samples:
-        fed = {name: batched(array, inputs.get(name)) for name, array in feeds.items()}
-        values = run_sample(session, outputs, fed, sample_id)
-        for name in tensors:
-            # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
-            value = fed.get(name) if name in inputs else values.pop(name)
-            _add(accumulators[name], value, name, sample_id)
-        seen += 1
-        if seen == 1:
-            counter.expected = counter.counted * operator.length_hint(samples, 0)
-    if not seen:
-        raise DataError("the calibration set is empty; give at least one sample")
-    found = {name: _statistics(accumulator) for name, accumulator in accumulators.items()}
-    return CalibrationStatistics({environment: found}, {environment: seen}, dict(provenance or {}))
+    """One pass over one calibration set: `CalibrationPass` and its `collect` in one call, with the same errors."""
+    opened = CalibrationPass(
+        model_path, tensors, provider=provider, optimized=optimized, threads=threads, histograms=histograms
+    )
+    return opened.collect(samples, environment=environment, provenance=provenance)
 
 
 def _session(

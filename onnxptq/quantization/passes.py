@@ -10,7 +10,7 @@ from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data.versions import data_versions
 from onnxptq.graphs.external import digest_model
-from onnxptq.quantization.collect import collect
+from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.runtimes import runtime_identity
 from onnxptq.tasks import Feeds
 
@@ -39,6 +39,7 @@ def observe(
         progress: called with the number of samples done since the last call.
     """
     parts = []
+    opened: CalibrationPass | None = None
     for name, samples in environments.items():
         # With histograms it knows all that it knows without them.
         places = [_place(room, source, samples, tensors, h, optimized) for h in (True, histograms)] if room else []
@@ -50,7 +51,8 @@ def observe(
             progress(len(samples))
         else:
             counted = _Counted(samples, progress)
-            part = collect(source, counted, tensors, environment=name, histograms=histograms, optimized=optimized)
+            opened = opened or CalibrationPass(source, tensors, histograms=histograms, optimized=optimized)
+            part = opened.collect(counted, environment=name)
             if room:
                 part.save(places[-1])
         parts.append(part)

@@ -21,9 +21,9 @@ from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.quantization.stock import stock_ranges
+from onnxptq.quantization.stock_calibrators import stock_ranges
 from onnxptq.quantization.targets import target_settings
-from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
+from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 from onnxptq.recipe import Environment, Recipe
 from onnxptq.tasks import Task
 
@@ -65,8 +65,7 @@ def quantize_folded(
         UsageError: the recipe names what there is not.
         DataError: a sample gives NaN or infinity, or does not fit the model.
     """
-    if recipe.engine not in ENGINES:
-        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
+    check_engine(recipe)
     if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
     task = task or (samples.task if samples else None)
@@ -77,12 +76,16 @@ def quantize_folded(
         observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)
         external = has_external_data(source)
         if recipe.engine == "stock":
-            ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, fixed_batch(model))
+            batch = model.core.signature.fixed_batch or 1
+            ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, batch)
             chosen = bounded(ranges, source, task, recipe.bounds)
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
-            writer = FastWriter(source, settings, external=external)
+            # A changed model's file is gone afterwards, so its writer is of no use to another call; a large one's is
+            # of no use either, since the reference writes.
+            make = writer_for if source == folded and not external else FastWriter
+            writer = make(source, settings, external=external)
             if statistics is None:
                 statistics = observe(
                     observed,
@@ -94,11 +97,17 @@ def quantize_folded(
                     progress=progress,
                 )
             chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            writer.write(bounded(chosen, source, task, recipe.bounds), output)
-            notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
+            reason = writer.write(bounded(chosen, source, task, recipe.bounds), output)
+            notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
     return notes + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+
+
+def check_engine(recipe: Recipe) -> None:
+    """Raises UsageError when the recipe names an engine that there is not."""
+    if recipe.engine not in ENGINES:
+        raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
 
 
 def is_optimized(recipe: Recipe) -> bool:
@@ -152,11 +161,6 @@ def ranges_from(
         tensor: method.range(statistics.per_environment(tensor), settings.quantization, **recipe.ranges.keywords)
         for tensor in tensors
     }
-
-
-def fixed_batch(model: Model) -> int:
-    """The batch that the model has fixed, or 1."""
-    return next((s.shape[0] for s in model.signature.inputs if s.shape and s.shape[0] is not None), 1) or 1
 
 
 def _name(environment: Environment) -> str:

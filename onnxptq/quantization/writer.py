@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy.typing as npt
 
 from onnxptq.errors import UsageError
 from onnxptq.graphs.external import has_external_data
-from onnxptq.quantization._stock import Ranges, quantize_with_ranges
 from onnxptq.quantization._template import Template, build_template, quantization_parameters
 from onnxptq.quantization.plan import CalibrationPlan
+from onnxptq.quantization.reference_quantizer import Ranges, quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
 
-__all__ = ["FastWriter", "Ranges", "quantize_with_ranges"]
+__all__ = ["FastWriter", "Ranges", "quantize_with_ranges", "writer_for"]
 
 _INT32 = np.iinfo(np.int32)
 
@@ -88,7 +89,7 @@ class FastWriter:
         except _Unsupported as reason:
             self._never = str(reason)
 
-    def write(self, ranges: Ranges, output: str | Path) -> None:
+    def write(self, ranges: Ranges, output: str | Path) -> str | None:
         """Writes the model quantized with `ranges`, in place: give a temporary name.
 
         The first file is compared with the reference; where they differ the reference stands, and writes all that
@@ -97,6 +98,9 @@ class FastWriter:
         Args:
             ranges: tensor name -> (lower, upper), for every name of `plan.observed` at least.
             output: where the model goes.
+
+        Returns:
+            Why the reference wrote this file, or None where the fast way did.
 
         Raises:
             UsageError: a range is missing.
@@ -114,15 +118,17 @@ class FastWriter:
         except _Unsupported as reason:
             self.fallbacks.append(str(reason))
             self._reference(ranges, output)
-            return
+            return str(reason)
         if self._compared:
             output.write_bytes(data)
-            return
+            return None
         self._reference(ranges, output)
         self._compared = True
-        if output.read_bytes() != data:
-            self._never = "the first file differed from the reference"
-            self.fallbacks.append(self._never)
+        if output.read_bytes() == data:
+            return None
+        self._never = "the first file differed from the reference"
+        self.fallbacks.append(self._never)
+        return self._never
 
     def _reference(self, ranges: Ranges, output: Path) -> None:
         unread = (np.float32(0), np.float32(0))
@@ -164,6 +170,34 @@ class FastWriter:
         self._initializers[bias.quantized].CopyFrom(tensor)
         flat = np.asarray(scale, dtype=bias.values.dtype).reshape(-1)
         self._initializers[bias.scale].CopyFrom(numpy_helper.from_array(flat, bias.scale))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a writer is for. Settings hold dicts, so they are compared by what they say."""
+
+    model_path: Path
+    changed: int
+    said: str
+    external: bool
+    settings: QuantizerSettings = field(compare=False)
+
+
+def writer_for(model_path: Path, settings: QuantizerSettings, *, external: bool = False) -> FastWriter:
+    """The writer of this process for the model file as it is now: a sweep builds and compares each graph once.
+
+    Args:
+        model_path, settings, external: as `FastWriter` takes them.
+
+    Raises:
+        ModelError: there is nothing to quantize.
+    """
+    return _kept(_Written(model_path, model_path.stat().st_mtime_ns, repr(settings), external, settings))
+
+
+@lru_cache(maxsize=2)  # Each holds a quantized model.
+def _kept(written: _Written) -> FastWriter:
+    return FastWriter(written.model_path, written.settings, external=written.external)
 
 
 def _check_bias_fits(bias: _Bias, input_scale: npt.NDArray[Any]) -> None:

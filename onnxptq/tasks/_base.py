@@ -38,6 +38,11 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch that the model has fixed, or None where it takes any."""
+        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -11,7 +11,14 @@ from onnxptq.cache import Room
 from onnxptq.errors import ModelError
 from onnxptq.files import digest_file
 from onnxptq.graphs import Provenance, external, fold, load_model, read_provenance, write_with_provenance
-from onnxptq.graphs.external import digest_model, external_locations, has_external_data, install, save_with_links
+from onnxptq.graphs.external import (
+    digest_model,
+    external_locations,
+    has_external_data,
+    install,
+    load_with_weights,
+    save_with_links,
+)
 from onnxptq.quantization.collect import collect
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.settings import QuantizerSettings
@@ -148,9 +155,12 @@ def test_a_changed_model_finds_its_weights_in_another_folder(tmp_path, monkeypat
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError))
     model = save(tmp_path / "a.onnx")
+    whole = onnx.load(model)
     (tmp_path / "there").mkdir()
     save_with_links(onnx.load(model, load_external_data=False), model, tmp_path / "there" / "b.onnx")
     feeds = SAMPLES[0][1]
     np.testing.assert_array_equal(
         open_session(tmp_path / "there" / "b.onnx").run(feeds)[0], open_session(model).run(feeds)[0]
     )
+    # onnx itself refuses to load weights through links.
+    assert load_with_weights(tmp_path / "there" / "b.onnx") == whole

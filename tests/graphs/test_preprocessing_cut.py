@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.cache import Room
-from onnxptq.errors import DataError, ModelError
+from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
-from onnxptq.graphs.preprocessing_cut import cut, has_preprocessing, rejoin, verify_image
+from onnxptq.graphs.preprocessing_cut import cut, has_preprocessing, rejoin
 from onnxptq.runtimes import open_session
 
 value = helper.make_tensor_value_info
-
-
-def classifier(opset):
-    rng = np.random.default_rng(0)
-    shapes = {"w1": (6, 3, 3, 3), "b1": (6,), "w2": (6, 5), "b2": (5,)}
-    nodes = [
-        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], name="conv"),
-        helper.make_node("Relu", ["c"], ["r"], name="relu"),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"], name="pool"),
-        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
-        helper.make_node("Gemm", ["f", "w2", "b2"], ["y"], name="head"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "classifier",
-        [value("x", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [value("y", TensorProto.FLOAT, [1, 5])],
-        [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32) * 0.4, n) for n, s in shapes.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    helper.set_model_props(model, {"author": "me"})
-    return model
-
-
-@pytest.fixture(params=[16, 12])
-def encoded_model(request, tmp_path):
-    """JPEG or PNG bytes -> decode, resize, crop, normalise -> classifier."""
-    tools = pytest.importorskip("onnxruntime_extensions.tools.pre_post_processing")
-    steps = tools.PrePostProcessor(
-        [tools.create_named_value("image", TensorProto.UINT8, ["bytes"])], onnx_opset=max(request.param, 16)
-    )
-    steps.add_pre_processing(
-        [
-            tools.ConvertImageToBGR(),
-            tools.Resize(20),
-            tools.CenterCrop(16, 16),
-            tools.ChannelsLastToChannelsFirst(),
-            tools.ImageBytesToFloat(),
-            tools.Normalize([(0.5, 0.25)] * 3),
-            tools.Unsqueeze([0]),
-        ]
-    )
-    path = tmp_path / "encoded.onnx"
-    onnx.save(steps.run(classifier(request.param)), path)
-    return path
-
-
-def images(count, kind="PNG"):
-    from PIL import Image
-
-    for seed in range(count):
-        pixels = np.random.default_rng(seed).integers(0, 256, (30 + seed, 40, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, kind)
-        yield buffer.getvalue()
 
 
 def run(path, feeds):
     return open_session(path).run(feeds)[0]
 
 
-def test_the_parts_one_after_the_other_are_the_whole(encoded_model, tmp_path):
+def test_the_parts_one_after_the_other_are_the_whole(encoded_model, images, tmp_path):
     parts = cut(encoded_model, tmp_path)
     assert has_preprocessing(encoded_model) and has_preprocessing(parts.head) and not has_preprocessing(parts.body)
     assert [s.shape for s in load_model(parts.body).signature.inputs] == [(1, 3, 16, 16)]
@@ -88,7 +31,7 @@ def test_the_parts_one_after_the_other_are_the_whole(encoded_model, tmp_path):
         np.testing.assert_array_equal(run(parts.body, {tensor: pixels}), run(encoded_model, feeds))
 
 
-def test_the_quantized_body_behind_its_preprocessing_computes_what_it_computes_alone(encoded_model, tmp_path):
+def test_the_quantized_body_behind_its_preprocessing_computes_what_it_computes_alone(encoded_model, images, tmp_path):
     from onnxptq.quantization.collect import collect
     from onnxptq.quantization.settings import QuantizerSettings
     from onnxptq.quantization.writer import FastWriter
@@ -143,14 +86,12 @@ def test_an_embedding_starts_the_body(tmp_path):
     assert [node.op_type for node in onnx.load(parts.head).graph.node] == ["Abs"]
 
 
-def test_what_cannot_be_cut_or_joined_is_said(encoded_model, tmp_path):
+def test_what_cannot_be_cut_or_joined_is_said(encoded_model, save_classifier, tmp_path):
     parts = cut(encoded_model, tmp_path)
     with pytest.raises(ModelError, match="no layer with weights"):
         cut(parts.head, tmp_path)
-    (tmp_path / "other").mkdir()
-    onnx.save(classifier(16), tmp_path / "other" / "body.onnx")
     with pytest.raises(ModelError, match=r"does not take what .* computes"):
-        rejoin(parts.head, tmp_path / "other" / "body.onnx", tmp_path / "whole.onnx")
+        rejoin(parts.head, save_classifier("other.onnx"), tmp_path / "whole.onnx")
     model = onnx.load(encoded_model)
     model.graph.output.append(onnx.ValueInfoProto(name=parts.tensors[0]))
     onnx.save(model, tmp_path / "both.onnx")
@@ -161,11 +102,3 @@ def test_what_cannot_be_cut_or_joined_is_said(encoded_model, tmp_path):
     onnx.save(model, tmp_path / "behind.onnx")
     with pytest.raises(ModelError, match="Gemm of onnxruntime-extensions behind its first layer"):
         cut(tmp_path / "behind.onnx", tmp_path)
-
-
-def test_a_corrupt_image_is_found_before_it_can_end_the_process():
-    (encoded,) = images(1, "JPEG")
-    verify_image(encoded, "good.jpg")
-    for bad in (encoded[: len(encoded) // 2], b"\xff\xd8" + bytes(100), b""):
-        with pytest.raises(DataError, match=r"the image bad\.jpg cannot be decoded"):
-            verify_image(bad, "bad.jpg")

@@ -259,8 +259,11 @@ def test_sequences_of_any_length_are_calibrated_and_judged(tmp_path):
     assert fp32.sample_id.size > COUNT // 4
 
 
-@pytest.mark.parametrize("opset", [12, 17])
-def test_weights_in_a_file_of_their_own_go_beside_the_output(opset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("opset", "engine", "method"),
+    [(12, "one-pass", "minmax"), (17, "one-pass", "bias-correction"), (17, "stock", "minmax")],
+)
+def test_weights_in_a_file_of_their_own_go_beside_the_output(opset, engine, method, tmp_path, monkeypatch):
     """The path of models above 2 GB, with the limit lowered. 20 KB of weights, 5 of INT8: ONNX keeps less inside."""
     net = Net()
     nodes = [
@@ -273,14 +276,16 @@ def test_weights_in_a_file_of_their_own_go_beside_the_output(opset, tmp_path, mo
     onnx.save(onnx.load(source), path, save_as_external_data=True, location="net.weights", size_threshold=64)
     feeds = draw(path)
     data = save_data(feeds, tmp_path / "data.npz")
-    small = onnxptq.quantize(source, data=data, output=tmp_path / "small.onnx", options=TENSORS)
+    small = onnxptq.quantize(source, data=data, method=method, output=tmp_path / "small.onnx", options=TENSORS)
     monkeypatch.setattr("onnxptq.graphs.external.SINGLE_FILE_LIMIT", 100)
     (tmp_path / "there").mkdir()
-    large = onnxptq.quantize(path, data=data, output=tmp_path / "there" / "int8.onnx", options=TENSORS)
+    output = tmp_path / "there" / "int8.onnx"
+    large = onnxptq.quantize(path, data=data, engine=engine, method=method, output=output, options=TENSORS)
     assert {p.name for p in Path(large.output).parent.iterdir()} == {"int8.onnx", "int8.onnx.data"}
     for ours, theirs in zip(run(large.output, feeds), run(small.output, feeds), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert any("wrote the file: the weights go to a file of their own" in warning for warning in large.warnings)
+    said = any("wrote the file: the weights go to a file of their own" in warning for warning in large.warnings)
+    assert said == (engine == "one-pass")
 
 
 def test_calibration_on_renormalized_activations_repairs_the_ranges_of_a_dark_set(tmp_path):

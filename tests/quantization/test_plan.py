@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 from onnxptq.errors import ModelError
-from onnxptq.quantization._stock import quantize_with_ranges
 from onnxptq.quantization.plan import observed_tensors, plan_calibration
+from onnxptq.quantization.reference_quantizer import quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
 
 SETTINGS = {

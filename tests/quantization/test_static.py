@@ -13,7 +13,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxptq.calibrators.methods import RANGE_METHODS, RangeMethod
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import load_model
-from onnxptq.quantization.static import fixed_batch, node_names, quantizer_settings
+from onnxptq.quantization.static import node_names, quantizer_settings
 from onnxptq.recipe import Environment, Recipe, Step
 
 CLASSIFIERS = ("depthwise_clip", "gemm_beta", "batch_norm")
@@ -136,7 +136,7 @@ def test_a_model_of_a_fixed_batch_gets_the_ranges_of_its_dynamic_twin(
     engine, save_classifier, calibration, write, tmp_path
 ):
     dynamic, fixed = save_classifier("dynamic.onnx"), save_classifier("fixed.onnx", batch=4)
-    assert (fixed_batch(load_model(dynamic)), fixed_batch(load_model(fixed))) == (1, 4)
+    assert [load_model(path).signature.fixed_batch for path in (dynamic, fixed)] == [None, 4]
     samples = calibration(dynamic, count=6)
     twin = replace(samples, task=calibration(dynamic).task)
     found = [scales(write(path, twin, engine=engine)) for path in (dynamic, fixed)]

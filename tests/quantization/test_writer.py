@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +13,7 @@ from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError
 from onnxptq.quantization.collect import collect
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
+from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 
 SETTINGS = {
     "uint8": QuantizerSettings(),
@@ -166,3 +169,12 @@ def test_writing_prints_nothing(build_graph, tmp_path, capfd):
             ranges = {tensor: (np.float32(-1), np.float32(1)) for tensor in writer.plan.observed}
             writer.write(ranges, tmp_path / "out.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_builds_the_graph_of_a_model_and_its_settings_once(build_graph, tmp_path):
+    path = shutil.copy(build_graph("conv_relu"), tmp_path / "model.onnx")
+    first = writer_for(path, QuantizerSettings())
+    assert writer_for(path, QuantizerSettings()) is first
+    assert writer_for(path, QuantizerSettings(per_channel=True)) is not first
+    os.utime(path, ns=(1, 1))
+    assert writer_for(path, QuantizerSettings()) is not first

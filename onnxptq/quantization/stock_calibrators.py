@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import chain
@@ -14,7 +15,8 @@ import numpy as np
 
 from onnxptq.calibrators import CalibrationSamples, SampleReader
 from onnxptq.errors import DataError, OnnxptqError, UsageError
-from onnxptq.quantization._stock import Ranges
+from onnxptq.graphs.external import has_external_data
+from onnxptq.quantization.reference_quantizer import Ranges
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
 
@@ -52,13 +54,18 @@ def stock_ranges(
     }[method.name]
     count = sum(len(samples.reader(batch)) for samples in environments)
     reader = SampleReader(lambda: _feeds(environments, batch), count)
+    external = has_external_data(folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder, contextlib.redirect_stdout(io.StringIO()):
+        # A copy, since they write a file of a fixed name beside it, which another process may be writing too. Not of
+        # gigabytes of weights, though, and onnx does not load those through links.
+        source = folded if external else Path(shutil.copyfile(folded, Path(folder) / "model.onnx"))
         try:
             calibrator = create_calibrator(
-                folded,
+                source,
                 list({*QLinearOpsRegistry, *QDQRegistry}),
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=calibrate_method,
+                use_external_data_format=external,
                 extra_options=_options(method, settings),
             )
             calibrator.collect_data(reader)

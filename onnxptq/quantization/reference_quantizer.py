@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxptq.graphs.external import has_external_data
+from onnxptq.graphs.external import has_external_data, load_with_weights
 from onnxptq.quantization.settings import QuantizerSettings
 
 Ranges = Mapping[str, tuple[np.float32, np.float32]]
@@ -56,10 +56,8 @@ def quantize_with_ranges(
 
 
 def _private_copy(model_path: Path, folder: Path) -> Any:
-    import onnx
-
     if has_external_data(model_path):
-        return onnx.load(model_path)
+        return load_with_weights(model_path)
     return shutil.copyfile(model_path, folder / "model.onnx")
 
 

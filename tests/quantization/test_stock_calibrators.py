@@ -8,7 +8,7 @@ import pytest
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.quantization.stock import STOCK_METHODS, stock_ranges
+from onnxptq.quantization.stock_calibrators import STOCK_METHODS, stock_ranges
 from onnxptq.recipe import Step
 
 
