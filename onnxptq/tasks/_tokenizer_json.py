@@ -58,7 +58,7 @@ class HuggingFaceTokenizer:
 
     @property
     def padding(self) -> int:
-        """The number of the padding token; 0 without one, which `_check` allows only where nothing is padded."""
+        """The number of the padding token; 0 without one, as the mask hides what is there."""
         token = self._library.token_to_id(self.pad) if self.pad else None
         return 0 if token is None else int(token)
 
@@ -103,7 +103,8 @@ class HuggingFaceTokenizer:
         return library
 
     def _check(self) -> None:
-        if self.pad and self._library.token_to_id(self.pad) is None:
+        library = self._library  # Read now, so that what is wrong with it is said before any work.
+        if self.pad and library.token_to_id(self.pad) is None:
             raise UsageError(
                 f"the padding token {self.pad!r} is not in the tokenizer's vocabulary. "
                 'Give the right one as "pad" of the tokenizer.'

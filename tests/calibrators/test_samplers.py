@@ -74,6 +74,12 @@ def test_missing_group_really_misses_it(drawn, make_dataset):
     assert counts(drawn("clean", dataset))[2] > 10
 
 
+def test_only_group_really_has_no_other(drawn, make_dataset):
+    dataset = make_dataset(400, attributes={"sex": ["f", "m"] * 200})
+    assert np.flatnonzero(counts(drawn("only-group:class2", dataset))).tolist() == [2]
+    assert set(drawn("only-group:sex=f", dataset).attributes["sex"].tolist()) == {"f"}
+
+
 @pytest.mark.parametrize("ratio", [1, 10, 100])
 def test_imbalanced_is_a_long_tail_of_that_ratio(drawn, make_dataset, ratio):
     dataset = make_dataset(4000)
@@ -212,8 +218,8 @@ def test_every_shift_changes_every_sample_and_draws_the_same_ones(
 
 
 TESTED_ABOVE = {
-    "clean", "small", "stratified", "missing-group", "imbalanced", "few-class", "single-class", "hard", "easy",
-    "diverse", "random", "foreign", *ALIASES, *(shift.name for shift in SHIFTS),
+    "clean", "small", "stratified", "missing-group", "only-group", "imbalanced", "few-class", "single-class",
+    "hard", "easy", "diverse", "random", "foreign", *ALIASES, *(shift.name for shift in SHIFTS),
 }  # fmt: skip
 
 
