@@ -164,11 +164,11 @@ def export_onnx(network: Any, tokenizer: WordTokenizer, path: Path) -> None:
     import torch
     from onnxscript import optimizer
 
-    example = torch.ones(2, 8, dtype=torch.long)
+    example = (torch.full((2, 8), 3), torch.ones(2, 8, dtype=torch.long))  # one tensor for both would be one input
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MAX_LENGTH)}
     program = torch.onnx.export(
         network,
-        (example, example),
+        example,
         input_names=["input_ids", "attention_mask"],
         output_names=["logits"],
         dynamic_shapes=(free, free),
