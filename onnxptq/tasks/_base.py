@@ -131,14 +131,6 @@ class Task(ABC):
     def fits(self, shift_name: str) -> str | None:
         """None where the shift makes sense for this input, else the reason why not."""
 
-    def augmentations(self) -> tuple[str, ...]:
-        """Chains of shifts (`name@severity+name@severity`) that widen a calibration set, one an environment."""
-        return ()
-
-    def input_bounds(self) -> dict[str, tuple[float, float]]:
-        """The least and the greatest value that the feeds can hold, by the input's name, where that is known."""
-        return {}
-
     def group_values(self, rows: Sequence[Row]) -> dict[str, list[str]]:
         """The values of `group_columns`, one a row each. Raises DataError naming a bad sample."""
         return {}
