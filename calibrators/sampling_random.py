@@ -42,7 +42,7 @@ def _in_group(pool: Pool, group: str) -> npt.NDArray[np.bool_]:
     values = pool.column(column)
     if value not in values:
         raise UsageError(f"no sample has {column}={value!r}. {did_you_mean(value, set(values.tolist()))}")
-    return values == value
+    return np.asarray(values == value)
 
 
 SAMPLERS.register(Sampler("clean", "drawn at random, nothing changed: the reference", "stock practice", _clean))

@@ -1,4 +1,4 @@
-"""Text: sentences become the numbers that the model's own tokenizer gives them, and never more padding than asked for."""
+"""Text: sentences become the numbers that the model's own tokenizer gives them, without padding unless asked for."""
 
 from __future__ import annotations
 
