@@ -36,7 +36,10 @@ attention are a few dozen at most."""
 
 
 _MASKING = frozenset(
-    ("Cast", "Sub", "Mul", "Add", "Where", "Equal", "Not", "And", "Unsqueeze", "Expand", "Reshape", "Transpose", "Slice")
+    {
+        *("Cast", "Sub", "Mul", "Add", "Where", "Equal", "Not", "And"),
+        *("Unsqueeze", "Expand", "Reshape", "Transpose", "Slice"),
+    }
 )
 """Operators between the mask that a model is given and what it adds to its scores."""
 
@@ -59,7 +62,7 @@ def masked_scores(ranges: Mapping[str, Range], model: Path, task: Task) -> Mappi
             continue
         low, high = (float(end) for end in ranges[place.scores])
         found[place.masked] = (np.float32(low - MARGIN), np.float32(high))
-        if place.hiding in ranges:  # One mask serves all layers: the widest scores decide.
+        if place.hiding is not None and place.hiding in ranges:  # One mask serves all layers: the widest scores decide.
             needed[place.hiding] = min(needed.get(place.hiding, 0.0), low - high - MARGIN)
     for name, least in needed.items():
         found[name] = (max(ranges[name][0], np.float32(least)), ranges[name][1])

@@ -61,9 +61,7 @@ def robust_bn(recipe: Recipe, **switches: int) -> Recipe:
     return robust(recipe, **switches).changed(weight_transforms=(*recipe.weight_transforms, Step(RENORMALIZE)))
 
 
-def robust_synthetic(
-    recipe: Recipe, *, augmentation: int = 0, **switches: int
-) -> Recipe:
+def robust_synthetic(recipe: Recipe, *, augmentation: int = 0, **switches: int) -> Recipe:
     """`robust` on synthetic samples, MSE ranges, re-normalised where the model has BatchNormalization."""
     made = robust(recipe, augmentation=augmentation, **switches)
     return made.changed(
