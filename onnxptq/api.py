@@ -41,7 +41,7 @@ from onnxptq.judging import (
     require_provider,
     samples_to_judge_on,
 )
-from onnxptq.methods import apply_method, canonical, fitted, method_warnings
+from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
@@ -138,9 +138,13 @@ def quantize(
     room = cache_room()
     options = _options(options, data)
     known = _Known.load(statistics) if statistics is not None else None
+    label: str | None = None
+    unused: tuple[str, ...] = ()
     if recipe is None:
+        label = method_label(method, parameters)
         base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
+        unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
@@ -155,7 +159,7 @@ def quantize(
         require_provider(provider)
     for side in (inputs.calibration, inputs.evaluation):
         check_fits(side, inputs.task)
-    path = Path(output) if output else Path(default_name(inputs, recipe))
+    path = Path(output) if output else Path(default_name(inputs, recipe, label))
     check_writable(path)
     folded = fold(inputs.model, room)
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
@@ -188,6 +192,7 @@ def quantize(
         int8_bytes=int8.size,
         warnings=inputs.warnings
         + modernization_notes(inputs.model.path)
+        + unused
         + method_warnings(recipe)
         + notes
         + judgement.notes,
@@ -337,6 +342,11 @@ class _Known:
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises UsageError where a recipe wants other samples than those that were observed."""
         own = self.origin.recipe
+        if recipe.weight_transforms:
+            raise UsageError(
+                f"this method changes the model in front of calibration ({recipe.weight_transforms[0].name}), and "
+                f"{self.where} was made of the unchanged one. Leave out --stats."
+            )
         if (recipe.calibration, recipe.environments) != (own.calibration, own.environments):
             raise UsageError(
                 f"{self.where} was made of {_samples_of(own)}, and this method calibrates on {_samples_of(recipe)}. "

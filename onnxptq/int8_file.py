@@ -26,12 +26,18 @@ _TEMPORARY_COPIES = 4
 Progress = Callable[[str, int, int], None]
 
 
-def default_name(inputs: Inputs, recipe: Recipe) -> str:
-    """Model, calibration set and method (what is not the default of it), of characters that every file system takes."""
+def default_name(inputs: Inputs, recipe: Recipe, method: str | None = None) -> str:
+    """Model, calibration set and method (what is not the default of it), of characters that every file system takes.
+
+    Args:
+        inputs: whose model it is.
+        recipe: what is made.
+        method: `methods.method_label`; None names the recipe's steps.
+    """
     defaults = RANGE_METHODS.get(recipe.ranges.name).parameters
     changed = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters if defaults.get(key) != value)
     ranges = f"{recipe.ranges.name}:{changed}" if changed else recipe.ranges.name
-    method = "+".join([*(step.name for step in (*recipe.weight_transforms, *recipe.bounds)), ranges])
+    method = method or "+".join([*(step.name for step in (*recipe.weight_transforms, *recipe.bounds)), ranges])
     parts = [inputs.builtin or inputs.model.path.stem, CalibrationSet.parse(recipe.calibration).short, method]
     text = ".".join(parts if recipe.target == "cpu" else [*parts, recipe.target])
     safe = "".join(c if c.isalnum() or c in "._-@=+," else "-" for c in text)

@@ -313,7 +313,7 @@ def _weighted_sum(
 
 def _scaled(sums: npt.NDArray[np.float64], end: float) -> npt.NDArray[np.float64]:
     # Infinity times a sum of no weights is 0, not NaN.
-    return np.where(sums == 0, 0.0, sums * end) if math.isfinite(end) else np.where(sums == 0, 0.0, np.sign(sums) * end)
+    return np.multiply(sums, end, out=np.zeros_like(sums), where=sums != 0)
 
 
 def _conv(operator: Operator) -> Interval:

@@ -9,6 +9,7 @@ quantization (ICCV 2019), which takes the ranges from gamma and beta alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def renormalize(model: Path, samples: Samples, output: Path, where_known: bool =
 
     proto, _ = rewrite_level_by_level(model, samples, dict.fromkeys(norms, 1), rewrite)
     save_with_links(proto, model, output)
+
+
+def not_renormalized(steps: Sequence[Step], folded: Path) -> tuple[str, ...]:
+    """One line where a recipe re-normalises if it can, and the model gives nothing to do it with."""
+    wanted = any(step.name == NAME and step.keywords.get("where_known") for step in steps)
+    if not wanted or remembered_batch_norms(folded):
+        return ()
+    return (
+        "the model has no BatchNormalization (or it was folded already), so it was calibrated without re-normalising.",
+    )
 
 
 def insert_normalization(graph: Any, tensor: str, moments: TensorMoments, norm: BatchNorm) -> None:

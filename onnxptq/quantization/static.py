@@ -19,6 +19,7 @@ from onnxptq.graphs.float_parts import float_parts
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
+from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock import stock_ranges
 from onnxptq.quantization.targets import target_settings
@@ -96,8 +97,8 @@ def quantize_folded(
             writer.write(bounded(chosen, source, task, recipe.bounds), output)
             notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
     if recipe.float_outputs:
-        leave_outputs_in_float(output)
-    return notes + float_parts(folded)
+        notes += leave_outputs_in_float(output)
+    return notes + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
 
 
 def is_optimized(recipe: Recipe) -> bool:
