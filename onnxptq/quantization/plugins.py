@@ -70,8 +70,6 @@ WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
 BOUNDS: Registry[Bound] = Registry(
     "bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds", "onnxptq.quantization.masked_scores")
 )
-    "bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds", "onnxptq.quantization.masked_scores")
-)
 
 
 def transformed(
