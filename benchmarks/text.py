@@ -3,7 +3,7 @@
     python benchmarks/text.py MODEL.onnx --calib-data train.tsv --eval-data test.tsv > table.md
 
 Every cell is `onnxptq quantize MODEL --calib SET --method METHOD ...` under the corruptions and groups below, and shows
-average accuracy / largest drop / cross-fitted worst-group drop / flips, in percent and points.
+cross-fitted worst-group drop in points / flips in percent / SQNR of the logits in decibel. Whole reports go to stderr.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _cell(arguments: argparse.Namespace, calib: str, method: str) -> str:
     report = result.report
     assert report is not None
     print(json.dumps({"calib": calib, "method": method, **report.to_dict(), "groups": None}), file=sys.stderr)
-    shown = (report.int8_average, report.largest_drop, report.crossfit_drop, report.flip_rate)
-    return " / ".join(f"{100 * value:.1f}" for value in shown)
+    sqnr = "-" if report.sqnr_db is None else f"{report.sqnr_db:.0f}"
+    return f"{100 * report.crossfit_drop:.1f} / {100 * report.flip_rate:.1f} / {sqnr}"
 
 
 if __name__ == "__main__":
