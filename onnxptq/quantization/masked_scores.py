@@ -62,11 +62,29 @@ def masked_scores(ranges: Mapping[str, Range], model: Path, task: Task) -> Mappi
             continue
         low, high = (float(end) for end in ranges[place.scores])
         found[place.masked] = (np.float32(low - MARGIN), np.float32(high))
-        if place.hiding is not None and place.hiding in ranges:  # One mask serves all layers: the widest scores decide.
+        # One mask serves all layers: the widest scores decide.
+        if place.hiding is not None and place.hiding in ranges:
             needed[place.hiding] = min(needed.get(place.hiding, 0.0), low - high - MARGIN)
     for name, least in needed.items():
         found[name] = (max(ranges[name][0], np.float32(least)), ranges[name][1])
     return found
+
+
+def swallowed_scores(ranges: Mapping[str, Range], model: Path) -> tuple[str, ...]:
+    """One line where chosen ranges give attention's scores no resolution, because a mask is in them; else nothing."""
+    import onnx
+
+    wide = {name for name, (low, _) in ranges.items() if low <= HIDDEN}
+    if not wide:
+        return ()
+    nodes = onnx.load(str(model), load_external_data=False).graph.node
+    hit = [float(ranges[node.input[0]][0]) for node in nodes if node.op_type == "Softmax" and node.input[0] in wide]
+    if not hit:
+        return ()
+    return (
+        f"{len(hit)} softmaxes see scores down to {min(hit):g}, which is a mask: in 8 bits all real scores become equal "
+        'and attention a plain mean. Use --method robust, or a recipe with bounds = ["masked-scores"] (docs/text.md).',
+    )
 
 
 def find_masks(model: Path, task: Task, ranges: Mapping[str, Range]) -> Iterator[MaskedScores]:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.quantization.masked_scores import MARGIN, MaskedScores, find_masks, masked_scores
+from onnxptq.quantization.masked_scores import MARGIN, MaskedScores, find_masks, masked_scores, swallowed_scores
 from onnxptq.tasks import Signature, Task, TensorSpec
 from onnxptq.tasks.text_classification import build
 
@@ -63,6 +63,14 @@ def test_a_mask_is_found_by_what_it_can_hold(tmp_path: Path, task: Task, hidden:
     assert added == [MaskedScores("scores", "bias", "masked")]
     chosen = list(find_masks(save(tmp_path / "w.onnx", "Where", hidden), task, {}))
     assert chosen == [MaskedScores("scores", None, "masked")]
+
+
+def test_the_user_is_told_where_a_mask_takes_the_resolution(tmp_path: Path, task: Task) -> None:
+    path = save(tmp_path / "a.onnx", "Add")
+    given = ranges(scores=(-3, 5), bias=(-1e4, 0), masked=(-1e4, 5))
+    (told,) = swallowed_scores(given, path)
+    assert told.startswith("1 softmaxes see scores down to -10000, which is a mask")
+    assert swallowed_scores(masked_scores(given, path, task), path) == ()
 
 
 def test_a_bias_is_no_mask_unless_it_was_seen_to_hide(tmp_path: Path, task: Task) -> None:
