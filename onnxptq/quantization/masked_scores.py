@@ -82,8 +82,9 @@ def swallowed_scores(ranges: Mapping[str, Range], model: Path) -> tuple[str, ...
     if not hit:
         return ()
     return (
-        f"{len(hit)} softmaxes see scores down to {min(hit):g}, which is a mask: in 8 bits all real scores become equal "
-        'and attention a plain mean. Use --method robust, or a recipe with bounds = ["masked-scores"] (docs/text.md).',
+        f"{len(hit)} softmaxes see scores down to {min(hit):g}, which is a mask: in 8 bits all real scores become "
+        "equal and attention a plain mean. Use --method robust, or a recipe with bounds = "
+        '["masked-scores"] (docs/text.md).',
     )
 
 
