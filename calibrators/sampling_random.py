@@ -1,8 +1,9 @@
-"""Samplers that look at nothing or at group columns: clean, small, stratified, missing-group."""
+"""Samplers that look at nothing or at group columns: clean, small, stratified, missing-group, only-group."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler, at_random
 from onnxptq.data.dataset import Indices
@@ -24,15 +25,24 @@ def _stratified(pool: Pool, size: int, generator: np.random.Generator, column: s
 
 
 def _missing_group(pool: Pool, size: int, generator: np.random.Generator, group: str) -> Indices:
-    """Everything but one group: `cat` is a label, `column=value` a value of any group column."""
+    """Everything but one group."""
+    inside = _in_group(pool, group)
+    if inside.all():
+        raise DataError(f"without {group!r} nothing is left to calibrate with.")
+    return at_random(np.flatnonzero(~inside), size, generator)
+
+
+def _only_group(pool: Pool, size: int, generator: np.random.Generator, group: str) -> Indices:
+    return at_random(np.flatnonzero(_in_group(pool, group)), size, generator)
+
+
+def _in_group(pool: Pool, group: str) -> npt.NDArray[np.bool_]:
+    """Which samples are in a group: `cat` is a label, `column=value` a value of any group column."""
     column, _, value = group.partition("=") if "=" in group else ("label", "", group)
     values = pool.column(column)
     if value not in values:
         raise UsageError(f"no sample has {column}={value!r}. {did_you_mean(value, set(values.tolist()))}")
-    rest = np.flatnonzero(values != value)
-    if not len(rest):
-        raise DataError(f"without {column}={value!r} nothing is left to calibrate with.")
-    return at_random(rest, size, generator)
+    return np.asarray(values == value)
 
 
 SAMPLERS.register(Sampler("clean", "drawn at random, nothing changed: the reference", "stock practice", _clean))
@@ -55,6 +65,17 @@ SAMPLERS.register(
         "one group is left out, as when nobody collected it",
         "Yuan et al. 2023, distribution shift",
         _missing_group,
+        {"group": ""},
+        positional="group",
+        required="group",
+    )
+)
+SAMPLERS.register(
+    Sampler(
+        "only-group",
+        "one group only: short sentences, or the pictures of one site",
+        "Yuan et al. 2023, distribution shift",
+        _only_group,
         {"group": ""},
         positional="group",
         required="group",

@@ -25,6 +25,7 @@ from onnxptq.quantization.plan import observed_tensors
 from onnxptq.quantization.static import environments_of, is_optimized, quantizer_settings
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes import open_session
+from onnxptq.tasks import add_groups
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +61,7 @@ def resolve_calibration(
     if not calibration_set.foreign:
         return inputs
     dataset, described = open_foreign(calibration_set.foreign, options, room)
+    dataset = add_groups(dataset, inputs.task)
     if inputs.evaluation is not None:
         dataset = dataset.select(np.flatnonzero(~np.isin(dataset.fingerprints, inputs.evaluation.fingerprints)))
     if not len(dataset):
@@ -87,9 +89,10 @@ def _outputs(inputs: Inputs, dataset: Dataset) -> npt.NDArray[np.float32]:
     for start in range(0, len(dataset), size):
         rows = dataset.read(np.arange(start, min(start + size, len(dataset))))
         for together in inputs.task.loadable_together(rows):
-            first = run_padded(session, inputs.task.feeds(inputs.task.load([rows[i] for i in together])))[0]
-            for row, output in zip(together, first.reshape(len(together), -1).astype(np.float32), strict=True):
-                found[start + row] = output
+            for positions, feeds in inputs.task.feed_groups(inputs.task.load([rows[i] for i in together])):
+                first = run_padded(session, feeds)[0]
+                for position, output in zip(positions, first.reshape(len(first), -1).astype(np.float32), strict=True):
+                    found[start + together[position]] = output
     return np.stack([found[position] for position in range(len(dataset))])
 
 

@@ -26,7 +26,7 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.preprocessing_cut import taken_apart
-from onnxptq.tasks import TASKS, Task, find_specification
+from onnxptq.tasks import TASKS, Task, add_groups, find_specification
 
 SPLIT_SEED = 0
 """Not the recipe's seed: models of several seeds are to be judged on the same samples."""
@@ -158,7 +158,7 @@ def resolve_for_quantization(
     aligned = []
     for side in (calibration, evaluation):
         dataset, warning = (None, None) if side is None else align_labels(side, task.classes)
-        aligned.append(dataset)
+        aligned.append(None if dataset is None else add_groups(dataset, task))
         notes += (warning,) if warning else ()
     return Inputs(loaded, name, task, aligned[0], aligned[1], data, tuple(dict.fromkeys(warnings + notes)))
 
@@ -195,7 +195,7 @@ def resolve_for_evaluation(
     dataset, warning = align_labels(dataset, task.classes)
     if warning:
         notes += (warning,)
-    return dataset, task, tuple(dict.fromkeys(warnings + notes))
+    return add_groups(dataset, task), task, tuple(dict.fromkeys(warnings + notes))
 
 
 def _calibrated_none(source: Source, rules: Sequence[Mapping[str, Any]]) -> Dataset:

@@ -23,6 +23,7 @@ _GIVEN = click.core.ParameterSource.COMMANDLINE
 ROBUST_SWITCHES = (
     "robust_no_input_range",
     "robust_no_operator_bounds",
+    "robust_no_masked_scores",
     "robust_no_augmentation",
     "robust_no_float_outputs",
 )
@@ -53,6 +54,7 @@ _IN_A_RECIPE = (
 @click.option("--entropy-bins", type=int, metavar="N", help="For --method entropy. [default: 128, which is minmax]")
 @click.option("--robust-no-input-range", is_flag=True, help="Robust methods: keep the observed range of the input.")
 @click.option("--robust-no-operator-bounds", is_flag=True, help="Robust methods: do not cut ranges to operator bounds.")
+@click.option("--robust-no-masked-scores", is_flag=True, help="Robust methods: keep attention's mask in its ranges.")
 @click.option("--robust-no-augmentation", is_flag=True, help="Robust methods: calibrate on the set as drawn alone.")
 @click.option("--robust-no-float-outputs", is_flag=True, help="Robust methods: quantize the outputs too.")
 @click.option(

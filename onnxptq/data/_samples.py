@@ -34,7 +34,8 @@ def fingerprint(row: Mapping[str, Any]) -> str:
 
 
 def defect(row: Mapping[str, Any], *, images: bool = True) -> str | None:
-    """What is wrong with a sample: an image that Pillow cannot decode, an array with NaN or infinity. None: nothing.
+    """What is wrong with a sample: an image that Pillow cannot decode, an array with NaN or infinity, a
+    text without a word. None: nothing.
 
     Args:
         row: the input columns.
@@ -47,6 +48,8 @@ def defect(row: Mapping[str, Any], *, images: bool = True) -> str | None:
             # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.
             except Exception as error:
                 return f"its image cannot be decoded: {why_not_decoded(error)}"
+        elif isinstance(value, str) and not value.strip() and not name.startswith("_"):
+            return f"column {name!r} has no word"
         elif isinstance(value, np.ndarray) and (reason := not_finite(value)):
             return f"column {name!r} has {reason}"
     return None

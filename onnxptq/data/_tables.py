@@ -6,6 +6,7 @@ asked for, and a table may be larger than memory.
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import hashlib
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, Columns, Kind, choose_columns
+from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, Kind, choose_columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
 from onnxptq.data.dataset import Indices
@@ -143,7 +144,7 @@ def read_tables(splits: Mapping[str, Sequence[Path]], cache: Path, source: str) 
             state.update(digest_file(path).encode())
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    options = {"sep": "\t"} if first.suffix.lower() == ".tsv" else {}
+    options = _csv_options(first) if kind == "csv" else {}
     named = {name or "whole": [glob.escape(str(p.resolve())) for p in files] for name, files in splits.items()}
     with quiet_datasets() as datasets:
         try:
@@ -158,6 +159,21 @@ def read_tables(splits: Mapping[str, Sequence[Path]], cache: Path, source: str) 
                 f"{source} cannot be read as {kind}: {cause_of(error)}. Expected a table with at least one row."
             ) from error
     return {name: tables[name or "whole"] for name in splits}
+
+
+def _csv_options(path: Path) -> dict[str, Any]:
+    """What the reader of CSV must be told: the separator, and the names of two columns that have no header line.
+
+    Text data sets are often written as `sentence<TAB>0` without one. A name is never a number, so a first line of one
+    number and one text is a sample.
+    """
+    options: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        cells = next(csv.reader(file, delimiter=options.get("sep", ",")), [])
+    numbers = [cell.strip().lstrip("-").isdecimal() for cell in cells]
+    if len(cells) == 2 and sum(numbers) == 1:
+        options["column_names"] = ["label" if number else TEXT_NAMES[0] for number in numbers]
+    return options
 
 
 def read_saved(folder: Path) -> dict[str, datasets.Dataset]:

@@ -60,11 +60,11 @@ class EvaluationSamples:
                 shift, severity = parse_shift(corruption)
                 fingerprints = [f"{f}+{corruption}" for f in self.dataset.fingerprints[positions]]
                 batch = apply_shift(shift, raw, severity, sample_seeds(self.seed, fingerprints))
-            feeds = self.task.feeds(batch)
-            for first in range(0, len(positions), batch_size):
-                part = slice(first, first + batch_size)
-                rows = number * len(self.dataset) + positions[part]
-                yield rows, {name: array[part] for name, array in feeds.items()}
+            for together, feeds in self.task.feed_groups(batch):
+                for first in range(0, len(together), batch_size):
+                    part = slice(first, first + batch_size)
+                    rows = number * len(self.dataset) + positions[together[part]]
+                    yield rows, {name: array[part] for name, array in feeds.items()}
 
     @property
     def sample_id(self) -> npt.NDArray[np.str_]:

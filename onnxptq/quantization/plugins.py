@@ -67,7 +67,9 @@ WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
     "onnxptq.weight_transforms",
     ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized"),
 )
-BOUNDS: Registry[Bound] = Registry("bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds",))
+BOUNDS: Registry[Bound] = Registry(
+    "bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds", "onnxptq.quantization.masked_scores")
+)
 
 
 def transformed(

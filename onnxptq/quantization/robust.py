@@ -10,6 +10,7 @@ from __future__ import annotations
 from onnxptq.calibrators.sets import SYNTHETIC
 from onnxptq.errors import UsageError
 from onnxptq.methods import METHODS, Method
+from onnxptq.quantization.masked_scores import MASKED_SCORES
 from onnxptq.quantization.range_bounds import INPUT_RANGE, OPERATOR_BOUNDS
 from onnxptq.quantization.renormalized import NAME as RENORMALIZE
 from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step
@@ -17,12 +18,18 @@ from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step
 AUGMENTED_SIZE = 64
 """Samples of the calibration set that each augmentation copies."""
 
-SWITCHES = {"input_range": 1, "operator_bounds": 1, "augmentation": 1, "float_outputs": 1}
+SWITCHES = {"input_range": 1, "operator_bounds": 1, "masked_scores": 1, "augmentation": 1, "float_outputs": 1}
 """Parameters of the robust methods: 0 leaves the step out."""
 
 
 def robust(
-    recipe: Recipe, *, input_range: int = 1, operator_bounds: int = 1, augmentation: int = 1, float_outputs: int = 1
+    recipe: Recipe,
+    *,
+    input_range: int = 1,
+    operator_bounds: int = 1,
+    masked_scores: int = 1,
+    augmentation: int = 1,
+    float_outputs: int = 1,
 ) -> Recipe:
     """MinMax over the set and its augmented copies, exact input range, operator bounds, outputs in float.
 
@@ -32,13 +39,14 @@ def robust(
     switches = {
         "input_range": input_range,
         "operator_bounds": operator_bounds,
+        "masked_scores": masked_scores,
         "augmentation": augmentation,
         "float_outputs": float_outputs,
     }
     for name, value in switches.items():
         if value not in (0, 1):
             raise UsageError(f"{name} of a robust method is 1 (with this step) or 0 (without it), got {value}.")
-    bounds = [INPUT_RANGE] * input_range + [OPERATOR_BOUNDS] * operator_bounds
+    bounds = [INPUT_RANGE] * input_range + [OPERATOR_BOUNDS] * operator_bounds + [MASKED_SCORES] * masked_scores
     copies = (Environment(AUGMENTATIONS, AUGMENTED_SIZE),) * augmentation
     return recipe.changed(
         environments=(Environment(), *copies),
@@ -53,13 +61,9 @@ def robust_bn(recipe: Recipe, **switches: int) -> Recipe:
     return robust(recipe, **switches).changed(weight_transforms=(*recipe.weight_transforms, Step(RENORMALIZE)))
 
 
-def robust_synthetic(
-    recipe: Recipe, *, input_range: int = 1, operator_bounds: int = 1, float_outputs: int = 1
-) -> Recipe:
+def robust_synthetic(recipe: Recipe, *, augmentation: int = 0, **switches: int) -> Recipe:
     """`robust` on synthetic samples, MSE ranges, re-normalised where the model has BatchNormalization."""
-    made = robust(
-        recipe, input_range=input_range, operator_bounds=operator_bounds, augmentation=0, float_outputs=float_outputs
-    )
+    made = robust(recipe, augmentation=augmentation, **switches)
     return made.changed(
         calibration=SYNTHETIC,
         weight_transforms=(*recipe.weight_transforms, Step.of(RENORMALIZE, where_known=True)),

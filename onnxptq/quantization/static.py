@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import float_parts
+from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
@@ -75,6 +76,7 @@ def quantize_folded(
         environments = environments_of(recipe, samples)
         observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)
         external = has_external_data(source)
+        chosen: Mapping[str, Range]
         if recipe.engine == "stock":
             batch = model.core.signature.fixed_batch or 1
             ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, batch)
@@ -97,8 +99,10 @@ def quantize_folded(
                     progress=progress,
                 )
             chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            reason = writer.write(bounded(chosen, source, task, recipe.bounds), output)
+            chosen = bounded(chosen, source, task, recipe.bounds)
+            reason = writer.write(chosen, output)
             notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
+        notes += swallowed_scores(chosen, source)
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
     return notes + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)

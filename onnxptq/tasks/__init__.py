@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind, TensorSpec
+from onnxptq.tasks._groups import add_groups
 from onnxptq.tasks.preprocessing import Preprocessing, find_specification
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "Task",
     "TaskKind",
     "TensorSpec",
+    "add_groups",
     "find_specification",
 ]

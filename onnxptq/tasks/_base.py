@@ -7,7 +7,7 @@ Nothing outside `onnxptq.tasks` assumes images or labels. A task is chosen by na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,8 @@ class Task(ABC):
     name: str
     modality: str
     """The kind of raw batch, which decides the shifts that apply: "image", "tensor", "text"."""
+    group_columns: tuple[str, ...] = ()
+    """Columns to group by that a sample's content itself tells, beside those of the data; see `group_values`."""
 
     @property
     @abstractmethod
@@ -87,6 +89,11 @@ class Task(ABC):
     @abstractmethod
     def feeds(self, batch: Batch) -> Feeds:
         """A raw batch as model feeds, one array an input, the batch in the first dimension."""
+
+    def feed_groups(self, batch: Batch) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
+        """A raw batch as (positions, feeds) of samples that can run in one call; all at once unless shapes differ."""
+        feeds = self.feeds(batch)
+        yield np.arange(len(next(iter(feeds.values())))), feeds
 
     @abstractmethod
     def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
@@ -129,6 +136,10 @@ class Task(ABC):
     def fits(self, shift_name: str) -> str | None:
         """None where the shift makes sense for this input, else the reason why not."""
 
+    def group_values(self, rows: Sequence[Row]) -> dict[str, list[str]]:
+        """The values of `group_columns`, one a row each. Raises DataError naming a bad sample."""
+        return {}
+
 
 @dataclass(frozen=True)
 class TaskKind:
@@ -140,5 +151,11 @@ class TaskKind:
 
 
 TASKS: Registry[TaskKind] = Registry(
-    "task", "onnxptq.tasks", ("onnxptq.tasks.image_classification", "onnxptq.tasks.tensor_classification")
+    "task",
+    "onnxptq.tasks",
+    (
+        "onnxptq.tasks.image_classification",
+        "onnxptq.tasks.tensor_classification",
+        "onnxptq.tasks.text_classification",
+    ),
 )

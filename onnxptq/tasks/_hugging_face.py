@@ -1,4 +1,4 @@
-"""Preprocessing in the words of Hugging Face: `preprocessor_config.json` and `config.json` beside a model.
+"""Preprocessing in the words of Hugging Face: `preprocessor_config.json`, `tokenizer_config.json` and `config.json`.
 
 Keys as the image processors of the transformers library read them (`do_resize`, `size`, `crop_size`, `crop_pct`,
 `do_rescale`, `rescale_factor`, `rescale_offset`, `do_normalize`, `image_mean`, `image_std`, `resample`).
@@ -13,6 +13,9 @@ from onnxptq.errors import UsageError
 
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters by their number."""
+
+UNLIMITED = 1e9
+"""A `model_max_length` from here on says that nobody set one."""
 
 STRETCHING = ("Beit", "BEiT", "DeiT", "ViT")
 """Processors that stretch to a size that is given as one number."""
@@ -34,6 +37,24 @@ def image_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("do_flip_channel_order"):
         keys["color"] = "BGR"
     return {**keys, **_sizes(config)}
+
+
+def text_keys(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `tokenizer_config.json` and a `config.json` as a specification of text-classification, "tokenizer" with `pad`.
+
+    Most tokens of a text is the smaller of `model_max_length`, which is 1e30 where nobody set it, and the places that
+    the model has embeddings for (RoBERTa's two for padding are left out of the former, which is then the smaller).
+    """
+    pad = tokenizer.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, Mapping) else pad
+    limits = (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))
+    known = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < UNLIMITED]
+    keys: dict[str, Any] = {"tokenizer": {"pad": pad} if pad else {}}
+    if known:
+        keys["max_length"] = min(known)
+    if names := class_names(config):
+        keys["classes"] = names
+    return keys
 
 
 def class_names(config: Mapping[str, Any]) -> list[str] | None:

@@ -4,7 +4,8 @@
 2. a JSON file beside the model with the same stem (`model.json` beside `model.onnx`);
 3. `preprocessor_config.json` of Hugging Face in the model's folder (or above it, where the folder is called `onnx`),
    with the class names of `config.json`;
-4. the model's signature: one float32 input of four dimensions with 1 or 3 channels is taken for an image whose
+4. `tokenizer.json` of Hugging Face there, for a model that reads tokens: a text classifier;
+5. the model's signature: one float32 input of four dimensions with 1 or 3 channels is taken for an image whose
    pixels are divided by 255, with a warning; everything else for tensors that are stored as the model takes them.
 """
 
@@ -18,16 +19,21 @@ from typing import Any
 
 from onnxptq.errors import DataError
 from onnxptq.tasks._base import Signature
-from onnxptq.tasks._hugging_face import class_names, image_keys
+from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
+from onnxptq.tasks._text_specification import INPUTS
+from onnxptq.tasks._tokenizer_json import KIND
 
 IMAGE = "image-classification"
 TENSOR = "tensor-classification"
+TEXT = "text-classification"
+
+TOKENIZER_FILE = "tokenizer.json"
 
 METADATA_TASK = "onnxptq.task"
 METADATA_PREPROCESSING = "onnxptq.preprocessing"
 
 _KNOWN_KEYS = frozenset(
-    {"task", "input", "output", "layout", "size", "color", "scale", "mean", "std", "classes", "shape"}
+    {"task", "input", "output", "layout", "size", "color", "scale", "mean", "std", "classes", "shape", "tokenizer"}
 )
 
 """A JSON file beside a model that has none of these is about something else."""
@@ -71,10 +77,10 @@ def find_specification(
     """
     said = {key: value for key, value in flags.items() if value is not None}
     task = said.pop("task", None)
-    found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model)
+    found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model, signature)
     if found is None:
         found = _from_signature(signature, said, task)
-    specification = {**found.specification, **said}
+    specification = _with_tokenizer({**found.specification, **said}, model)
     if "size" in said and "resize_to" not in said:
         specification.pop("resize_to", None)  # It was meant for another size.
     where = f"{found.where}, changed by flags" if said else found.where
@@ -94,13 +100,18 @@ def _in_json(file: Path) -> Preprocessing | None:
     specification = _read(file)
     if specification is None or not _KNOWN_KEYS & specification.keys():
         return None
-    default = TENSOR if "shape" in specification else IMAGE
+    default = TEXT if "tokenizer" in specification else TENSOR if "shape" in specification else IMAGE
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 
 
-def _in_hugging_face(model: Path) -> Preprocessing | None:
+def _in_hugging_face(model: Path, signature: Signature) -> Preprocessing | None:
     folder = model.parent.parent if model.parent.name == "onnx" else model.parent
     for place in dict.fromkeys((model.parent, folder)):
+        if (place / TOKENIZER_FILE).is_file() and INPUTS["ids"][0] in (spec.name for spec in signature.inputs):
+            keys = text_keys(_read(place / "tokenizer_config.json") or {}, _read(place / "config.json") or {})
+            content = _read(place / TOKENIZER_FILE)
+            tokenizer = {"kind": KIND, "content": content, **keys.pop("tokenizer")}
+            return Preprocessing(TEXT, {"tokenizer": tokenizer, **keys}, str(place / TOKENIZER_FILE))
         config = _read(place / "preprocessor_config.json")
         if config is None or not _IMAGE_KEYS & config.keys():
             continue
@@ -110,6 +121,18 @@ def _in_hugging_face(model: Path) -> Preprocessing | None:
             specification["classes"] = names
         return Preprocessing(IMAGE, specification, str(place / "preprocessor_config.json"))
     return None
+
+
+def _with_tokenizer(specification: dict[str, Any], model: Path) -> dict[str, Any]:
+    """The content of a tokenizer that is given as a file's name: the specification must stand on its own."""
+    named = specification.get("tokenizer")
+    if not isinstance(named, str):
+        return specification
+    content = _read(model.parent / named)
+    if content is None:
+        raise DataError(f"there is no tokenizer {model.parent / named}. Give its path from the model's folder.")
+    tokenizer = content if "kind" in content else {"kind": KIND, "content": content}
+    return {**specification, "tokenizer": tokenizer}
 
 
 def _from_signature(signature: Signature, said: Mapping[str, Any], task: str | None) -> Preprocessing:

@@ -141,6 +141,11 @@ class TensorClassification(Task):
 
     def _sample(self, row: Row, spec: TensorSpec) -> Array:
         columns = input_columns(row)
+        if any(isinstance(row[name], str) for name in columns):
+            raise DataError(
+                f"{row_name(row)} is text, and nothing says how the model reads text. Put its tokenizer beside it, or "
+                "into its metadata (docs/text.md)."
+            )
         if spec.name in row:
             value = row[spec.name]
         elif len(columns) == 1 and len(self.inputs) == 1:

@@ -16,6 +16,7 @@ VALUES = {
     "few-class": [{"k": 3}],
     "single-class": [{"label": "cat"}, {"label": "a,b"}, {"label": "k=v"}, {"label": "größe 2"}],
     "missing-group": [{"group": "cat"}, {"group": "sex=f"}, {"group": "label=a,b"}],
+    "only-group": [{"group": "cat"}, {"group": "sex=f"}],
     "stratified": [{"column": "sex"}],
     "hard": [{"candidates": 5}],
     "easy": [{"candidates": 5}],

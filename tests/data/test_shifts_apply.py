@@ -124,8 +124,8 @@ def test_a_strangers_modality_goes_through_untouched() -> None:
     upper = dataclasses.replace(
         SHIFTS.get("dark"),
         name="upper",
-        modality="text",
-        apply=lambda texts, severity, seeds: [t.upper() for t in texts],
+        modality="genome",
+        apply=lambda genomes, severity, seeds: [g.upper() for g in genomes],
     )
     assert apply_shift(upper, ["a", "b", "c"], 3, SEEDS) == ["A", "B", "C"]
 

@@ -112,11 +112,28 @@ def test_metadata_beside_images_brings_groups(tmp_path: Path) -> None:
 
 
 def test_a_table_without_a_header_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "dev.tsv").write_text("a long string of cliches\t0\nanother one\t1\n")
+    (tmp_path / "dev.tsv").write_text("a long string of cliches\tbad\t0\nanother one\tgood\t1\n")
     with pytest.raises(
-        DataError, match=r"no column of .* looks like an input: 'a long string of cliches', '0'.*header"
+        DataError, match=r"no column of .* looks like an input: 'a long string of cliches', 'bad', '0'.*header"
     ):
         open_source(str(tmp_path / "dev.tsv"), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("header", ["", "sentence\tlabel\n"], ids=["without a header", "with a header"])
+def test_sentences_and_numbers_are_text_and_labels(tmp_path: Path, header: str) -> None:
+    (tmp_path / "dev.tsv").write_text(f"{header}a long string of cliches\t0\nanother one\t1\n")
+    dataset = open_source(str(tmp_path / "dev.tsv"), cache=tmp_path / "cache").splits[""]
+    (row,) = dataset.read(np.array([0]))
+    assert "a long string of cliches" in row.values()
+    assert dataset.attributes["label"].tolist() == ["0", "1"]
+
+
+def test_a_text_without_a_word_is_bad_and_named(tmp_path: Path) -> None:
+    (tmp_path / "dev.csv").write_text('text,label\ngood,1\n"  ",0\n')
+    with pytest.raises(DataError, match=r"row 1: column 'text' has no word.*--skip-bad"):
+        open_source(str(tmp_path / "dev.csv"), cache=tmp_path / "cache")
+    source = open_source(str(tmp_path / "dev.csv"), cache=tmp_path / "cache", skip_bad=True)
+    assert (len(source.splits[""]), len(source.skipped)) == (1, 1)
 
 
 def test_nested_lists_become_arrays_of_their_own_type(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxptq.data.shifts._apply import Images, apply_shift, generators, parse_shift, sample_seeds
+from onnxptq.data.shifts._apply import Images, Texts, apply_shift, generators, parse_shift, sample_seeds
 from onnxptq.data.shifts._base import DEFINITIONS, SHIFTS, Batch, Seeds, Shift
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Images",
     "Seeds",
     "Shift",
+    "Texts",
     "apply_shift",
     "generators",
     "parse_shift",

@@ -15,6 +15,9 @@ from onnxptq.errors import DataError, UsageError
 Images = npt.NDArray[np.float32]
 """float32, (N, H, W, C), C 1 (gray) or 3 (RGB), values in [0, 1]."""
 
+Texts = tuple[str, ...]
+"""One text a sample."""
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # Images go through a shift in portions of this size: its temporaries then stay in the processor's cache, and a whole
@@ -69,7 +72,8 @@ def apply_shift(shift: Shift, batch: Batch, severity: int, seeds: Seeds, partner
 
     Args:
         shift: what to apply.
-        batch: N samples of the shift's modality: `Images`, or a dict of arrays with first dimension N for "tensor".
+        batch: N samples of the shift's modality: `Images`; `Texts`; or a dict of arrays with first dimension N for
+            "tensor".
         severity: 1 to 5.
         seeds: uint64, (N,), one a sample; see `sample_seeds`.
         partners: a second sample beside each sample, in a batch of the same shape. Needed by the shifts that mix,
@@ -87,6 +91,8 @@ def apply_shift(shift: Shift, batch: Batch, severity: int, seeds: Seeds, partner
     others = [partners] if shift.mixes else []
     if shift.modality == "image":
         return _apply_to_images(shift, batch, severity, seeds, others)
+    if shift.modality == "text":
+        return _apply_to_texts(shift, batch, severity, seeds, others)
     if shift.modality == "tensor":
         _check_seeds(shift, seeds, _check_tensors(shift, batch))
     return shift.apply(batch, severity, seeds, *others)
@@ -120,6 +126,20 @@ def _checked_result(shift: Shift, result: Any, images: Images) -> Images:
             "Update or uninstall the package that brings it."
         )
     return result
+
+
+def _apply_to_texts(shift: Shift, batch: Any, severity: int, seeds: Seeds, others: list[Any]) -> Texts:
+    for texts in (batch, *others):
+        if not isinstance(texts, Sequence) or isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
+            raise DataError(f"shift {shift.name!r} takes a sequence of str, one text a sample")
+    _check_seeds(shift, seeds, len(batch))
+    shifted = tuple(shift.apply(tuple(batch), severity, seeds, *others))
+    if len(shifted) != len(batch) or not all(isinstance(text, str) for text in shifted):
+        raise UsageError(
+            f"shift {shift.name!r} must return {len(batch)} texts, one a sample. "
+            "Update or uninstall the package that brings it."
+        )
+    return shifted
 
 
 def _check_images(shift: Shift, batch: Any) -> None:

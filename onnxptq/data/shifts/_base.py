@@ -64,5 +64,6 @@ SHIFTS: Registry[Shift] = Registry(
         "onnxptq.data.shifts._digital",
         "onnxptq.data.shifts._augment",
         "onnxptq.data.shifts._tensor",
+        "onnxptq.data.shifts._text",
     ),
 )

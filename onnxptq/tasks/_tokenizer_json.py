@@ -1,0 +1,111 @@
+"""Hugging Face's `tokenizer.json`, run by their library `tokenizers` (the extra `text`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxptq.errors import DataError, UsageError
+
+KIND = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class HuggingFaceTokenizer:
+    """A `tokenizer.json` as it was written.
+
+    Attributes:
+        content: canonical JSON of the file.
+        pad: the token that fills short sentences.
+    """
+
+    content: str
+    pad: str
+
+    @staticmethod
+    def read(given: Mapping[str, Any]) -> HuggingFaceTokenizer:
+        """From `{"kind": "tokenizer.json", "content": {...}, "pad": "[PAD]"}`.
+
+        Raises:
+            UsageError: the library is not installed, or the padding token is not known.
+            DataError: the content is no tokenizer.
+        """
+        content = given.get("content")
+        if not isinstance(content, Mapping):
+            raise UsageError('the tokenizer\'s "content" must be the JSON object of a tokenizer.json.')
+        padding = content.get("padding") or {}
+        made = HuggingFaceTokenizer(
+            json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
+            str(given.get("pad") or padding.get("pad_token") or ""),
+        )
+        made._check()
+        return made
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """Kind, content and the padding token."""
+        return {"kind": KIND, "content": json.loads(self.content), "pad": self.pad}
+
+    @property
+    def size(self) -> int:
+        """The number of tokens, added ones included."""
+        return int(self._library.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def padding(self) -> int:
+        """The number of the padding token; 0 without one, as the mask hides what is there."""
+        token = self._library.token_to_id(self.pad) if self.pad else None
+        return 0 if token is None else int(token)
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether a change of case changes nothing."""
+        return bool(self._library.encode("FILM Film").ids == self._library.encode("film film").ids)
+
+    def encode(self, text: str, most: int) -> list[int]:
+        """The tokens with the special ones. Truncation is the library's, so that the last special token stays."""
+        library = self._library
+        spare = most - library.num_special_tokens_to_add(is_pair=False)
+        plain = library.encode(text, add_special_tokens=False)
+        plain.truncate(max(spare, 0))
+        return list(library.post_process(plain, add_special_tokens=True).ids)
+
+    def random_text(self, generator: np.random.Generator, count: int) -> str:
+        """Tokens drawn uniformly, decoded: read again, they may be joined into other ones."""
+        special = {token for token, added in self._library.get_added_tokens_decoder().items() if added.special}
+        plain = [token for token in range(self.size) if token not in special]
+        return str(self._library.decode([plain[i] for i in generator.integers(0, len(plain), count)]))
+
+    @cached_property
+    def _library(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise UsageError(
+                "the model's tokenizer is a tokenizer.json, and the library that reads it is not installed. "
+                "Install the extra `text`: pip install 'onnxptq[text]'."
+            ) from error
+        try:
+            library = Tokenizer.from_str(self.content)
+        except Exception as error:  # The library raises plain Exception for whatever it does not understand.
+            raise DataError(
+                f"the model's tokenizer.json is not one that the library `tokenizers` reads: {error}. "
+                "Save it again with save_pretrained, or update the library."
+            ) from error
+        # We pad and cut ourselves, where the specification says so.
+        library.no_padding()
+        library.no_truncation()
+        return library
+
+    def _check(self) -> None:
+        library = self._library  # Read now, so that what is wrong with it is said before any work.
+        if self.pad and library.token_to_id(self.pad) is None:
+            raise UsageError(
+                f"the padding token {self.pad!r} is not in the tokenizer's vocabulary. "
+                'Give the right one as "pad" of the tokenizer.'
+            )
