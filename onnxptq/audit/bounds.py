@@ -23,11 +23,16 @@ deviations, so a range that does not reach three of them saw less than training 
 _ELEMENTWISE = ("Relu", "Clip", "Identity")
 
 
-def known_bounds(task: Task, folded: Path) -> dict[str, Interval]:
-    """By tensor, the least and the greatest value that preprocessing allows."""
+def input_bounds(task: Task) -> dict[str, Interval]:
+    """The least and the greatest value that preprocessing can give each input, where it is known."""
     if isinstance(task, ImageClassification):
         return {task.details.input: task.input_range()}
     return {}
+
+
+def known_bounds(task: Task, folded: Path) -> dict[str, Interval]:
+    """By tensor, the least and the greatest value that preprocessing and operators allow."""
+    return input_bounds(task)
 
 
 def batch_norm_ranges(folded: Path) -> dict[str, Interval]:

@@ -57,13 +57,16 @@ class ProbePart:
     samples: CalibrationSamples
 
 
-def undrawn_parts(task: Task, side: Dataset | None, drawn: CalibrationSamples) -> tuple[ProbePart, ...]:
+def undrawn_parts(
+    task: Task, side: Dataset | None, drawn: CalibrationSamples, count: int = UNDRAWN
+) -> tuple[ProbePart, ...]:
     """Samples of the calibration side that were not drawn, as they are, in equal shares of each group.
 
     Args:
         task: reads them.
         side: the calibration side, or None where there is no data.
         drawn: the calibration set; its seed decides which samples are taken.
+        count: samples in all, rounded to at least one of each group.
     """
     if side is None:
         return ()
@@ -76,7 +79,7 @@ def undrawn_parts(task: Task, side: Dataset | None, drawn: CalibrationSamples) -
     parts = []
     known = np.unique(names[free])
     for name in known:
-        positions = free[names[free] == name][: max(1, UNDRAWN // len(known))]
+        positions = free[names[free] == name][: max(1, count // len(known))]
         part = CalibrationSamples(task, side.select(positions), len(positions), drawn.seed, ())
         parts.append(ProbePart(str(name), "undrawn", part))
     return tuple(parts)
