@@ -42,7 +42,7 @@ from onnxptq.judging import (
     require_provider,
     samples_to_judge_on,
 )
-from onnxptq.methods import apply_method, canonical, method_warnings
+from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
@@ -139,21 +139,28 @@ def quantize(
     room = cache_room()
     options = _options(options, data)
     known = _Known.load(statistics) if statistics is not None else None
+    label: str | None = None
+    unused: tuple[str, ...] = ()
     if recipe is None:
+        label = method_label(method, parameters)
         base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
+        unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
     else:
         inputs = known.inputs(resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate))
+    recipe = fitted(recipe, inputs.task)
+    if known is not None:
+        known.check_recipe(recipe)
     judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
     if evaluate and not allow_fallback:
         require_provider(provider)
     for side in (inputs.calibration, inputs.evaluation):
         check_fits(side, inputs.task)
-    path = Path(output) if output else Path(default_name(inputs, recipe))
+    path = Path(output) if output else Path(default_name(inputs, recipe, label))
     check_writable(path)
     folded = fold(inputs.model, room)
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
@@ -167,7 +174,9 @@ def quantize(
         made = path if reused else Path(folder) / path.name
         if not reused:
             collected = known.statistics if known else None
-            notes = make_int8(inputs.model, folded, samples, recipe, provenance, made, collected, room, progress)
+            notes = make_int8(
+                inputs.model, folded, samples, recipe, provenance, made, collected, inputs.task, room, progress
+            )
         int8 = load_model(made)
         if judged_on is not None:
             subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
@@ -185,6 +194,7 @@ def quantize(
         int8_bytes=int8.size,
         warnings=inputs.warnings
         + modernization_notes(inputs.model.path)
+        + unused
         + method_warnings(recipe)
         + ((narrow,) if narrow else ())
         + notes
@@ -294,6 +304,7 @@ def calibrate(
     both_sides = bool(options.data or options.eval_data) or model is None
     inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
     check_fits(inputs.calibration, inputs.task)
+    recipe = fitted(recipe, inputs.task)
     folded = fold(inputs.model, room)
     samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed)
     return observe_calibration(inputs, folded, samples, recipe, part, room, progress)
@@ -313,6 +324,11 @@ def _options(options: DataOptions | None, data: str | None) -> DataOptions:
     return replace(options, data=data) if data else options
 
 
+def _samples_of(recipe: Recipe) -> str:
+    copies = len(recipe.environments) - 1
+    return recipe.calibration if not copies else f"{recipe.calibration} and {copies} augmented copies of it"
+
+
 @dataclass(frozen=True)
 class _Known:
     """Statistics that `quantize` starts from, and what they were made of."""
@@ -325,6 +341,20 @@ class _Known:
     def load(path: str | Path) -> _Known:
         statistics = CalibrationStatistics.load(path)
         return _Known(statistics, origin_of(statistics, str(path)), str(path))
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises UsageError where a recipe wants other samples than those that were observed."""
+        own = self.origin.recipe
+        if recipe.weight_transforms:
+            raise UsageError(
+                f"this method changes the model in front of calibration ({recipe.weight_transforms[0].name}), and "
+                f"{self.where} was made of the unchanged one. Leave out --stats."
+            )
+        if (recipe.calibration, recipe.environments) != (own.calibration, own.environments):
+            raise UsageError(
+                f"{self.where} was made of {_samples_of(own)}, and this method calibrates on {_samples_of(recipe)}. "
+                "Make statistics with onnxptq calibrate --method METHOD, or leave out --stats."
+            )
 
     def inputs(self, given: Inputs) -> Inputs:
         """The inputs with the data that the statistics came from; a warning where it is not the data that was given."""

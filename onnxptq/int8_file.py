@@ -18,6 +18,7 @@ from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write
 from onnxptq.inputs import Inputs
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.recipe import Recipe
+from onnxptq.tasks import Task
 
 _TEMPORARY_COPIES = 4
 """How many times its own size a model needs in the temporary folder while it is quantized."""
@@ -25,12 +26,18 @@ _TEMPORARY_COPIES = 4
 Progress = Callable[[str, int, int], None]
 
 
-def default_name(inputs: Inputs, recipe: Recipe) -> str:
-    """Model, calibration set and method (what is not the default of it), of characters that every file system takes."""
+def default_name(inputs: Inputs, recipe: Recipe, method: str | None = None) -> str:
+    """Model, calibration set and method (what is not the default of it), of characters that every file system takes.
+
+    Args:
+        inputs: whose model it is.
+        recipe: what is made.
+        method: `methods.method_label`; None names the recipe's steps.
+    """
     defaults = RANGE_METHODS.get(recipe.ranges.name).parameters
     changed = ",".join(f"{key}={value}" for key, value in recipe.ranges.parameters if defaults.get(key) != value)
     ranges = f"{recipe.ranges.name}:{changed}" if changed else recipe.ranges.name
-    method = "+".join([*(step.name for step in (*recipe.weight_transforms, *recipe.bounds)), ranges])
+    method = method or "+".join([*(step.name for step in (*recipe.weight_transforms, *recipe.bounds)), ranges])
     parts = [inputs.builtin or inputs.model.path.stem, CalibrationSet.parse(recipe.calibration).short, method]
     text = ".".join(parts if recipe.target == "cpu" else [*parts, recipe.target])
     safe = "".join(c if c.isalnum() or c in "._-@=+," else "-" for c in text)
@@ -97,6 +104,7 @@ def make_int8(
     provenance: Provenance,
     path: Path,
     statistics: CalibrationStatistics | None,
+    task: Task,
     room: Room,
     progress: Progress,
 ) -> tuple[str, ...]:
@@ -118,7 +126,7 @@ def make_int8(
     written = path.with_name("without-provenance.onnx")
     try:
         notes = quantize_folded(
-            model, folded, samples, recipe, written, statistics=statistics, room=room, progress=count
+            model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
         )
         write_with_provenance(written, provenance, path)
     except OnnxptqError:

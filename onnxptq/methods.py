@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.recipe import Recipe, Step, Value
+from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value
 from onnxptq.registry import Registry
+from onnxptq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Method:
 
 
 METHODS: Registry[Method] = Registry(
-    "method", "onnxptq.methods", ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized")
+    "method",
+    "onnxptq.methods",
+    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized", "onnxptq.quantization.robust"),
 )
 
 
@@ -57,6 +60,22 @@ def apply_method(text: str, recipe: Recipe, given: Mapping[str, Value | None] | 
     Raises:
         UsageError: an unknown method, or a parameter that it does not have.
     """
+    method, parameters = _read(text, given)
+    return method.apply(recipe, **parameters)
+
+
+def method_label(text: str, given: Mapping[str, Value | None] | None = None) -> str:
+    """A method and those of its parameters that are not the default, as `apply_method` reads it: for file names.
+
+    Raises:
+        UsageError: as `apply_method`.
+    """
+    method, parameters = _read(text, given)
+    changed = [f"{key}={value}" for key, value in sorted(parameters.items()) if method.parameters[key] != value]
+    return f"{method.name}:{','.join(changed)}" if changed else method.name
+
+
+def _read(text: str, given: Mapping[str, Value | None] | None) -> tuple[Method, dict[str, Value]]:
     name, _, rest = text.partition(":")
     known = {method.name: method for method in all_methods()}
     if name not in known:
@@ -65,7 +84,7 @@ def apply_method(text: str, recipe: Recipe, given: Mapping[str, Value | None] | 
     parameters = {**_parse(method, rest), **{k: v for k, v in (given or {}).items() if v is not None}}
     for key in parameters:
         _check_known(method, key)
-    return method.apply(recipe, **parameters)
+    return method, parameters
 
 
 def canonical(recipe: Recipe) -> Recipe:
@@ -84,6 +103,18 @@ def canonical(recipe: Recipe) -> Recipe:
             )
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
     return recipe.changed(calibration=str(CalibrationSet.parse(recipe.calibration)), ranges=ranges)
+
+
+def fitted(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe for models of one task: the environment "augmentations" becomes one for each that fits the task.
+
+    A recipe is made before the task is known, and says in the file which augmentations they were.
+    """
+    environments: list[Environment] = []
+    for environment in recipe.environments:
+        chains = task.augmentations() if environment.shifts == AUGMENTATIONS else (environment.shifts,)
+        environments.extend(replace(environment, shifts=chain) for chain in chains)
+    return recipe.changed(environments=tuple(dict.fromkeys(environments)))
 
 
 def _check_known(method: Method, key: str) -> None:
@@ -123,6 +154,13 @@ def _typed(method: Method, key: str, text: str) -> Value:
         expected = "a whole number" if kind is int else "a number"
         raise UsageError(f"{method.name}:{key} must be {expected}, got {text!r}.")
     return value
+
+
+def unused_calibration(given: Recipe, made: Recipe, label: str) -> tuple[str, ...]:
+    """One line where a method calibrates on a set of its own and another one was asked for."""
+    if given.calibration in (made.calibration, Recipe().calibration):
+        return ()
+    return (f"{label} calibrates on the set {made.calibration}; {given.calibration} was not used.",)
 
 
 def method_warnings(recipe: Recipe) -> tuple[str, ...]:

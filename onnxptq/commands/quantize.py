@@ -20,8 +20,24 @@ from onnxptq.errors import UsageError
 
 _GIVEN = click.core.ParameterSource.COMMANDLINE
 
+ROBUST_SWITCHES = (
+    "robust_no_input_range",
+    "robust_no_operator_bounds",
+    "robust_no_augmentation",
+    "robust_no_float_outputs",
+)
+
 _IN_STATISTICS = ("calib", "calib_size", "seed", "engine", "fast_calibration")
-_IN_A_RECIPE = (*_IN_STATISTICS, "method", "percentile", "entropy_bins", "target", "exclude", "statistics")
+_IN_A_RECIPE = (
+    *_IN_STATISTICS,
+    "method",
+    "percentile",
+    "entropy_bins",
+    "target",
+    "exclude",
+    "statistics",
+    *ROBUST_SWITCHES,
+)
 
 
 @click.command()
@@ -35,6 +51,10 @@ _IN_A_RECIPE = (*_IN_STATISTICS, "method", "percentile", "entropy_bins", "target
 @click.option("--method", default="minmax", show_default=True, help="How ranges are chosen (onnxptq methods).")
 @click.option("--percentile", type=float, metavar="P", help="For --method percentile. [default: 99.999]")
 @click.option("--entropy-bins", type=int, metavar="N", help="For --method entropy. [default: 128, which is minmax]")
+@click.option("--robust-no-input-range", is_flag=True, help="Robust methods: keep the observed range of the input.")
+@click.option("--robust-no-operator-bounds", is_flag=True, help="Robust methods: do not cut ranges to operator bounds.")
+@click.option("--robust-no-augmentation", is_flag=True, help="Robust methods: calibrate on the set as drawn alone.")
+@click.option("--robust-no-float-outputs", is_flag=True, help="Robust methods: quantize the outputs too.")
 @click.option(
     "--stats", "statistics", metavar="FILE", help="Start from statistics (onnxptq calibrate), without a pass."
 )
@@ -83,7 +103,10 @@ def quantize(**values: Any) -> None:
     if values.pop("fast_calibration"):
         _check_not_given("--fast-calibration", ("engine",))
         values["engine"] = "one-pass-fast"
+    switched_off = [name for name in ROBUST_SWITCHES if values.pop(name)]
+    _check_switches(values["method"], switched_off)
     parameters = {"percentile": values.pop("percentile"), "bins": values.pop("entropy_bins")}
+    parameters |= {name.removeprefix("robust_no_"): 0 for name in switched_off}
     options = data_options(values, calib_data=values.pop("calib_data"), eval_data=values.pop("eval_data"))
     corruptions = values.pop("corruptions") or None
     with progress_bar() as progress, stdout_to_stderr():
@@ -106,6 +129,22 @@ def quantize(**values: Any) -> None:
             click.echo(summary_line(result.report, result.fp32_bytes, result.int8_bytes))
             print_report(result.report)
     write_json(json_target, _as_json(result))
+
+
+def _check_switches(method: str, switched_off: list[str]) -> None:
+    """Raises UsageError when a step was switched off that the method does not have."""
+    from onnxptq.methods import all_methods
+
+    known = {known.name: known for known in all_methods()}
+    chosen = known.get(method.partition(":")[0])
+    for name in switched_off:
+        step = name.removeprefix("robust_no_")
+        if chosen is not None and step not in chosen.parameters:
+            having = ", ".join(one for one in known if step in known[one].parameters)
+            raise UsageError(
+                f"--{name.replace('_', '-')} switches off a step of {having}, and --method is {chosen.name}. "
+                "Leave it out, or use one of these methods."
+            )
 
 
 def _check_not_given(decides: str, names: tuple[str, ...]) -> None:

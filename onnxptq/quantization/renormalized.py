@@ -9,6 +9,7 @@ quantization (ICCV 2019), which takes the ranges from gamma and beta alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,24 @@ EPSILON = 1e-5
 NAME = "renormalize"
 
 
-def renormalize(model: Path, samples: Samples, output: Path) -> None:
+def renormalize(model: Path, samples: Samples, output: Path, where_known: bool = False) -> None:
     """Writes the float model in which every former BatchNormalization is normalised by the samples.
 
     Args:
         model: the folded FP32 model, as `graphs.fold` leaves it.
         samples: (id, feeds), the same at each iteration; all environments together.
         output: the file to write.
+        where_known: leave a model that came without BatchNormalization as it is, instead of refusing it.
 
     Raises:
         ModelError: the model came without BatchNormalization, or they were folded before it came to us.
         DataError: as `collect_moments`.
     """
     norms = remembered_batch_norms(model)
-    if not norms:
+    if not norms and not where_known:
         raise ModelError(
             "the model has no BatchNormalization, so its calibration cannot be re-normalised. Export it without "
-            "folding them (torch.onnx.export with training=TrainingMode.PRESERVE), or use another method."
+            "folding them (torch.onnx.export with training=TrainingMode.PRESERVE), or use --method robust."
         )
 
     def rewrite(proto: Any, tensor: str, moments: TensorMoments) -> None:
@@ -52,6 +54,16 @@ def renormalize(model: Path, samples: Samples, output: Path) -> None:
 
     proto, _ = rewrite_level_by_level(model, samples, dict.fromkeys(norms, 1), rewrite)
     save_with_links(proto, model, output)
+
+
+def not_renormalized(steps: Sequence[Step], folded: Path) -> tuple[str, ...]:
+    """One line where a recipe re-normalises if it can, and the model gives nothing to do it with."""
+    wanted = any(step.name == NAME and step.keywords.get("where_known") for step in steps)
+    if not wanted or remembered_batch_norms(folded):
+        return ()
+    return (
+        "the model has no BatchNormalization (or it was folded already), so it was calibrated without re-normalising.",
+    )
 
 
 def insert_normalization(graph: Any, tensor: str, moments: TensorMoments, norm: BatchNorm) -> None:
@@ -93,6 +105,7 @@ WEIGHT_TRANSFORMS.register(
         summary="Calibrates on re-normalised activations; the weights stay as they are.",
         source="onnxptq; related to Nagel et al., Data-free quantization, ICCV 2019 (arXiv 1906.04721)",
         apply=renormalize,
+        parameters={"where_known": False},
         calibration_only=True,
     )
 )

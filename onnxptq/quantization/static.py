@@ -19,11 +19,13 @@ from onnxptq.graphs.float_parts import float_parts
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
+from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock import stock_ranges
 from onnxptq.quantization.targets import target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
 from onnxptq.recipe import Environment, Recipe
+from onnxptq.tasks import Task
 
 ENGINES = ("one-pass", "one-pass-fast", "stock")
 """Ours; ours on the graph that ONNX Runtime optimised, whose values may differ in the last bits; ONNX Runtime's own."""
@@ -39,6 +41,7 @@ def quantize_folded(
     output: Path,
     *,
     statistics: CalibrationStatistics | None = None,
+    task: Task | None = None,
     room: Room | None = None,
     progress: Progress = lambda samples: None,
 ) -> tuple[str, ...]:
@@ -51,6 +54,7 @@ def quantize_folded(
         recipe: how.
         output: the file to write.
         statistics: what a pass over the recipe's environments left, where it was made before.
+        task: of the model, for bounds that ask it; None takes that of the samples.
         room: where statistics are found and kept.
         progress: called with the number of calibration samples done since the last call.
 
@@ -65,6 +69,7 @@ def quantize_folded(
         raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
     if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
+    task = task or (samples.task if samples else None)
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         source = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
@@ -73,7 +78,7 @@ def quantize_folded(
         external = has_external_data(source)
         if recipe.engine == "stock":
             ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, fixed_batch(model))
-            chosen = bounded(ranges, source, samples, recipe.bounds)
+            chosen = bounded(ranges, source, task, recipe.bounds)
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
@@ -89,11 +94,11 @@ def quantize_folded(
                     progress=progress,
                 )
             chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            writer.write(bounded(chosen, source, samples, recipe.bounds), output)
+            writer.write(bounded(chosen, source, task, recipe.bounds), output)
             notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
     if recipe.float_outputs:
-        leave_outputs_in_float(output)
-    return notes + float_parts(folded)
+        notes += leave_outputs_in_float(output)
+    return notes + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
 
 
 def is_optimized(recipe: Recipe) -> bool:

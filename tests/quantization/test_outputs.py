@@ -57,14 +57,18 @@ def test_internal_q_and_dq_stay_and_the_weights_stay_int8(build_graph, draw, qua
     path = build_graph("gemm_beta")  # Gemm, Gemm, Sigmoid
     int8 = quantize(path, draw(path))
     before = onnx.load(int8)
-    leave_outputs_in_float(int8)
+    notes = leave_outputs_in_float(int8)
     after = onnx.load(int8)
 
     def count(model, op):
         return sum(node.op_type == op for node in model.graph.node)
 
     for op in ("QuantizeLinear", "DequantizeLinear"):
-        assert count(before, op) - count(after, op) == 1
+        assert (
+            count(before, op) - count(after, op) == 2
+        )  # Before the Sigmoid, which only reads the head out, and after.
+    assert len(notes) == 1
+    assert notes[0].startswith("Gemm 'node_gemm1' leaves its result in float, for the output ")
     types = [{t.name: t.data_type for t in m.graph.initializer if "quantized" in t.name} for m in (before, after)]
     assert types[0] == types[1]
     assert TensorProto.INT8 in types[0].values()
@@ -149,3 +153,30 @@ def test_a_float_model_is_left_as_it_is(build_graph):
     before = onnx.load(path).SerializeToString()
     leave_outputs_in_float(path)
     assert onnx.load(path).SerializeToString() == before
+
+
+def test_the_head_is_found_behind_a_softmax_and_the_addition_of_a_constant(build_graph, draw, stock, tmp_path):
+    """MatMul, Add, Softmax, as transformers end: neither of their results keeps 256 levels."""
+    path = tmp_path / "head.onnx"
+    arrays = {"w": np.eye(6, dtype=np.float32), "b": np.linspace(0, 1, 6, dtype=np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "head"),
+        helper.make_node("Add", ["product", "b"], ["logits"], "bias"),
+        helper.make_node("Softmax", ["logits"], ["y"], "softmax"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 6]) for name in "xy"]
+    graph = helper.make_graph(
+        nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    int8 = tmp_path / "int8.onnx"
+    int8.write_bytes(stock(path, draw(path), activation_type=QuantType.QUInt8))
+    assert leave_outputs_in_float(int8) == ("MatMul 'head' leaves its result in float, for the output 'y'.",)
+    onnx.checker.check_model(onnx.load(int8), full_check=True)
+    producers = {name: node for node in onnx.load(int8).graph.node for name in node.output}
+    softmax = producers["y"]
+    assert softmax.op_type == "Softmax"
+    assert producers[softmax.input[0]].op_type == "Add"
+    assert {producers[name].op_type for name in producers[softmax.input[0]].input} == {"MatMul", "DequantizeLinear"}
+    assert set(operators(int8)) == {"Add", "DequantizeLinear", "MatMul", "QuantizeLinear", "Softmax"}
+    run(int8, draw(path)[0][1])
