@@ -165,7 +165,7 @@ def quantize(
     folded = fold(inputs.model, room)
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
     samples = None if known else draw_from(inputs, calibration_set, recipe.size, recipe.seed)
-    narrow = early_note(recipe, samples, inputs.calibration) if samples is not None else None
+    narrow = early_note(recipe, samples) if samples is not None else None
     provenance = provenance_of(inputs, recipe, known.origin.calibration if known else samples)
     reused = same_or_refuse(path, provenance, force, inputs.model)
     judgement = Judgement()

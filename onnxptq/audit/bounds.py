@@ -11,28 +11,30 @@ import numpy as np
 from onnxptq.audit.clipping import Interval
 from onnxptq.graphs.batch_norms import remembered_batch_norms
 from onnxptq.tasks import Task
-from onnxptq.tasks.image_classification import ImageClassification
 
 if TYPE_CHECKING:
     import onnx
 
 SIGMAS = 3.0
-"""BatchNormalization hands on values of mean beta and deviation gamma. Of a hundred thousand values some lie beyond four
+"""BatchNormalization hands on values of mean beta and deviation gamma. Of a hundred thousand some lie beyond four
 deviations, so a range that does not reach three of them saw less than training did."""
 
 _ELEMENTWISE = ("Relu", "Clip", "Identity")
 
 
-def input_bounds(task: Task) -> dict[str, Interval]:
-    """The least and the greatest value that preprocessing can give each input, where it is known."""
-    if isinstance(task, ImageClassification):
-        return {task.details.input: task.input_range()}
-    return {}
-
-
 def known_bounds(task: Task, folded: Path) -> dict[str, Interval]:
-    """By tensor, the least and the greatest value that preprocessing and operators allow."""
-    return input_bounds(task)
+    """By tensor, the least and the greatest value that preprocessing and operators allow, where both are finite."""
+    from onnxptq.quantization.intervals import propagate
+
+    found = propagate(folded, task.input_bounds())
+    return {name: bound for name, bound in found.items() if np.isfinite(bound).all()}
+
+
+def attained_bounds(task: Task, folded: Path) -> dict[str, Interval]:
+    """The bounds of the inputs, and of what follows from them so directly that samples do reach both ends."""
+    from onnxptq.quantization.intervals import attained
+
+    return attained(folded, task.input_bounds())
 
 
 def batch_norm_ranges(folded: Path) -> dict[str, Interval]:

@@ -9,7 +9,7 @@ import numpy as np
 from onnxptq.data import Dataset
 
 FEW = 20
-"""Values of an attribute up to which it makes groups. Names and identifiers have as many values as there are samples."""
+"""Values of an attribute up to which it makes groups. Names and identifiers have one value a sample."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""What a calibration set is held against: samples that were not drawn, by group, and augmented copies of those that were."""
+"""What a calibration set is held against: samples not drawn, by group, and augmented copies of those drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.data import Dataset
@@ -15,31 +15,15 @@ from onnxptq.tasks import Task
 UNDRAWN = 128
 """Samples of the probe that were not drawn: as many as a calibration set has."""
 
+DECISIONS = 600
+"""Samples that were not drawn whose predictions are looked at: a share of one group of ten is then known to some 5
+points, and they only pass through the model."""
+
 COPIES = 32
-"""Drawn samples that each augmentation copies; a range is found with few samples, and each costs a pass of inference."""
+"""Drawn samples that each augmentation copies; a range is found with few, and each costs an inference."""
 
 GROUPS = 24
 """Groups up to which the probe keeps them apart: with more, each would be a handful of samples."""
-
-IMAGE_AUGMENTATIONS = (
-    "autocontrast",
-    "autocontrast+invert@5",
-    "autocontrast+cutout",
-    "blur@5+autocontrast",
-    "permute_channels",
-    "mixup",
-    "jitter@5",
-)
-"""Chains that undo what narrows a range: stretching undoes darkness and low contrast; of noise, a blur makes shapes."""
-
-
-TENSOR_AUGMENTATIONS = ("tensor_noise@3",)
-"""For inputs that are not images: what they may hold is known to nobody, so copies stay near the samples."""
-
-
-def augmentations(task: Task) -> tuple[str, ...]:
-    """The chains of shifts that copies of the set are made with."""
-    return IMAGE_AUGMENTATIONS if task.modality == "image" else TENSOR_AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -70,10 +54,10 @@ def undrawn_parts(
     """
     if side is None:
         return ()
-    taken = [] if drawn.dataset is None else drawn.dataset.fingerprints
     # By content and not by row, as the calibration set is drawn.
-    order = np.argsort(side.fingerprints, kind="stable")
-    free = order[~np.isin(side.fingerprints[order], taken)]
+    free = np.argsort(side.fingerprints, kind="stable")
+    if drawn.dataset is not None:
+        free = free[~np.isin(side.fingerprints[free], drawn.dataset.fingerprints)]
     free = np.random.default_rng(drawn.seed).permutation(free)
     names = _groups(side)
     parts = []
@@ -85,23 +69,19 @@ def undrawn_parts(
     return tuple(parts)
 
 
-def augmented_parts(task: Task, drawn: CalibrationSamples, chains: Sequence[str]) -> tuple[ProbePart, ...]:
-    """Copies of the first drawn samples under each chain of shifts that fits the input."""
+def augmented_parts(task: Task, drawn: CalibrationSamples) -> tuple[ProbePart, ...]:
+    """Copies of the first drawn samples under each chain of shifts that the robust methods calibrate with."""
     return tuple(
-        ProbePart(chain, "augmented", drawn.environment(Environment(chain, COPIES)))
-        for chain in chains
-        if all(task.fits(shift) is None for shift in chain.split("+"))
+        ProbePart(chain, "augmented", drawn.environment(Environment(chain, COPIES))) for chain in task.augmentations()
     )
 
 
-def _groups(side: Dataset) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
-    """The group of each sample: all attributes crossed where that makes few groups, else the label, else one for all."""
-    columns = [np.char.add(f"{name}=", values.astype(str)) for name, values in sorted(side.attributes.items())]
-    crossed = columns[0] if columns else None
-    for column in columns[1:]:
-        crossed = np.char.add(np.char.add(crossed, "*"), column)
-    label = side.attributes.get("label")
-    for names in (crossed, None if label is None else np.char.add("label=", label.astype(str))):
-        if names is not None and len(np.unique(names)) <= GROUPS:
-            return names
+def _groups(side: Dataset) -> npt.NDArray[np.str_]:
+    """The group of each sample: all attributes crossed where that makes few, else the label, else one for all."""
+    for names in (sorted(side.attributes), ["label"]):
+        if names and set(names) <= side.attributes.keys():
+            columns = [[f"{name}={value}" for value in side.attributes[name].tolist()] for name in names]
+            crossed = np.array(["*".join(values) for values in zip(*columns, strict=True)])
+            if len(np.unique(crossed)) <= GROUPS:
+                return crossed
     return np.full(len(side), "all")

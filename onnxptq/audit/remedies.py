@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from onnxptq.audit.verdict import FAILED, UNDECIDED, TensorEvidence, dangerous
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.data import Dataset
-from onnxptq.methods import all_methods
 from onnxptq.tasks import Task
 
 _STRETCH = "autocontrast"
@@ -29,12 +28,15 @@ def remedies_for(
     causes = [tensor for tensor in tensors if dangerous(tensor)]
     lines = []
     plain = calibration_set.sampler == "clean" and not calibration_set.shifts
-    undrawn = any(tensor.worst is not None and tensor.worst.kind == "undrawn" for tensor in causes)
-    if side is not None and not plain and undrawn:
+    if side is not None and not plain and any(_shown_by_undrawn(tensor) for tensor in causes):
         lines.append("Calibrate with your data as it is: --calib clean.")
-    if any(method.name == "robust" for method in all_methods()):
-        lines.append("Widen the ranges whatever the set: onnxptq quantize --method robust.")
+    lines.append("Widen the ranges whatever the set: onnxptq quantize --method robust (or robust-bn).")
     if any(tensor.role == "input" for tensor in causes) and task.modality == "image" and task.fits(_STRETCH) is None:
         lines.append(f"Stretch each image before calibrating: --calib '{calibration_set}+{_STRETCH}'.")
     lines.append("Or calibrate with other samples: some that are as bright, as sharp and as varied as any in use.")
     return tuple(lines)
+
+
+def _shown_by_undrawn(tensor: TensorEvidence) -> bool:
+    """Whether samples of the user's own data go beyond the range."""
+    return any(one.kind == "undrawn" and one.distortion > 0 for one in tensor.clipping)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from onnxptq.audit.bounds import batch_norm_ranges, known_bounds
+from onnxptq.audit.bounds import attained_bounds, batch_norm_ranges, known_bounds
 from onnxptq.audit.clipping import Interval, clipping, quantized_range
+from onnxptq.audit.decisions import outputs_of, undecided
 from onnxptq.audit.missing import missing_groups
-from onnxptq.audit.probe import ProbePart, augmented_parts, augmentations, undrawn_parts
+from onnxptq.audit.probe import DECISIONS, ProbePart, augmented_parts, undrawn_parts
 from onnxptq.audit.remedies import remedies_for
-from onnxptq.audit.verdict import Audit, TensorEvidence, verdict_of
+from onnxptq.audit.verdict import ROLES, Audit, TensorEvidence, verdict_of
 from onnxptq.cache import Room, cache_room
 from onnxptq.calibration import draw_from, resolve_calibration
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.data import Dataset
 from onnxptq.errors import UsageError
-from onnxptq.graphs import Model, fold
+from onnxptq.graphs import fold
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
@@ -74,7 +76,8 @@ def audit_calibration(
     parts = _parts(inputs, side, drawn, probe)
     statistics = _observed(folded, drawn, parts, observed_tensors(folded, settings), room, progress)
     symmetric = settings.quantization.symmetric
-    tensors = _weighed(inputs.model, statistics, parts, symmetric, known_bounds(inputs.task, folded), folded)
+    weighed = _weighed(inputs, statistics, parts, folded, symmetric=symmetric)
+    tensors = _with_decisions(inputs, side, drawn, parts, weighed, probe)
     verdict = verdict_of(tensors)
     missing = () if side is None else missing_groups(side, drawn.dataset)
     return Audit(
@@ -103,12 +106,10 @@ def _resolved(
     return inputs, own.calibration if own.calibration is not None else inputs.calibration
 
 
-def _parts(
-    inputs: Inputs, side: Dataset | None, drawn: CalibrationSamples, probe: str
-) -> dict[str, ProbePart]:
+def _parts(inputs: Inputs, side: Dataset | None, drawn: CalibrationSamples, probe: str) -> dict[str, ProbePart]:
     """By the name of an environment; a group and a chain of shifts may have one name."""
     undrawn = undrawn_parts(inputs.task, side, drawn) if probe != "augmented" else ()
-    copies = augmented_parts(inputs.task, drawn, augmentations(inputs.task)) if probe != "undrawn" else ()
+    copies = augmented_parts(inputs.task, drawn) if probe != "undrawn" else ()
     return {f"{part.kind} {part.name}": part for part in (*undrawn, *copies)}
 
 
@@ -134,17 +135,13 @@ def _observed(
 
 
 def _weighed(
-    model: Model,
-    statistics: CalibrationStatistics,
-    parts: Mapping[str, ProbePart],
-    symmetric: bool,
-    bounds: Mapping[str, Interval],
-    folded: Path,
-) -> tuple[TensorEvidence, ...]:
-    """The evidence on every tensor, worst first."""
-    normed = batch_norm_ranges(folded)
-    roles = {spec.name: "input" for spec in model.signature.inputs}
-    roles |= {spec.name: "output" for spec in model.signature.outputs}
+    inputs: Inputs, statistics: CalibrationStatistics, parts: Mapping[str, ProbePart], folded: Path, *, symmetric: bool
+) -> list[TensorEvidence]:
+    """The evidence on every tensor: inputs, outputs, the rest, and of each the worst first."""
+    bounds, normed = known_bounds(inputs.task, folded), batch_norm_ranges(folded)
+    roles = dict.fromkeys(attained_bounds(inputs.task, folded), "input")
+    roles |= {spec.name: "input" for spec in inputs.model.signature.inputs}
+    roles |= {spec.name: "output" for spec in inputs.model.signature.outputs}
     found = []
     for tensor in statistics.tensors:
         of = {name: tensors[tensor] for name, tensors in statistics.environments.items()}
@@ -161,7 +158,25 @@ def _weighed(
                 clipping=tuple(sorted(cut, key=lambda one: -one.distortion)),
             )
         )
-    return tuple(sorted(found, key=lambda evidence: -evidence.distortion))
+    return sorted(found, key=lambda evidence: (ROLES.index(evidence.role), -evidence.distortion))
+
+
+def _with_decisions(
+    inputs: Inputs,
+    side: Dataset | None,
+    drawn: CalibrationSamples,
+    parts: Mapping[str, ProbePart],
+    tensors: list[TensorEvidence],
+    probe: str,
+) -> tuple[TensorEvidence, ...]:
+    """The evidence, with what the ranges of outputs do to predictions."""
+    kept = {tensor.name: tensor.observed for tensor in tensors if tensor.role == "output"}
+    if not kept:
+        return tuple(tensors)
+    undrawn = undrawn_parts(inputs.task, side, drawn, DECISIONS) if probe != "augmented" else ()
+    copies = [part for part in parts.values() if part.kind == "augmented"]
+    lost = undecided(inputs.model, inputs.task, outputs_of(inputs.model, [*undrawn, *copies]), kept)
+    return tuple(replace(tensor, undecided=lost.get(tensor.name, ())) for tensor in tensors)
 
 
 def _extremes(statistics: list[TensorStatistics]) -> Interval | None:

@@ -7,14 +7,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxptq.audit.clipping import Clipping, Interval, covered
+from onnxptq.audit.decisions import Undecided
 from onnxptq.audit.missing import MissingGroups
 
 RESULT_VERSION = 1
 
+ROLES = ("input", "output", "inner")
+
 PASSED, FAILED, UNDECIDED = "PASSED", "FAILED", "UNDECIDED"
 
-LIMIT = 0.02
-"""Distortion from which a tensor makes a set dangerous; chosen on the sets and the net of docs/audit.md."""
+COVERED = 0.9
+"""Share of what preprocessing allows that an input's range has to cover."""
+
+UNDECIDED_LIMIT = 0.2
+"""Share of a group's predictions that an output's range may take away. This and `COVERED` were chosen on the sets and
+the net that docs/audit.md names, and judged on others."""
+
+LOST_LIMIT = 0.02
+"""Distortion of an input whose bounds nobody knows. Not tuned: image inputs have bounds."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +33,13 @@ class TensorEvidence:
 
     Attributes:
         name: of the tensor.
-        role: "input", "output" or "inner".
+        role: "input" (or what follows from one by normalisation), "output" or "inner".
         observed: what MinMax on the set can represent, zero included.
         augmented: extremes over augmented copies of the set, or None without any.
         bounds: what preprocessing and operators allow, or None where it is not known to be finite.
         batch_norm: what BatchNormalization says it reaches (`audit.bounds`), or None.
         clipping: what `observed` cuts off of each part of the probe, the worst first.
+        undecided: of an output, the predictions that `observed` takes away from each part, the worst first.
     """
 
     name: str
@@ -38,6 +49,7 @@ class TensorEvidence:
     bounds: Interval | None
     batch_norm: Interval | None
     clipping: tuple[Clipping, ...]
+    undecided: tuple[Undecided, ...] = ()
 
     @property
     def worst(self) -> Clipping | None:
@@ -48,6 +60,11 @@ class TensorEvidence:
     def distortion(self) -> float:
         """Of the worst part, or 0 without a probe."""
         return self.clipping[0].distortion if self.clipping else 0.0
+
+    @property
+    def lost_decisions(self) -> float:
+        """The largest share of undecided predictions of a part, or 0."""
+        return self.undecided[0].share if self.undecided else 0.0
 
     def coverage(self) -> dict[str, float | None]:
         """The fraction of each reference that the observed range covers; None where there is no reference."""
@@ -64,12 +81,12 @@ class Audit:
     """What an audit says of a calibration set.
 
     Attributes:
-        verdict: PASSED (no tensor is cut off by more than `LIMIT`), FAILED, or UNDECIDED (there was nothing to hold the
+        verdict: PASSED, FAILED (a range is too narrow, see `dangerous`), or UNDECIDED (there was nothing to hold the
             set against).
         model, calibration: file name, and the set by its canonical name.
         samples: how many were drawn.
         probe: number of samples of each kind that it was held against.
-        tensors: worst first.
+        tensors: inputs, outputs, then the rest; of each the worst first.
         missing: groups that the drawn samples lack. They do not decide: label shift alone does no harm to ranges.
         remedies: what to do, one line each, the first best.
         warnings: one line each.
@@ -87,7 +104,7 @@ class Audit:
 
     @property
     def causes(self) -> tuple[TensorEvidence, ...]:
-        """The tensors for whose sake the set is dangerous, worst first."""
+        """The tensors for whose sake the set is dangerous, inputs first."""
         return tuple(tensor for tensor in self.tensors if dangerous(tensor))
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,7 +116,7 @@ class Audit:
             "calibration": self.calibration,
             "samples": self.samples,
             "probe": dict(self.probe),
-            "limit": LIMIT,
+            "limits": {"covered": COVERED, "undecided": UNDECIDED_LIMIT, "lost": LOST_LIMIT},
             "causes": [tensor.name for tensor in self.causes],
             "tensors": [tensor.to_dict() for tensor in self.tensors],
             "missing_groups": [asdict(one) for one in self.missing],
@@ -109,8 +126,14 @@ class Audit:
 
 
 def dangerous(tensor: TensorEvidence) -> bool:
-    """Whether the set's range of the tensor cuts off more of some part of the probe than `LIMIT`."""
-    return tensor.distortion > LIMIT
+    """Whether the set's range of an input or an output is too narrow.
+
+    Inner tensors do not decide: where they were cut off as much as these, groups lost nothing (docs/audit.md).
+    """
+    if tensor.role == "input":
+        reach = tensor.coverage()["bounds"]
+        return tensor.distortion > LOST_LIMIT if reach is None else reach < COVERED
+    return tensor.lost_decisions > UNDECIDED_LIMIT
 
 
 def verdict_of(tensors: Sequence[TensorEvidence]) -> str:

@@ -46,7 +46,10 @@ def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
 
 
 class Repeatable(click.Command):
-    """Keeps the arguments as they were given, for the line that says how to repeat the command: `meta["onnxptq.arguments"]`."""
+    """Keeps the arguments as they were given, for the line that says how to repeat the command.
+
+    They lie in the context, as `meta["onnxptq.arguments"]`.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does."""

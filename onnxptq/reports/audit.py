@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from onnxptq.audit.clipping import Clipping, Interval
-from onnxptq.audit.verdict import FAILED, LIMIT, UNDECIDED, Audit, TensorEvidence
+from onnxptq.audit.verdict import COVERED, FAILED, UNDECIDED, UNDECIDED_LIMIT, Audit, TensorEvidence
 from onnxptq.reports.tables import print_table
 
 _SHOWN = 12
+_HEADINGS = (
+    *("tensor", "range of the set", "copies", "bounds", "BatchNorm"),
+    *("worst part", "values cut", "lost", "ties"),
+)
 _NAMED = 3
 """Causes and missing groups that are named before the rest is counted."""
 
@@ -39,23 +43,33 @@ def print_audit(audit: Audit, command: str) -> None:
         f"{audit.probe['augmented']} augmented copies",
         title_justify="left",
     )
-    for heading in ("tensor", "range of the set", "copies", "bounds", "BatchNorm", "worst part", "values cut", "lost"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("tensor", "worst part") else "right")
     for tensor in audit.tensors[:_SHOWN]:
         table.add_row(*_row(tensor))
     print_table(table, whole=True)
     if len(audit.tensors) > _SHOWN:
         print(f"{len(audit.tensors) - _SHOWN} more tensors, less affected, are in --json.")
-    print(
-        "copies, bounds, BatchNorm: how much of the range of augmented copies, of what preprocessing and operators "
-        "allow, and of three deviations of BatchNormalization the set's range covers.\n"
-        f"lost: energy that the range cuts off of the worst part, as a share of its variance. Dangerous above "
-        f"{_percent(LIMIT)}."
-    )
+    print(_LEGEND)
+
+
+_LEGEND = (
+    "copies, bounds, BatchNorm: how much of the range of augmented copies, of what preprocessing and operators allow, "
+    "and of three deviations of BatchNormalization the set's range covers.\n"
+    "lost: energy that the range cuts off of the worst part, as a share of its variance. ties: predictions of a group "
+    f"whose best classes are both cut off. Dangerous: an input below {100 * COVERED:.0f} % of its bounds, or an output "
+    f"with more than {100 * UNDECIDED_LIMIT:.0f} % ties."
+)
 
 
 def _cause(tensor: TensorEvidence) -> str:
-    return f"{tensor.name} ({tensor.role}, {_percent(tensor.distortion)} lost)"
+    if tensor.role == "output":
+        worst = tensor.undecided[0]
+        return f"{tensor.name} (output, {_percent(worst.share)} of the predictions of {worst.part} become ties)"
+    reach = tensor.coverage()["bounds"]
+    if reach is None:
+        return f"{tensor.name} (input, {_percent(tensor.distortion)} of the signal lost)"
+    return f"{tensor.name} (input, covers {_percent(reach)} of what preprocessing allows)"
 
 
 def _row(tensor: TensorEvidence) -> tuple[str, ...]:
@@ -68,6 +82,7 @@ def _row(tensor: TensorEvidence) -> tuple[str, ...]:
         worst.part,
         _percent(worst.share),
         _percent(worst.distortion),
+        _percent(tensor.lost_decisions) if tensor.undecided else "-",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the set is held against: BatchNormalization, samples that were not drawn, copies, and groups that are missing."""
+"""What the set is held against: BatchNormalization, samples not drawn, copies, and groups that are missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.audit.bounds import SIGMAS, batch_norm_ranges
 from onnxptq.audit.missing import missing_groups
-from onnxptq.audit.probe import augmentations, augmented_parts, undrawn_parts
+from onnxptq.audit.probe import augmented_parts, undrawn_parts
 from onnxptq.cache import cache_room
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.samples import CalibrationSamples, draw
@@ -82,15 +82,15 @@ def test_many_groups_are_looked_at_together(digits: Inputs, side: Dataset) -> No
 
 
 def test_copies_keep_the_shifts_of_the_set_and_leave_out_what_does_not_fit(digits: Inputs) -> None:
-    parts = augmented_parts(digits.task, drawn(digits, "dark@3"), augmentations(digits.task))
-    assert "permute_channels" not in {part.name for part in parts}  # The digits are gray.
+    parts = augmented_parts(digits.task, drawn(digits, "dark@3"))
+    assert "permute_channels@3" not in {part.name for part in parts}  # The digits are gray.
     assert all(part.samples.shifts[0] == ("dark", 3) and len(part.samples.shifts) > 1 for part in parts)
 
 
 def test_without_data_only_copies_are_left(digits: Inputs) -> None:
     noise = draw(CalibrationSet.parse("random"), digits.task, None)
     assert undrawn_parts(digits.task, None, noise) == ()
-    assert augmented_parts(digits.task, noise, ("autocontrast",))
+    assert augmented_parts(digits.task, noise)
 
 
 def test_missing_groups_are_named_and_identifiers_are_no_groups(digits: Inputs, side: Dataset) -> None:
