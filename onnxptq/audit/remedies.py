@@ -22,7 +22,7 @@ def remedies_for(
 ) -> tuple[str, ...]:
     """One line each, the first best; none for a set that passed."""
     if verdict == UNDECIDED:
-        return ("Give more data than the set draws (--data), so that there is something to hold it against.",)
+        return ("Give data (--data), more than the set draws, so that there is something to hold it against.",)
     if verdict != FAILED:
         return ()
     causes = [tensor for tensor in tensors if dangerous(tensor)]

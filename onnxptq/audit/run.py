@@ -78,7 +78,8 @@ def audit_calibration(
     symmetric = settings.quantization.symmetric
     weighed = _weighed(inputs, statistics, parts, folded, symmetric=symmetric)
     tensors = _with_decisions(inputs, side, drawn, parts, weighed, probe)
-    verdict = verdict_of(tensors)
+    real = drawn.dataset is not None or any(part.kind == "undrawn" for part in parts.values())
+    verdict = verdict_of(tensors, real=real)
     missing = () if side is None else missing_groups(side, drawn.dataset)
     return Audit(
         verdict=verdict,

@@ -136,8 +136,13 @@ def dangerous(tensor: TensorEvidence) -> bool:
     return tensor.lost_decisions > UNDECIDED_LIMIT
 
 
-def verdict_of(tensors: Sequence[TensorEvidence]) -> str:
-    """FAILED where a tensor is in danger, UNDECIDED without a probe, else PASSED."""
+def verdict_of(tensors: Sequence[TensorEvidence], *, real: bool) -> str:
+    """FAILED where a tensor is in danger, UNDECIDED without a probe that holds real samples, else PASSED.
+
+    Args:
+        tensors: the evidence.
+        real: the set or the probe was drawn from data: copies of noise are noise.
+    """
     if any(map(dangerous, tensors)):
         return FAILED
-    return PASSED if any(tensor.clipping for tensor in tensors) else UNDECIDED
+    return PASSED if real and any(tensor.clipping for tensor in tensors) else UNDECIDED

@@ -59,7 +59,12 @@ def test_nothing_to_hold_the_set_against_is_undecided() -> None:
     )
     audit = audit_calibration(calib="clean", calib_size=everything, probe="undrawn")
     assert audit.verdict == UNDECIDED
-    assert "more data" in audit.remedies[0]
+    assert "--data" in audit.remedies[0]
+
+
+def test_noise_is_not_held_against_noise() -> None:
+    assert audit_calibration(calib="random", calib_size=32, probe="augmented").verdict == UNDECIDED
+    assert audit_calibration(calib="random", calib_size=32).verdict == PASSED
 
 
 def test_an_output_too_narrow_for_the_two_best_classes_loses_the_prediction() -> None:
