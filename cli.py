@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Judge models per group against their FP32 reference.",
     "compare": "Run models on several execution providers and versions, and show what differs.",
     "check": "Judge a model by a policy: the gate that it must pass before it is deployed.",
+    "audit": "Say whether a calibration set is dangerous, before any model is made from it.",
     "lint": "Read a graph for what a provider will reject, run in float or fail to fuse.",
     "calibrate": "Observe a calibration set in one pass and keep the statistics.",
     "merge-stats": "Join the statistics of shards.",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from onnxptq.audit.early import early_note
 from onnxptq.cache import cache_room
 from onnxptq.calibration import (
     StatisticsOrigin,
@@ -165,6 +166,7 @@ def quantize(
     folded = fold(inputs.model, room)
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
     samples = None if known else draw_from(inputs, calibration_set, recipe.size, recipe.seed)
+    narrow = early_note(recipe, samples) if samples is not None else None
     provenance = provenance_of(inputs, recipe, known.origin.calibration if known else samples)
     reused = same_or_refuse(path, provenance, force, inputs.model)
     judgement = Judgement()
@@ -195,6 +197,7 @@ def quantize(
         + modernization_notes(inputs.model.path)
         + unused
         + method_warnings(recipe)
+        + ((narrow,) if narrow else ())
         + notes
         + judgement.notes,
     )

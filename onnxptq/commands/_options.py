@@ -45,6 +45,18 @@ def _all(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
     return decorate
 
 
+class Repeatable(click.Command):
+    """Keeps the arguments as they were given, for the line that says how to repeat the command.
+
+    They lie in the context, as `meta["onnxptq.arguments"]`.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        ctx.meta["onnxptq.arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+
 reading_options = _all(_READING)
 judging_options = _all(_JUDGING)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import data_options, reading_options
+from onnxptq.commands._options import Repeatable, data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import OutputError, UsageError
 
@@ -17,16 +17,7 @@ if TYPE_CHECKING:
     from onnxptq.gates import CheckResult
 
 
-class _Repeatable(click.Command):
-    """Keeps the arguments as they were given, for the line that says how to repeat the check."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does."""
-        ctx.meta["onnxptq.arguments"] = list(args)
-        return super().parse_args(ctx, args)
-
-
-@click.command(cls=_Repeatable)
+@click.command(cls=Repeatable)
 @click.argument("model", required=False)
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
 @click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")

@@ -1,0 +1,186 @@
+"""One audit: draw the set, observe it and the probe, weigh each tensor, say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from onnxptq.audit.bounds import attained_bounds, batch_norm_ranges, known_bounds
+from onnxptq.audit.clipping import Interval, clipping, quantized_range
+from onnxptq.audit.decisions import outputs_of, undecided
+from onnxptq.audit.missing import missing_groups
+from onnxptq.audit.probe import DECISIONS, ProbePart, augmented_parts, undrawn_parts
+from onnxptq.audit.remedies import remedies_for
+from onnxptq.audit.verdict import ROLES, Audit, TensorEvidence, verdict_of
+from onnxptq.cache import Room, cache_room
+from onnxptq.calibration import draw_from, resolve_calibration
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
+from onnxptq.data import Dataset
+from onnxptq.errors import UsageError
+from onnxptq.graphs import fold
+from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
+from onnxptq.quantization.passes import observe
+from onnxptq.quantization.plan import observed_tensors
+from onnxptq.quantization.static import quantizer_settings
+from onnxptq.recipe import Recipe
+
+Progress = Callable[[str, int, int], None]
+"""`(stage, done, total)`."""
+
+PROBES = ("all", "undrawn", "augmented")
+"""What a set is held against: samples of the calibration side that were not drawn, augmented copies of it, or both."""
+
+_SET = "the set itself"
+
+
+def audit_calibration(
+    model: str | Path | None = None,
+    *,
+    calib: str = "clean",
+    calib_size: int | None = None,
+    seed: int = 0,
+    target: str = "cpu",
+    probe: str = "all",
+    options: DataOptions | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Audit:
+    """Says whether a calibration set makes ranges too narrow for what may come, whatever the range method.
+
+    No INT8 model is made and no label is needed. Of a single source the calibration side of the split is used, as
+    `quantize` uses it.
+
+    Args:
+        model: path of the FP32 model; None is the built-in one with its data.
+        calib: the calibration set by name.
+        calib_size: samples drawn; None is the set's default.
+        seed: of the draw.
+        target: what the graph is for; it decides which tensors get a range and whether ranges are symmetric.
+        probe: one of `PROBES`.
+        options: the data and how to read it.
+        progress: called as work goes on.
+
+    Raises:
+        OnnxptqError: the input is wrong.
+    """
+    if probe not in PROBES:
+        raise UsageError(f"--probe must be {', '.join(PROBES[:-1])} or {PROBES[-1]}, got {probe!r}.")
+    room, options = cache_room(), options or DataOptions()
+    calibration_set = CalibrationSet.parse(calib)
+    inputs, side = _resolved(model, calibration_set, options, room)
+    check_fits(side, inputs.task)
+    folded = fold(inputs.model, room)
+    settings = quantizer_settings(Recipe(target=target), folded)
+    drawn = draw_from(inputs, calibration_set, calib_size, seed)
+    parts = _parts(inputs, side, drawn, probe)
+    statistics = _observed(folded, drawn, parts, observed_tensors(folded, settings), room, progress)
+    symmetric = settings.quantization.symmetric
+    weighed = _weighed(inputs, statistics, parts, folded, symmetric=symmetric)
+    tensors = _with_decisions(inputs, side, drawn, parts, weighed, probe)
+    real = drawn.dataset is not None or any(part.kind == "undrawn" for part in parts.values())
+    verdict = verdict_of(tensors, real=real)
+    missing = () if side is None else missing_groups(side, drawn.dataset)
+    return Audit(
+        verdict=verdict,
+        model=inputs.model.path.name,
+        calibration=str(calibration_set),
+        samples=len(drawn),
+        probe={kind: sum(len(p.samples) for p in parts.values() if p.kind == kind) for kind in PROBES[1:]},
+        tensors=tensors,
+        missing=missing,
+        remedies=remedies_for(verdict, tensors, calibration_set, inputs.task, side),
+        warnings=inputs.warnings,
+    )
+
+
+def _resolved(
+    model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, room: Room
+) -> tuple[Inputs, Dataset | None]:
+    """The inputs to draw from, and the calibration side of the user's own data to hold the set against."""
+    both_sides = bool(options.data or options.eval_data) or model is None
+    inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
+    if calibration_set.needs_data and not calibration_set.foreign:
+        return inputs, inputs.calibration
+    named = bool(options.data or options.calib_data) or model is None
+    own = resolve_for_quantization(model, options, room, needs_data=named, evaluate=both_sides)
+    return inputs, own.calibration if own.calibration is not None else inputs.calibration
+
+
+def _parts(inputs: Inputs, side: Dataset | None, drawn: CalibrationSamples, probe: str) -> dict[str, ProbePart]:
+    """By the name of an environment; a group and a chain of shifts may have one name."""
+    undrawn = undrawn_parts(inputs.task, side, drawn) if probe != "augmented" else ()
+    copies = augmented_parts(inputs.task, drawn) if probe != "undrawn" else ()
+    return {f"{part.kind} {part.name}": part for part in (*undrawn, *copies)}
+
+
+def _observed(
+    folded: Path,
+    drawn: CalibrationSamples,
+    parts: Mapping[str, ProbePart],
+    tensors: tuple[str, ...],
+    room: Room,
+    progress: Progress,
+) -> CalibrationStatistics:
+    environments = {_SET: drawn, **{name: part.samples for name, part in parts.items()}}
+    total = sum(map(len, environments.values()))
+    done = 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress("observing", done, total)
+
+    progress("observing", 0, total)
+    return observe(folded, environments, tensors, histograms=True, room=room, progress=count)
+
+
+def _weighed(
+    inputs: Inputs, statistics: CalibrationStatistics, parts: Mapping[str, ProbePart], folded: Path, *, symmetric: bool
+) -> list[TensorEvidence]:
+    """The evidence on every tensor: inputs, outputs, the rest, and of each the worst first."""
+    bounds, normed = known_bounds(inputs.task, folded), batch_norm_ranges(folded)
+    roles = dict.fromkeys(attained_bounds(inputs.task, folded), "input")
+    roles |= {spec.name: "input" for spec in inputs.model.signature.inputs}
+    roles |= {spec.name: "output" for spec in inputs.model.signature.outputs}
+    found = []
+    for tensor in statistics.tensors:
+        of = {name: tensors[tensor] for name, tensors in statistics.environments.items()}
+        kept = quantized_range(of[_SET], symmetric=symmetric)
+        cut = [clipping(of[name], kept, part.name, part.kind) for name, part in parts.items()]
+        found.append(
+            TensorEvidence(
+                name=tensor,
+                role=roles.get(tensor, "inner"),
+                observed=kept,
+                augmented=_extremes([of[name] for name, part in parts.items() if part.kind == "augmented"]),
+                bounds=bounds.get(tensor),
+                batch_norm=normed.get(tensor),
+                clipping=tuple(sorted(cut, key=lambda one: -one.distortion)),
+            )
+        )
+    return sorted(found, key=lambda evidence: (ROLES.index(evidence.role), -evidence.distortion))
+
+
+def _with_decisions(
+    inputs: Inputs,
+    side: Dataset | None,
+    drawn: CalibrationSamples,
+    parts: Mapping[str, ProbePart],
+    tensors: list[TensorEvidence],
+    probe: str,
+) -> tuple[TensorEvidence, ...]:
+    """The evidence, with what the ranges of outputs do to predictions."""
+    kept = {tensor.name: tensor.observed for tensor in tensors if tensor.role == "output"}
+    if not kept:
+        return tuple(tensors)
+    undrawn = undrawn_parts(inputs.task, side, drawn, DECISIONS) if probe != "augmented" else ()
+    copies = [part for part in parts.values() if part.kind == "augmented"]
+    lost = undecided(inputs.model, inputs.task, outputs_of(inputs.model, [*undrawn, *copies]), kept)
+    return tuple(replace(tensor, undecided=lost.get(tensor.name, ())) for tensor in tensors)
+
+
+def _extremes(statistics: list[TensorStatistics]) -> Interval | None:
+    if not statistics:
+        return None
+    return min(float(one.minimum) for one in statistics), max(float(one.maximum) for one in statistics)

@@ -1,0 +1,52 @@
+"""`onnxptq audit`: is a calibration set dangerous, whatever the method?"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from onnxptq.commands._options import Repeatable, data_options, reading_options
+from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
+
+
+@click.command(cls=Repeatable)
+@click.argument("model", required=False)
+@click.option("--data", metavar="SOURCE", help="Data; its calibration side is used, as quantize uses it.")
+@click.option("--calib-data", metavar="SOURCE", help="Data for calibration, all of it.")
+@click.option("--eval-data", metavar="SOURCE", help="Data whose samples must not be calibrated with.")
+@click.option("--calib", metavar="NAME", default="clean", show_default=True, help="Calibration set (onnxptq calibs).")
+@click.option("--calib-size", type=int, metavar="N", help="Samples in it. [default: 128, or what the set says]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides which samples are drawn.")
+@click.option("--target", default="cpu", show_default=True, help="What the graph is for (onnxptq targets).")
+@click.option(
+    "--probe",
+    default="all",
+    show_default=True,
+    help="Hold the set against samples that were not drawn (undrawn), copies of it (augmented), or both (all).",
+)
+@reading_options
+@json_option
+def audit(**values: Any) -> None:
+    """Say whether a calibration set makes ranges too narrow: PASSED (exit 0), FAILED (1) or UNDECIDED (3).
+
+    Needs no labels and makes no INT8 model. Example: onnxptq audit model.onnx --data images/ --calib dark@3
+    """
+    from onnxptq.audit import FAILED, UNDECIDED, audit_calibration
+    from onnxptq.reports.audit import print_audit
+    from onnxptq.runtimes import stdout_to_stderr
+
+    context = click.get_current_context()
+    json_target = values.pop("json_target")
+    check_json_target(json_target)
+    options = data_options(values, **{name: values.pop(name) for name in ("data", "calib_data", "eval_data")})
+    with progress_bar() as progress, stdout_to_stderr():
+        result = audit_calibration(**values, options=options, progress=progress)
+    for warning in result.warnings:
+        note(f"note: {warning}")
+    if json_target != "-":
+        print_audit(result, shlex.join(["onnxptq", "audit", *context.meta["onnxptq.arguments"]]))
+    write_json(json_target, result.to_dict())
+    context.exit({FAILED: EXIT_FAILED, UNDECIDED: EXIT_UNDECIDED}.get(result.verdict, EXIT_DONE))

@@ -1,0 +1,94 @@
+"""An audit in a terminal: the verdict, its causes and remedies, then the tensors, worst first."""
+
+from __future__ import annotations
+
+from onnxptq.audit.clipping import Clipping, Interval
+from onnxptq.audit.verdict import COVERED, FAILED, UNDECIDED, UNDECIDED_LIMIT, Audit, TensorEvidence
+from onnxptq.reports.tables import print_table
+
+_SHOWN = 12
+_HEADINGS = (
+    *("tensor", "range of the set", "copies", "bounds", "BatchNorm"),
+    *("worst part", "values cut", "lost", "ties"),
+)
+_NAMED = 3
+"""Causes and missing groups that are named before the rest is counted."""
+
+
+def verdict_line(audit: Audit) -> str:
+    """The verdict in one line."""
+    subject = f"{audit.verdict}: the calibration set {audit.calibration} for {audit.model}"
+    if audit.verdict == UNDECIDED:
+        return f"{subject}: there is nothing to hold it against"
+    if audit.verdict != FAILED:
+        return f"{subject}: no range is too narrow"
+    causes = [_cause(tensor) for tensor in audit.causes[:_NAMED]]
+    more = len(audit.causes) - _NAMED
+    return f"{subject} is dangerous: too narrow for {', '.join(causes)}" + (f" and {more} more" if more > 0 else "")
+
+
+def print_audit(audit: Audit, command: str) -> None:
+    """The verdict, the command that repeats it, remedies, missing groups and the table."""
+    from rich.table import Table
+
+    print(verdict_line(audit))
+    print(f"again: {command}")
+    for remedy in audit.remedies:
+        print(f"remedy: {remedy}")
+    for missing in audit.missing:
+        named = ", ".join(missing.values[:10]) + (" ..." if len(missing.values) > 10 else "")
+        print(f"missing: {len(missing.values)} of {missing.of} values of {missing.attribute}: {named}")
+    table = Table(
+        title=f"{audit.samples} samples against {audit.probe['undrawn']} that were not drawn and "
+        f"{audit.probe['augmented']} augmented copies",
+        title_justify="left",
+    )
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("tensor", "worst part") else "right")
+    for tensor in audit.tensors[:_SHOWN]:
+        table.add_row(*_row(tensor))
+    print_table(table, whole=True)
+    if len(audit.tensors) > _SHOWN:
+        print(f"{len(audit.tensors) - _SHOWN} more tensors, less affected, are in --json.")
+    print(_LEGEND)
+
+
+_LEGEND = (
+    "copies, bounds, BatchNorm: how much of the range of augmented copies, of what preprocessing and operators allow, "
+    "and of three deviations of BatchNormalization the set's range covers.\n"
+    "lost: energy that the range cuts off of the worst part, as a share of its variance. ties: predictions of a group "
+    f"whose best classes are both cut off. Dangerous: an input below {100 * COVERED:.0f} % of its bounds, or an output "
+    f"with more than {100 * UNDECIDED_LIMIT:.0f} % ties."
+)
+
+
+def _cause(tensor: TensorEvidence) -> str:
+    if tensor.role == "output":
+        worst = tensor.undecided[0]
+        return f"{tensor.name} (output, {_percent(worst.share)} of the predictions of {worst.part} become ties)"
+    reach = tensor.coverage()["bounds"]
+    if reach is None:
+        return f"{tensor.name} (input, {_percent(tensor.distortion)} of the signal lost)"
+    return f"{tensor.name} (input, covers {_percent(reach)} of what preprocessing allows)"
+
+
+def _row(tensor: TensorEvidence) -> tuple[str, ...]:
+    coverage = tensor.coverage()
+    worst = tensor.worst or Clipping("-", "-", 0.0, 0.0)
+    return (
+        tensor.name,
+        _interval(tensor.observed),
+        *("-" if share is None else _percent(share) for share in coverage.values()),
+        worst.part,
+        _percent(worst.share),
+        _percent(worst.distortion),
+        _percent(tensor.lost_decisions) if tensor.undecided else "-",
+    )
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval[0]:.3g} to {interval[1]:.3g}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
