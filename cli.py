@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "Run models on several execution providers and versions, and show what differs.",
     "check": "Judge a model by a policy: the gate that it must pass before it is deployed.",
     "lint": "Read a graph for what a provider will reject, run in float or fail to fuse.",
+    "diagnose": "Rank the tensors and nodes of an INT8 file by what they do to the worst group.",
     "calibrate": "Observe a calibration set in one pass and keep the statistics.",
     "merge-stats": "Join the statistics of shards.",
     "calibs": "List the calibration sets.",
