@@ -9,7 +9,7 @@ import click
 
 from onnxptq.commands._options import data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
-from onnxptq.errors import EXIT_DONE, EXIT_FAILED
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
 
 if TYPE_CHECKING:
     from onnxptq.diagnosis import Diagnosis
@@ -55,7 +55,7 @@ def diagnose(**values: Any) -> None:
     onnxptq diagnose model.onnx model.int8.onnx --data images/ --budget 2 -o model.mixed.int8.onnx
 
     INT8 is any QDQ file. With --budget: exit code 1 where the limit cannot be reached or does not hold on samples that
-    the search has not seen.
+    the search has not seen; 3 where these are too few to tell.
     """
     from onnxptq.diagnosis import DiagnoseSettings
     from onnxptq.diagnosis import diagnose as run
@@ -86,8 +86,8 @@ def diagnose(**values: Any) -> None:
     if json_target != "-":
         print_diagnosis(result)
     write_json(json_target, result.to_dict())
-    failed = result.budget is not None and not result.budget.reached
-    click.get_current_context().exit(EXIT_FAILED if failed else EXIT_DONE)
+    reached = True if result.budget is None else result.budget.reached
+    click.get_current_context().exit({True: EXIT_DONE, False: EXIT_FAILED, None: EXIT_UNDECIDED}[reached])
 
 
 def _write_csv(path: Path, result: Diagnosis) -> None:

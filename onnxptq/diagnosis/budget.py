@@ -1,10 +1,10 @@
 """The search for the fewest nodes in float that bring the worst group's drop under a limit.
 
 1. Start from the INT8 file. A move keeps in float all nodes that want one tensor quantized, or one node.
-2. Moves are tried in the order of the ranking, a handful at a time; the one that leaves the least harm in the worst group is
-   taken, for as long as the cross-fitted drop is above the limit.
-3. Then each node is taken out again where the limit holds without it, the least harmful first. So every node that is left is
-   needed; that no smaller set of quite other nodes would do is not proven.
+2. Moves are tried in the order of the ranking, a handful at a time; the one that leaves the least harm in the worst
+   group is taken, for as long as the cross-fitted drop is above the limit.
+3. Then each node is taken out again where the limit holds without it, the least harmful first. So every node that is
+   left is needed; that no smaller set of quite other nodes would do is not proven.
 """
 
 from __future__ import annotations

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from onnxptq.comparison._multiply_adds import multiply_adds
 from onnxptq.diagnosis.result import Speed
@@ -15,6 +12,7 @@ from onnxptq.evaluation.run import run_padded
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.runtimes import Session, open_session
 from onnxptq.runtimes.latency import Burst, Latency, measure
+from onnxptq.tasks import Feeds
 
 RUNS = 100
 """Timed calls of each model."""
@@ -48,7 +46,7 @@ def _share(base: Path, float_nodes: Collection[str]) -> float:
     return sum(counts.get(node, 0) for node in float_nodes) / total if total else 0.0
 
 
-def _burst(session: Session, feeds: Mapping[str, npt.NDArray[Any]]) -> Burst:
+def _burst(session: Session, feeds: Feeds) -> Burst:
     def run(runs: int, warmup: int) -> list[float]:
         seconds = []
         for number in range(warmup + runs):

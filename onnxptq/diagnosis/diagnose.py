@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,10 @@ from onnxptq.diagnosis.measure import Bench, Tensors
 from onnxptq.diagnosis.mixed import find_budget
 from onnxptq.diagnosis.pairs import Pair, PairedFile, node_key, read_pairs
 from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
-from onnxptq.diagnosis.samples import Halves, halve
+from onnxptq.diagnosis.samples import Halves, Part, halve
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.evaluation import Predictions, Subject, predict
 from onnxptq.evaluation.groups import default_groupings
-from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
@@ -91,8 +90,6 @@ def diagnose(
     check_quantizable(float_model)
     check_same_outputs(float_model, [int8])
     if data is not None:
-        from dataclasses import replace
-
         options = replace(options, data=data)
     samples, warnings = samples_to_judge_on([int8, float_model], corruptions, settings.groups, options, room)
     halves = halve(samples, settings.groups)
@@ -209,7 +206,7 @@ class _Session:
     halves: Halves
     settings: DiagnoseSettings
     progress: Progress
-    _reference: dict[int, tuple[EvaluationSamples, Predictions]] = field(default_factory=dict)
+    _reference: dict[int, tuple[Part, Predictions]] = field(default_factory=dict)
 
     def rank(self) -> tuple[tuple[TensorEffect, ...], tuple[NodeEffect, ...]]:
         """All tensors and nodes, the most harmful first: screened on few samples, the finalists on more."""
@@ -236,15 +233,17 @@ class _Session:
 
     def whole(self, int8: Model) -> tuple[Effect, Effect, float]:
         """The INT8 file, the float model with every pair put back, and where the two disagree."""
-        samples, reference = self._on(self.settings.per_group)
+        part, reference = self._on(self.settings.per_group)
+        samples = part.samples
         (back,) = self.bench.run([Tensors(pair.tensor for pair in self.bench.paired.pairs)], samples)
         run = predict([Subject(self.bench.reference), Subject(int8)], samples, self.bench.room)[1]
         unexplained = float((run.prediction != back.prediction).mean())
         groups = self.settings.groups
-        return effect_of(reference, run, groups), effect_of(reference, back, groups), unexplained
+        whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))
+        return whole, explained, unexplained
 
     def _effects(self, variants: Sequence[Tensors], per_group: int, stage: str) -> dict[Tensors, Effect]:
-        samples, reference = self._on(per_group)
+        part, reference = self._on(per_group)
         done = 0
 
         def count(variants_done: int) -> None:
@@ -253,13 +252,14 @@ class _Session:
             self.progress(stage, done, len(variants))
 
         self.progress(stage, 0, len(variants))
-        runs = self.bench.run(variants, samples, count)
-        return {v: effect_of(reference, run, self.settings.groups) for v, run in zip(variants, runs, strict=True)}
+        runs = self.bench.run(variants, part.samples, count)
+        effects = (effect_of(reference, run, part.weights, self.settings.groups) for run in runs)
+        return dict(zip(variants, effects, strict=True))
 
-    def _on(self, per_group: int) -> tuple[EvaluationSamples, Predictions]:
+    def _on(self, per_group: int) -> tuple[Part, Predictions]:
         if per_group not in self._reference:
-            samples = self.halves.few(per_group)
-            self._reference[per_group] = (samples, self.bench.float_run(samples))
+            part = self.halves.few(per_group)
+            self._reference[per_group] = (part, self.bench.float_run(part.samples))
         return self._reference[per_group]
 
     def _tensor(self, pair: Pair, found: dict[Tensors, Effect], up_to: dict[str, Tensors]) -> TensorEffect:

@@ -7,8 +7,8 @@ tensors are ranked by *harm*: accuracy with its step made smooth,
 
 where the margin is the top output minus the runner-up, negative where the prediction is wrong. A prediction that comes
 near to flipping counts in part, one that is far from it does not count, whatever it loses. Harm has the unit of
-accuracy and lies between -1 and 1, so it is cross-fitted as a drop is: the worst group is chosen on one half of the samples
-and scored on the other. A KL divergence would need logits, and counts changes of confidence that flip nothing.
+accuracy and lies between -1 and 1, so it is cross-fitted as a drop is: the worst group is chosen on one half of the
+samples and scored on the other. A KL divergence would need logits, and counts changes of confidence that flip nothing.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ _WIDTH = 0.25
 """Of the smooth step, in median margins of the float model: a sample of median margin is 98 % right."""
 
 
-def effect_of(reference: Predictions, run: Predictions, groupings: Sequence[str]) -> Effect:
+def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupings: Sequence[str]) -> Effect:
     """The effect of a variant on the groups, the worst one first.
 
     Args:
         reference: predictions of the float model.
         run: predictions of the variant on the same samples, with its errors against the reference.
+        weights: float64, (N,): what each row counts in a mean over all of them.
         groupings: as a user writes them; none is the default.
     """
     label = reference.label if reference.labelled else reference.prediction
@@ -55,13 +56,13 @@ def effect_of(reference: Predictions, run: Predictions, groupings: Sequence[str]
     return Effect(
         harm=fitted.value,
         drop=crossfit_drop(drops).value,
-        mean_harm=float(softly.mean()),
-        average_drop=float(lost.mean()),
+        mean_harm=float(np.average(softly, weights=weights)),
+        average_drop=float(np.average(lost, weights=weights)),
         group=names[worst],
         group_drop=float(lost[rows].mean()),
         group_flips=float((run.prediction != reference.prediction)[rows].mean()),
         group_sqnr_db=_sqnr_db(run, rows),
-        flips=float((run.prediction != reference.prediction).mean()),
+        flips=float(np.average(run.prediction != reference.prediction, weights=weights)),
         sources=int(drops.n_sources),
         samples=len(run),
     )

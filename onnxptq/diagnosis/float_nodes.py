@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import onnx
 
 _FOLLOW = frozenset(
-    ("Relu", "Clip", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "MaxPool", "AveragePool")
-    + ("Slice", "Pad", "Split", "TopK")
+    (
+        *("Relu", "Clip", "MaxPool", "AveragePool", "Resize", "Pad", "Split", "Slice", "TopK"),
+        *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"),
+    )
 )
 """Operators that are quantized where their input is quantized already."""
 
@@ -78,7 +80,7 @@ def read_wishes(
         for name in [*node.input, *outputs]:
             wanted.setdefault(name, set()).add(key)
     # A rule that we do not know: whoever touches the tensor may be the one that wants it.
-    by = {name: frozenset(wanted.get(name) or touched.get(name, ())) for name in paired}
+    by = {name: frozenset(wanted.get(name) or touched[name]) for name in paired}
     wishing = set().union(*by.values()) if by else set()
     return Wishes(by, tuple(key for key in map(node_key, base.graph.node) if key in wishing))
 

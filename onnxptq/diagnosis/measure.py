@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
 _SESSIONS = 64
-"""Variants that are loaded together, where they are small: decoding and corrupting samples costs more than a small net."""
+"""Variants that are loaded together, where they are small: reading samples then costs more than running them."""
 
 _BYTES = 1 << 30
 """Of models that are loaded together."""

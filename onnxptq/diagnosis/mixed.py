@@ -30,6 +30,9 @@ Progress = Callable[[str, int, int], None]
 
 RECIPE_SUFFIX = ".recipe.toml"
 
+_SEARCHED = 2
+"""Times the finalists' samples that the search sees: it stops at a drop in accuracy, which is coarser than harm."""
+
 
 def find_budget(
     bench: Bench,
@@ -71,7 +74,7 @@ def find_budget(
         progress("verifying", 0, 1)
         before, after = _verify(bench, halves, settings, int8, load_model(path))
         progress("verifying", 1, 1)
-        reached = found.reached and after.crossfit_drop <= settings.budget
+        reached = _verdict(found, after, settings.budget)
         budget = Budget(
             limit=settings.budget,
             reached=reached,
@@ -93,10 +96,21 @@ def find_budget(
             base = fold(bench.reference, bench.room)
             speed = measure_cost(bench.reference.path, int8.path, path, base, nodes, halves.held_out)
             budget = replace(budget, speed=speed)
-        if settings.output is None or not reached:
+        if settings.output is None or reached is False:
             return budget
         install(path, settings.output)
-    return replace(budget, output=str(settings.output), **_recipe(settings.output, provenance, bench, options, builtin))
+    recipe = _write_recipe(settings.output, provenance)
+    command = None if recipe is None or provenance is None else _command(recipe, provenance, bench, options, builtin)
+    return replace(budget, output=str(settings.output), recipe=None if recipe is None else str(recipe), command=command)
+
+
+def _verdict(found: Found, after: Report, limit: float) -> bool | None:
+    """Whether the limit holds on the samples that the search has not seen; None where they are too few to tell."""
+    if not found.reached:
+        return False
+    if after.crossfit_drop <= limit:
+        return True
+    return None if after.worst_group is None or after.crossfit_drop_low <= limit else False
 
 
 def _check_free(settings: DiagnoseSettings, int8: Model, reference: Model) -> None:
@@ -120,16 +134,16 @@ def _search(
     progress: Progress,
 ) -> Found:
     assert settings.budget is not None
-    samples = halves.few(settings.per_group)
-    reference = bench.float_run(samples)
+    part = halves.few(_SEARCHED * settings.per_group)
+    reference = bench.float_run(part.samples)
     done = 0
 
     def measure(sets: Sequence[Nodes]) -> list[Effect]:
         nonlocal done
-        runs = bench.run([wishes.kept(nodes) for nodes in sets], samples)
+        runs = bench.run([wishes.kept(nodes) for nodes in sets], part.samples)
         done += len(sets)
         progress("searching", done, done)
-        return [effect_of(reference, run, settings.groups) for run in runs]
+        return [effect_of(reference, run, part.weights, settings.groups) for run in runs]
 
     (start,) = measure([Nodes()])
     order = sorted(ranked, key=lambda one: -one.isolated.harm)
@@ -166,22 +180,30 @@ def _verify(
     return before, after
 
 
-def _recipe(
-    output: Path, provenance: Provenance | None, bench: Bench, options: DataOptions, builtin: bool
-) -> dict[str, str]:
-    """The recipe beside the file, and the command that makes the same file from the float model."""
+def _write_recipe(output: Path, provenance: Provenance | None) -> Path | None:
+    """The recipe beside the file; None where it is not known."""
     if provenance is None:
-        return {}
+        return None
     recipe = output.with_name(output.name + RECIPE_SUFFIX)
     with replacing(recipe) as temporary:
         temporary.write_text(provenance.recipe.to_toml(), encoding="utf-8")
+    return recipe
+
+
+def _command(recipe: Path, provenance: Provenance, bench: Bench, options: DataOptions, builtin: bool) -> str:
+    """What makes the same model from the float one."""
     words = ["onnxptq", "quantize"]
     if not builtin:
         words += [str(bench.reference.path), *_data(provenance, options)]
-    return {
-        "recipe": str(recipe),
-        "command": shlex.join([*words, "--recipe", str(recipe), "-o", f"again.{output.name}"]),
-    }
+    return shlex.join(
+        [
+            *words,
+            "--recipe",
+            str(recipe),
+            "-o",
+            str(recipe.with_name(f"again.{recipe.name.removesuffix(RECIPE_SUFFIX)}")),
+        ]
+    )
 
 
 def _data(provenance: Provenance, options: DataOptions) -> list[str]:

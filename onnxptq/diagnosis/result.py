@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from onnxptq.runtimes.latency import Latency
@@ -19,12 +19,11 @@ class Effect:
     Attributes:
         harm: of the worst group, cross-fitted: smooth drop (`diagnosis.effects`).
         drop: of the worst group, cross-fitted: drop in accuracy.
-        mean_harm: smooth drop of all samples.
-        average_drop: drop in accuracy of all samples.
+        mean_harm, average_drop: smooth drop, and drop in accuracy, of all samples, in the proportions of the data.
         group: the group that the halves call worst most often.
         group_drop, group_flips: of that group, on all samples.
         group_sqnr_db: 10 log10(signal / error) of the outputs in that group; None where they are equal.
-        flips: share of all samples whose prediction changed.
+        flips: share of all samples whose prediction changed, in the proportions of the data.
         sources, samples: original samples and rows that it was measured on.
     """
 
@@ -116,7 +115,8 @@ class Budget:
 
     Attributes:
         limit: of the cross-fitted worst-group drop, a fraction.
-        reached: the limit holds, on the half that verifies.
+        reached: the limit holds on the half that verifies; None where it held on the half that was searched and the
+            interval of the other holds it too, so that more samples have to tell.
         found: the limit was reached on the half that was searched.
         float_nodes: names, in the order of the graph.
         float_tensors: what is not quantized any more.
@@ -132,7 +132,7 @@ class Budget:
     """
 
     limit: float
-    reached: bool
+    reached: bool | None
     found: bool
     float_nodes: tuple[str, ...]
     float_tensors: tuple[str, ...]
@@ -158,7 +158,8 @@ class Diagnosis:
         reference, model: names of the files.
         measure: "accuracy", or "agreement" with FP32 where the data has no labels.
         groupings: what the groups are.
-        screened, per_group: original samples of each group (corruptions aside) that all variants saw, and the finalists.
+        screened, per_group: original samples of each group (corruptions aside) that all variants, and that the
+            finalists were measured on.
         int8: the INT8 file itself, on the finalists' samples.
         explained: the float model with every pair put back: what the pairs explain of `int8`.
         unexplained: share of samples on which those two predict differently.
@@ -190,22 +191,20 @@ class Diagnosis:
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row a tensor and a node, for a table: `isolated.harm` is the column `isolated_harm`."""
-        rows = []
-        for rank, one in [*enumerate(self.tensors, 1), *enumerate(self.nodes, 1)]:
-            is_tensor = isinstance(one, TensorEffect)
-            name, kind = (one.tensor, one.kind) if is_tensor else (one.node, "node")
-            row: dict[str, Any] = {"rank": rank, "kind": kind, "name": name}
-            for which in ("isolated", "cumulative"):
-                effect = getattr(one, which)
-                for field in fields(Effect):
-                    row[f"{which}_{field.name}"] = None if effect is None else getattr(effect, field.name)
-            rows.append(_plain(row))
-        return rows
+        tensors = [_flat(rank, one.kind, one.tensor, one) for rank, one in enumerate(self.tensors, 1)]
+        return tensors + [_flat(rank, "node", one.node, one) for rank, one in enumerate(self.nodes, 1)]
+
+
+def _flat(rank: int, kind: str, name: str, one: TensorEffect | NodeEffect) -> dict[str, Any]:
+    row: dict[str, Any] = {"rank": rank, "kind": kind, "name": name}
+    for which, effect in (("isolated", one.isolated), ("cumulative", one.cumulative)):
+        for field in fields(Effect):
+            row[f"{which}_{field.name}"] = None if effect is None else getattr(effect, field.name)
+    plain: dict[str, Any] = _plain(row)
+    return plain
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

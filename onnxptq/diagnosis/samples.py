@@ -24,6 +24,19 @@ _FEWEST = 8
 
 
 @dataclass(frozen=True)
+class Part:
+    """Samples of which each group has about as many.
+
+    Attributes:
+        samples: what is run.
+        weights: float64, (rows,): how many samples of the data each row stands for, so that a mean is one of the data.
+    """
+
+    samples: EvaluationSamples
+    weights: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Halves:
     """The two halves of the data, as positions in the dataset.
 
@@ -38,17 +51,20 @@ class Halves:
     verifying: Positions
     strata: Positions
 
-    def few(self, per_stratum: int) -> EvaluationSamples:
+    def few(self, per_stratum: int) -> Part:
         """At most `per_stratum` original samples of each stratum of the searching half, under every corruption."""
         chosen = [p[:per_stratum] for p in _by_stratum(self.samples.dataset, self.strata, self.searching)]
-        return self._part(np.sort(np.concatenate(chosen)))
+        positions = np.sort(np.concatenate(chosen))
+        have, taken = np.bincount(self.strata), np.bincount(self.strata[positions], minlength=self.strata.max() + 1)
+        weights = (have / np.maximum(taken, 1))[self.strata[positions]]
+        return Part(self._select(positions), np.tile(weights, len(self.samples.corruptions)))
 
     @property
     def held_out(self) -> EvaluationSamples:
         """The verifying half, all of it."""
-        return self._part(self.verifying)
+        return self._select(self.verifying)
 
-    def _part(self, positions: Positions) -> EvaluationSamples:
+    def _select(self, positions: Positions) -> EvaluationSamples:
         return replace(self.samples, dataset=self.samples.dataset.select(positions))
 
 
@@ -64,7 +80,8 @@ def halve(samples: EvaluationSamples, groupings: Sequence[str]) -> Halves:
     """
     strata = _strata(samples.dataset, groupings)
     sides: dict[str, int] = {}
-    searching, verifying = [], []
+    searching: list[int] = []
+    verifying: list[int] = []
     for positions in _by_stratum(samples.dataset, strata, np.arange(len(samples.dataset))):
         for number, position in enumerate(positions.tolist()):
             # Equal content goes to one side, whatever its label.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
+from onnxptq.diagnosis.result import Budget, Diagnosis, NodeEffect, TensorEffect
 from onnxptq.reports.tables import print_table
 
 _SHOWN = 10
 _UNPAIRED_SHOWN = 5
+_EXPLAINED = 0.01
+"""Share of samples that may predict otherwise without a word: kernels that are fused elsewhere round elsewhere."""
 
 
 def print_diagnosis(result: Diagnosis) -> None:
@@ -17,25 +19,25 @@ def print_diagnosis(result: Diagnosis) -> None:
         _print_budget(result.budget)
     whole = result.int8
     print(
-        f"{result.model} against {result.reference}: cross-fitted worst-group drop {_points(whole.drop)}, most often in "
-        f"{whole.group} ({_points(whole.group_drop)}, flips {_percent(whole.group_flips)}); "
-        f"average drop {_points(whole.average_drop)}; {whole.sources} original samples, {whole.samples} with corruptions"
+        f"{result.model} against {result.reference}: cross-fitted worst-group drop {_points(whole.drop)}, most often "
+        f"in {_group(whole.group)} ({_points(whole.group_drop)}, flips {_percent(whole.group_flips)}); average drop "
+        f"{_points(whole.average_drop)}; {whole.sources} original samples, {whole.samples} with corruptions"
     )
     if result.unpaired:
         print(f"{len(result.unpaired)} quantized tensors have no partner in {result.reference} and are not ranked:")
         for line in result.unpaired[:_UNPAIRED_SHOWN]:
             print(f"    {line}")
-    if result.unpaired or result.unexplained > 0.01:
+    if result.unpaired or result.unexplained > _EXPLAINED:
         print(
-            f"The ranked tensors together explain a drop of {_points(result.explained.drop)}; INT8 predicts otherwise on "
-            f"{_percent(result.unexplained)} of the samples."
+            f"The ranked tensors together explain a drop of {_points(result.explained.drop)}; INT8 predicts otherwise "
+            f"on {_percent(result.unexplained)} of the samples."
         )
     _print_ranking("Tensors, most harmful to the worst group first", result.tensors)
     _print_ranking("Nodes (inputs, weights and outputs together), most harmful first", result.nodes)
     print(_legend(result))
 
 
-def _print_ranking(title: str, ranked: Sequence[TensorEffect] | Sequence[NodeEffect]) -> None:
+def _print_ranking(title: str, ranked: Sequence[TensorEffect | NodeEffect]) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -50,7 +52,7 @@ def _print_ranking(title: str, ranked: Sequence[TensorEffect] | Sequence[NodeEff
             *_described(one),
             _points(effect.harm),
             _points(effect.drop),
-            effect.group.replace("*", " · "),
+            _group(effect.group),
             _points(effect.group_drop),
             _percent(effect.group_flips),
             "equal" if effect.group_sqnr_db is None else f"{effect.group_sqnr_db:.1f}",
@@ -71,11 +73,7 @@ def _described(one: TensorEffect | NodeEffect) -> tuple[str, str, str]:
 
 def _legend(result: Diagnosis) -> str:
     few, more = result.screened, result.per_group
-    measured = (
-        f"on {more} original samples a group"
-        if few == more
-        else f"on {few} original samples a group, then the finalists on {more}"
-    )
+    measured = f"on {few} original samples a group" + ("" if few == more else f", then the finalists on {more}")
     lines = [
         f"Only this tensor or node quantized, all else float; cumulative: all from the inputs up to it, on {few}.",
         f"Measured {measured}, of the half of the data that is searched. Drops, harm in points; SQNR in dB.",
@@ -88,17 +86,18 @@ def _legend(result: Diagnosis) -> str:
 
 def _print_budget(budget: Budget) -> None:
     limit = f"{100 * budget.limit:g} points"
-    measured = f"{_points(budget.measured_drop)} (95 % interval {_points(budget.measured_low)} to {_points(budget.measured_high)})"
-    if budget.reached and not budget.float_nodes:
-        print(f"PASSED budget of {limit}: INT8 as it is has a worst-group drop of {measured} on unseen samples.")
-        return
-    word = "PASSED" if budget.reached else "FAILED"
+    interval = f"95 % interval {_points(budget.measured_low)} to {_points(budget.measured_high)}"
+    word = {True: "PASSED", False: "FAILED", None: "UNDECIDED"}[budget.reached]
+    how = f"with {_nodes(len(budget.float_nodes))} in float" if budget.float_nodes else "as it is"
     print(
-        f"{word} budget of {limit}: with {len(budget.float_nodes)} nodes in float the worst-group drop is {measured} on "
-        f"unseen samples (predicted {_points(budget.predicted_drop)}; all INT8 {_points(budget.before_drop)})"
+        f"{word} budget of {limit}: {how} the worst-group drop is {_points(budget.measured_drop)} ({interval}) on "
+        f"samples that the search has not seen; predicted {_points(budget.predicted_drop)}, "
+        f"all in INT8 {_points(budget.before_drop)}"
     )
     if not budget.found:
         print("No further node in float helps on the samples that were searched; this is how far it got.")
+    elif budget.reached is None:
+        print("The limit held on the samples that were searched, and these are too few to tell. Give more data.")
     elif not budget.reached:
         print("The limit held on the samples that were searched. More of them (--per-group) make a better search.")
     for node in budget.float_nodes:
@@ -106,7 +105,7 @@ def _print_budget(budget: Budget) -> None:
     _print_cost(budget)
     if budget.output:
         print(f"wrote {budget.output}" + (f" and {budget.recipe}" if budget.recipe else ""))
-    elif not budget.reached:
+    elif budget.reached is False:
         print("Nothing was written.")
     if budget.command:
         print(f"repeat: {budget.command}")
@@ -124,6 +123,10 @@ def _print_cost(budget: Budget) -> None:
     )
 
 
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
 def _points(value: float) -> str:
     # Adding 0 takes the sign off a zero.
     return "-" if value != value else f"{round(100 * value, 1) + 0.0:+.1f}"
@@ -137,4 +140,6 @@ def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g} ms"
 
 
-__all__ = ["Effect", "print_diagnosis"]
+def _group(name: str) -> str:
+    """The values of a group without the names of its columns."""
+    return " · ".join(part.partition("=")[2] or part for part in name.split("*"))
