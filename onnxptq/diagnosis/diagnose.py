@@ -94,12 +94,15 @@ def diagnose(
     samples, warnings = samples_to_judge_on([int8, float_model], corruptions, settings.groups, options, room)
     halves = halve(samples, settings.groups)
     bench = _bench(float_model, int8, room)
+    if settings.budget is not None:
+        _check_explained(int8, bench.paired, 0.0)
     wishes = _wishes(bench, int8)
     session = _Session(bench, wishes, halves, settings, progress)
     tensors, nodes = session.rank()
     whole, explained, unexplained = session.whole(int8)
     budget: Budget | None = None
     if settings.budget is not None:
+        _check_explained(int8, bench.paired, unexplained)
         budget = find_budget(
             bench, wishes, halves, settings, [*tensors, *nodes], int8, options, builtin=_is_builtin(float_model),
             progress=progress,
@@ -136,6 +139,26 @@ def _check(settings: DiagnoseSettings) -> None:
         if settings.budget is None:
             raise UsageError("-o writes the file that --budget finds; give --budget POINTS, or leave out -o.")
         check_writable(settings.output)
+
+
+_EXPLAINED = 0.05
+"""Share of samples on which the file may predict otherwise than its pairs do, for a file to be made of the pairs."""
+
+
+def _check_explained(int8: Model, paired: PairedFile, unexplained: float) -> None:
+    """Raises ModelError where a file made of the pairs would not be the INT8 file with some nodes in float."""
+    if paired.unpaired:
+        raise ModelError(
+            f"--budget makes a file of the tensors that {int8.path} quantizes, but {len(paired.unpaired)} of them have "
+            f"no partner in the FP32 model ({paired.unpaired[0]}). Give the FP32 model that it was made from, or rank "
+            "without --budget."
+        )
+    if unexplained > _EXPLAINED:
+        raise ModelError(
+            f"{int8.path} predicts otherwise on {100 * unexplained:.0f} % of the samples than the tensors that it "
+            "quantizes explain, so something else was changed in it too. Give the FP32 model that it was made from, or "
+            "rank without --budget."
+        )
 
 
 def _is_builtin(model: Model) -> bool:

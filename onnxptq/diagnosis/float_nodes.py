@@ -3,7 +3,8 @@
 1. A node that is quantized wants its float inputs and its outputs quantized, for all who read them.
 2. A node that only hands values on (Reshape, MaxPool ...), a Relu or a Clip wants its output quantized where its
    input is, and nothing else.
-3. So a tensor becomes float when every node that wants it is kept in float.
+3. An operator that the quantizer does not know wants nothing; it reads what others want.
+4. So a tensor becomes float when every node that wants it is kept in float.
 
 Source: `onnxruntime/quantization/operators/qdq_base_operator.py`, `direct_q8.py` and `activation.py`.
 """
@@ -60,6 +61,9 @@ def read_wishes(
         in_float: names of nodes that are in float in that file already.
         without_output: operator types whose outputs the file leaves alone.
     """
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    known = {*QDQRegistry, *QLinearOpsRegistry}
     paired = {pair.tensor: pair for pair in pairs}
     wanted: dict[str, set[str]] = {}
     touched: dict[str, set[str]] = {}
@@ -74,7 +78,7 @@ def read_wishes(
                 for name in node.output:
                     wanted.setdefault(name, set()).update(wanted[node.input[0]])
             continue
-        if not _is_quantized(node, paired):
+        if node.op_type not in known or not _is_quantized(node, paired):
             continue
         outputs = () if node.op_type in without_output else node.output
         for name in [*node.input, *outputs]:

@@ -24,6 +24,10 @@ _SESSIONS = 64
 _BYTES = 1 << 30
 """Of models that are loaded together."""
 
+_SMALL = 16 << 20
+"""Bytes of a float model below which variants run on one thread: the idle thread pools of many sessions spin, and take
+more of the processor than one small net gains by a second thread."""
+
 Tensors = frozenset[str]
 """A variant: names of the tensors that are quantized."""
 
@@ -72,15 +76,16 @@ class Bench:
         """
         distinct = list(dict.fromkeys(variants))
         together = max(1, min(_SESSIONS, _BYTES // max(self.reference.size, 1)))
+        threads = 1 if self.reference.size < _SMALL else None
         found: dict[Tensors, Predictions] = {}
         for start in range(0, len(distinct), together):
             chunk = distinct[start : start + together]
             with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-                subjects = [Subject(self.reference)]
+                subjects = [Subject(self.reference, threads=threads)]
                 for number, variant in enumerate(chunk):
                     path = Path(folder) / f"variant{number}.onnx"
                     self.write(variant, path)
-                    subjects.append(Subject(load_model(path)))
+                    subjects.append(Subject(load_model(path), threads=threads))
                 runs = predict(subjects, samples, self.room)
             found.update(zip(chunk, runs[1:], strict=True))
             progress(sum(variant in chunk for variant in variants))

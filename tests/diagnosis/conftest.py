@@ -53,7 +53,7 @@ def samples(folder: Path) -> Mapping[str, np.ndarray]:
     x[np.arange(n), label] = 1.0
     rare = np.flatnonzero(site == "rare")
     x[rare, :CLASSES] *= 0.05
-    x[rare, (label[rare] + 1) % CLASSES] = 1.0
+    x[rare, (label[rare] + 1) % CLASSES] = 3.0
     x[rare, CLASSES + label[rare]] = 10.0
     return {"x": x, "y": label, "site": site}
 

@@ -79,7 +79,7 @@ def test_the_budget_finds_exactly_the_node_of_a_broken_output(
     budget = result.budget
     assert budget is not None and budget.reached and budget.float_nodes == ("sum",)
     assert budget.float_tensors == ("logits",)
-    assert budget.before_drop > 0.5 and budget.measured_drop <= 0.02
+    assert budget.before_drop > 0.2 and budget.measured_drop <= 0.02
     assert budget.recipe is None and budget.command is None  # The stock quantizer's file does not say how it was made.
     graph = onnx.load(output).graph
     assert [node.op_type for node in graph.node if node.output[0] == "logits"] == ["Add"]
@@ -94,20 +94,20 @@ def test_the_budget_frees_a_tensor_inside_with_all_nodes_that_want_it(
     assert "narrow_out" in result.budget.float_tensors and "wide_out" not in result.budget.float_tensors
 
 
-def test_a_budget_that_no_float_node_can_reach_fails_and_writes_nothing(
+def test_a_tensor_without_a_partner_is_said_and_no_file_is_made_without_it(
     fp32: Path, data: DataOptions, broken: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = onnx.load(broken(narrow_out=1.0))
-    for node in model.graph.node:  # The tensor has another name, so it has no partner that could be put back.
+    for node in model.graph.node:
         for names in (node.input, node.output):
             names[:] = ["renamed" if name == "narrow_out" else name for name in names]
     onnx.save(model, tmp_path / "renamed.onnx")
-    output = tmp_path / "mixed.onnx"
-    chosen = settings(budget=0.02, output=output)
-    result = diagnose(fp32, tmp_path / "renamed.onnx", options=data, settings=chosen)
-    assert any("renamed" in line for line in result.unpaired)
-    assert result.unexplained > 0.05
-    assert result.budget is not None and result.budget.reached is False and not output.exists()
+    quick = settings(screened=40, cumulative=False)
+    result = diagnose(fp32, tmp_path / "renamed.onnx", options=data, settings=quick)
+    assert any("renamed: the float model has no such activation" in line for line in result.unpaired)
+    assert result.unexplained > 0.2 and result.explained.drop < 0.05 < result.int8.drop
+    with pytest.raises(ModelError, match="1 of them have no partner"):
+        diagnose(fp32, tmp_path / "renamed.onnx", options=data, settings=settings(budget=0.02))
 
 
 def test_another_model_or_format_is_refused_with_the_remedy(fp32: Path, data: DataOptions) -> None:
