@@ -22,7 +22,7 @@ def settings(**changes: object) -> DiagnoseSettings:
 @pytest.fixture(scope="module")
 def two_broken(fp32: Path, data: DataOptions, broken: Callable[..., Path]) -> Diagnosis:
     """`narrow_out` is clipped at 1 where rare samples need 10; `wide_out` has so coarse steps that common ones tie."""
-    return diagnose(fp32, broken(narrow_out=1.0, wide_out=127.5), options=data, settings=QUICK)
+    return diagnose(fp32, broken(narrow_out=1.0, wide_out=255.0), options=data, settings=QUICK)
 
 
 def test_a_broken_tensor_ranks_first_for_the_group_it_harms_and_not_for_the_mean(two_broken: Diagnosis) -> None:
