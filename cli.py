@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Judge a model by a policy: the gate that it must pass before it is deployed.",
     "audit": "Say whether a calibration set is dangerous, before any model is made from it.",
     "lint": "Read a graph for what a provider will reject, run in float or fail to fuse.",
+    "diagnose": "Rank the tensors and nodes of an INT8 file by what they do to the worst group.",
     "calibrate": "Observe a calibration set in one pass and keep the statistics.",
     "merge-stats": "Join the statistics of shards.",
     "calibs": "List the calibration sets.",

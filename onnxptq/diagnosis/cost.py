@@ -1,0 +1,59 @@
+"""What nodes in float cost in latency: predicted from the multiply-adds, and measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from onnxptq.comparison._multiply_adds import multiply_adds
+from onnxptq.diagnosis.result import Speed
+from onnxptq.evaluation.run import run_padded
+from onnxptq.evaluation.samples import EvaluationSamples
+from onnxptq.runtimes import Session, open_session
+from onnxptq.runtimes.latency import Burst, Latency, measure
+from onnxptq.tasks import Feeds
+
+RUNS = 100
+"""Timed calls of each model."""
+
+
+def measure_cost(
+    fp32: Path, int8: Path, mixed: Path, base: Path, float_nodes: Collection[str], samples: EvaluationSamples
+) -> Speed:
+    """Times the three models in turns on one sample.
+
+    Args:
+        fp32, int8, mixed: the models.
+        base: the float graph that the nodes are those of.
+        float_nodes: names of the nodes that `mixed` keeps in float.
+        samples: the first one is what they are timed on.
+    """
+    _, feeds = next(samples.batches(1))
+    times = measure([_burst(open_session(path), feeds) for path in (fp32, int8, mixed)], RUNS)
+    for failed in times:
+        if not isinstance(failed, Latency):
+            raise failed
+    first, second, third = (one for one in times if isinstance(one, Latency))
+    share = _share(base, float_nodes)
+    return Speed(first, second, third, second.p50 + share * (first.p50 - second.p50))
+
+
+def _share(base: Path, float_nodes: Collection[str]) -> float:
+    """The nodes' share of the estimated multiply-adds; 0 where nothing is counted."""
+    counts = multiply_adds(base)
+    total = sum(counts.values())
+    return sum(counts.get(node, 0) for node in float_nodes) / total if total else 0.0
+
+
+def _burst(session: Session, feeds: Feeds) -> Burst:
+    def run(runs: int, warmup: int) -> list[float]:
+        seconds = []
+        for number in range(warmup + runs):
+            start = time.perf_counter()
+            run_padded(session, feeds)
+            if number >= warmup:
+                seconds.append(time.perf_counter() - start)
+        return seconds
+
+    return run

@@ -1,0 +1,81 @@
+"""What a variant does to the worst group, from its predictions and those of the float model.
+
+With a few dozen samples in a group, accuracy moves in steps of several points, and most tensors move it not at all. So
+tensors are ranked by *harm*: accuracy with its step made smooth,
+
+    right(sample) = 1 / (1 + exp(-margin / width)),  width = a quarter of the float model's median margin,
+
+where the margin is the top output minus the runner-up, negative where the prediction is wrong. A prediction that comes
+near to flipping counts in part, one that is far from it does not count, whatever it loses. Harm has the unit of
+accuracy and lies between -1 and 1, so it is cross-fitted as a drop is: the worst group is chosen on one half of the
+samples and scored on the other. A KL divergence would need logits, and counts changes of confidence that flip nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.diagnosis.result import Effect
+from onnxptq.evaluation.groups import default_groupings, group_rows
+from onnxptq.evaluation.predictions import Predictions
+from onnxptq.evaluation.statistics import crossfit_drop, sum_by_source
+
+Floats = npt.NDArray[np.float64]
+
+_WIDTH = 0.25
+"""Of the smooth step, in median margins of the float model: a sample of median margin is 98 % right."""
+
+
+def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupings: Sequence[str]) -> Effect:
+    """The effect of a variant on the groups, the worst one first.
+
+    Args:
+        reference: predictions of the float model.
+        run: predictions of the variant on the same samples, with its errors against the reference.
+        weights: float64, (N,): what each row counts in a mean over all of them.
+        groupings: as a user writes them; none is the default.
+    """
+    label = reference.label if reference.labelled else reference.prediction
+    names: list[str] = []
+    members: list[npt.NDArray[np.int64]] = []
+    for grouping in group_rows(run.groups, groupings or default_groupings(run.groups)):
+        names += grouping.names
+        members += [np.flatnonzero(grouping.codes == code) for code in range(len(grouping.names))]
+    sources = np.unique(run.source_id, return_inverse=True)[1]
+    width = max(float(np.median(reference.margin)) * _WIDTH, float(np.finfo(np.float32).tiny))
+    softly = _smooth(reference, label, width) - _smooth(run, label, width)
+    lost = (reference.prediction == label).astype(np.float64) - (run.prediction == label)
+    harms, drops = sum_by_source(softly, sources, members), sum_by_source(lost, sources, members)
+    fitted = crossfit_drop(harms)
+    # Ties are as many as there are groups where nothing changes; then the mean decides.
+    worst = int(np.lexsort((-harms.group_means, -np.nan_to_num(fitted.chosen)))[0])
+    rows = members[worst]
+    return Effect(
+        harm=fitted.value,
+        drop=crossfit_drop(drops).value,
+        mean_harm=float(np.average(softly, weights=weights)),
+        average_drop=float(np.average(lost, weights=weights)),
+        group=names[worst],
+        group_drop=float(lost[rows].mean()),
+        group_flips=float((run.prediction != reference.prediction)[rows].mean()),
+        group_sqnr_db=_sqnr_db(run, rows),
+        flips=float(np.average(run.prediction != reference.prediction, weights=weights)),
+        sources=int(drops.n_sources),
+        samples=len(run),
+    )
+
+
+def _smooth(run: Predictions, label: npt.NDArray[np.int64], width: float) -> Floats:
+    margin = np.where(run.prediction == label, run.margin, -run.margin).astype(np.float64)
+    smooth: Floats = 1.0 / (1.0 + np.exp(-np.clip(margin / width, -50.0, 50.0)))
+    return smooth
+
+
+def _sqnr_db(run: Predictions, rows: npt.NDArray[np.int64]) -> float | None:
+    from onnxptq.comparison._numerics import signal_to_noise_db
+
+    signal, error = float(run.signal_energy[rows].sum()), float(run.error_energy[rows].sum())
+    return signal_to_noise_db(signal, error) if np.isfinite(signal + error) else None
