@@ -122,7 +122,7 @@ def _annotated(hint: Any) -> tuple[Any, About]:
         return without_none(hint), About()
     kind, *parts = get_args(hint)
     said = [{key: value for key, value in vars(part).items() if value not in (None, "")} for part in parts]
-    return kind, About(**{key: value for one in said for key, value in one.items()})
+    return without_none(kind), About(**{key: value for one in said for key, value in one.items()})
 
 
 def _value(kind: Any, about: About, value: Any, keys: Keys, what: str) -> Any:

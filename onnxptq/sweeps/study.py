@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a study of cells. Executors and the store fill it, the report reads it and nothing else."""
+"""What a sweep leaves behind: a study of cells. Engines and the store fill it, the report reads it and nothing else."""
 
 from __future__ import annotations
 
