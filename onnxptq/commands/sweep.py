@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,17 +86,18 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     init, dry_run = values.pop("init"), values.pop("dry_run")
     folder = values.pop("store")
     engine = _engine(values.pop("jobs"))
-    with stdout_to_stderr(), Store(room_of(folder)) as store:
+    with stdout_to_stderr(), Store(room_of(folder)) as store, ExitStack() as stack:
         plan = _plan(values, store)
         if not init:
-            grid = open_grid(plan, store)
+            stack.enter_context(engine)
+            grid = open_grid(plan, store, engine)
             for warning in grid.warnings:
                 note(f"note: {warning}")
             if dry_run:
                 ahead = look_ahead(grid, store, engine)
             else:
                 with _progress() as progress:
-                    run = run_sweep(grid, store, engine, command, progress)
+                    run = run_sweep(grid, store, engine, command=command, progress=progress)
                 study = store.study(run)
     if init:
         click.echo(plan_toml(plan), nl=False)

@@ -6,7 +6,7 @@ import platform
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +26,9 @@ from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.report import REPORT_VERSION
 from onnxptq.graphs import fold
 from onnxptq.graphs.external import has_external_data
-from onnxptq.inputs import Inputs, check_fits, resolve_for_quantization
+from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.judging import EVALUATION_SEED
-from onnxptq.quantization.passes import observe
+from onnxptq.quantization.passes import observe, statistics_place
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.static import environments_of, quantizer_settings
 from onnxptq.quantization.writer import FastWriter
@@ -37,8 +37,14 @@ from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
 from onnxptq.sweeps.plan import BUILTIN, Plan, compose, recipe_of
 from onnxptq.sweeps.study import CellKey
 
+PART_SAMPLES = 256
+"""Samples of a calibration set that are observed in one go. A larger set is observed in parts, on several workers."""
+
 _KEPT = 4
 """Drawn sets and their statistics that are kept: cells come set by set, and their neighbours need them again."""
+
+_NO_DATA = "no data"
+"""The key of the side of sets of noise, beside the sources of foreign ones."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,6 +60,7 @@ class Bench:
         room: where everything that is made is kept.
         inputs: what was resolved; the evaluation side is the one that all cells are judged on.
         samples: what the models are judged on.
+        places: where files that the plan names lie on this machine, if elsewhere.
     """
 
     plan: Plan
@@ -61,6 +68,7 @@ class Bench:
     room: Room
     inputs: Inputs
     samples: EvaluationSamples
+    places: Mapping[str, str] = field(default_factory=dict)
     _writers: dict[str, FastWriter] = field(default_factory=dict)
     _drawn: OrderedDict[Any, CalibrationSamples] = field(default_factory=OrderedDict)
     _observed: OrderedDict[Any, CalibrationStatistics] = field(default_factory=OrderedDict)
@@ -138,8 +146,13 @@ class Bench:
             seconds += 0.0 if known else time.perf_counter() - started
         return merge(*parts), seconds
 
-    def cell_key(self, key: CellKey) -> str:
-        """The content key of a cell: everything that decides its ranges and its report."""
+    def cell_key(self, key: CellKey, runtime: Mapping[str, str]) -> str:
+        """The content key of a cell: everything that decides its ranges and its report.
+
+        Args:
+            key: where it stands.
+            runtime: identity of its runtime, on the machine that judges it.
+        """
         import onnx
 
         recipe = self.recipe(key)
@@ -155,32 +168,57 @@ class Bench:
             corruptions=list(self.samples.corruptions),
             evaluation_seed=self.samples.seed,
             groups=list(self.plan.groups),
-            runtime=self.runtime(key.runtime).identity(),
+            runtime=dict(runtime),
             report=REPORT_VERSION,
             versions={**data_versions(), "onnx": onnx.__version__, "python": platform.python_version()},
         )
 
+    def parts(self, samples: CalibrationSamples) -> int:
+        """In how many parts a calibration set is observed: each is kept, and may be another worker's."""
+        return -(-len(samples) // PART_SAMPLES)
+
+    def observe_part(self, recipe: Recipe, part: int, parts: int) -> list[Path]:
+        """Observes one part of each environment of a recipe; gives the files that hold the statistics."""
+        files = []
+        for name, samples in environments_of(recipe, self.draw(recipe)).items():
+            if part < self.parts(samples):
+                share = replace(samples, shard=(part, self.parts(samples)))
+                self._observe_share(name, share)
+                tensors, histograms = self.tensors, self.histograms
+                files.append(statistics_place(self.room, self.folded, share, tensors, histograms, False))
+        return files
+
     def _observe(self, name: str, samples: CalibrationSamples) -> CalibrationStatistics:
+        count = self.parts(samples)
+        # Exact, so byte for byte what one pass over all samples leaves.
+        return merge(*(self._observe_share(name, replace(samples, shard=(part, count))) for part in range(count)))
+
+    def _observe_share(self, name: str, samples: CalibrationSamples) -> CalibrationStatistics:
         return observe(self.folded, {name: samples}, self.tensors, histograms=self.histograms, room=self.room)
 
     def _side(self, calibration_set: CalibrationSet) -> Inputs:
-        source = calibration_set.foreign if calibration_set.needs_data else "none"
+        source = calibration_set.foreign if calibration_set.needs_data else _NO_DATA
         if source not in self._sides:
-            self._sides[source] = with_calibration_side(self.inputs, calibration_set, self.plan.options, self.room)
+            there = calibration_set
+            if there.foreign:
+                there = replace(there, foreign=self.places.get(there.foreign, there.foreign))
+            self._sides[source] = with_calibration_side(self.inputs, there, self.plan.options, self.room)
             check_fits(self._sides[source].calibration, self.inputs.task)
         return self._sides[source]
 
 
-def open_bench(plan: Plan, name: str, room: Room) -> Bench:
-    """Finds the model and its data; nothing is computed yet.
+def open_bench(plan: Plan, name: str, room: Room, places: Mapping[str, str] | None = None) -> Bench:
+    """Finds the model and its data; nothing is computed yet. `places` as in `Bench`.
 
     Raises:
         OnnxptqError: the model or the data cannot be used, or a name does not fit them.
     """
     texts = [compose(calibration, strategy) for calibration in plan.calibrations for strategy in plan.strategies]
     needs_data = any(draws_here(CalibrationSet.parse(text)) for text in texts)
-    model = None if name == BUILTIN else name
-    inputs = resolve_for_quantization(model, plan.options, room, needs_data=needs_data, evaluate=True)
+    places = places or {}
+    model = None if name == BUILTIN else places.get(name, name)
+    options = options_at(plan.options, places)
+    inputs = resolve_for_quantization(model, options, room, needs_data=needs_data, evaluate=True)
     if inputs.evaluation is None:
         raise DataError(f"there is no data to judge {name} on. Give data, or calib_data and eval_data, in the plan.")
     check_groupings([*inputs.evaluation.attributes, "corruption"], plan.groups)
@@ -191,7 +229,13 @@ def open_bench(plan: Plan, name: str, room: Room) -> Bench:
     else:
         corruptions = default_corruptions(inputs.task, plan.families)
     samples = EvaluationSamples(inputs.task, evaluation, corruptions, EVALUATION_SEED)
-    return Bench(plan, name, room, inputs, samples)
+    return Bench(plan, name, room, inputs, samples, places)
+
+
+def options_at(options: DataOptions, places: Mapping[str, str]) -> DataOptions:
+    """The data at the places where it lies on this machine."""
+    named = {key: getattr(options, key) for key in ("data", "calib_data", "eval_data")}
+    return replace(options, **{key: places.get(source, source) for key, source in named.items() if source})
 
 
 def _at_most(dataset: Dataset, size: int | None) -> Dataset:

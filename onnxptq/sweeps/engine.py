@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from onnxptq.errors import OnnxptqError
-from onnxptq.sweeps.job import Job
-from onnxptq.sweeps.study import Cell
+from onnxptq.sweeps.job import Job, Result
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Outcome:
 
     Attributes:
         job: which one.
-        cells: its results, in its order; () where it has none.
+        result: what it made.
         error: the job could not be done at all: the model or the data cannot be used, or nothing can be kept.
         died: how its worker died ("was killed by SIGKILL"), or "".
     """
 
     job: Job
-    cells: tuple[Cell, ...] = ()
+    result: Result = field(default_factory=Result)
     error: OnnxptqError | None = None
     died: str = ""
 
@@ -38,6 +38,14 @@ class Engine(Protocol):
     @property
     def threads(self) -> int:
         """Threads inside one operator of each worker's sessions."""
+        ...
+
+    def identity(self, runtime: str) -> Mapping[str, str]:
+        """What decides the numbers of a runtime, on the machine that will judge models on it.
+
+        Raises:
+            RuntimeUnavailableError: it does not load there, or there is no such machine.
+        """
         ...
 
     def submit(self, job: Job) -> None:

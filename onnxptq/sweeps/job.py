@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.comparison._lane import Lane, LaneSubject
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, Subject, compare
-from onnxptq.evaluation.run import Candidate, predict, predict_each
+from onnxptq.evaluation.run import Candidate, predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.quantization.static import quantize_folded
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
@@ -41,6 +41,8 @@ class Job:
         cells: of that model; () only prepares it: the folded graph and the FP32 predictions.
         room: root of the room where everything is kept.
         threads: threads inside one operator of every session.
+        part: (i, n): only the statistics of the i-th of n parts of the first cell's calibration set, counted from 0.
+        places: where files that the plan names lie on this machine, if elsewhere.
         attempt: how often a worker died of it before.
     """
 
@@ -49,42 +51,60 @@ class Job:
     cells: tuple[CellKey, ...]
     room: Path
     threads: int
+    part: tuple[int, int] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
 
 
-def run_job(job: Job) -> list[Cell]:
-    """The cells of a job, in its order. What is wrong with one cell fails that cell alone.
+@dataclass(frozen=True)
+class Result:
+    """What a job made.
+
+    Attributes:
+        cells: in the order of the job; none of a job that only prepares, or whose set could not be drawn.
+        files: what it left in the room and other workers or the user will read, relative to the room.
+    """
+
+    cells: tuple[Cell, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+def run_job(job: Job) -> Result:
+    """The cells of a job. What is wrong with one cell fails that cell alone.
 
     Raises:
         OutputError: nothing can be kept any more (the disk is full).
         OnnxptqError: the model or the data cannot be used.
     """
     limit_threads(job.threads)
-    bench = _bench(job.plan, job.model, job.room)
+    bench = _bench(job)
     if not job.cells:
         _ = bench.folded
         predict([bench.reference], bench.samples, bench.room)
-        return []
+        return Result(files=_present(bench, [predictions_place(bench.reference, bench.samples, bench.room)]))
+    if job.part is not None:
+        parts = attempt(functools.partial(bench.observe_part, bench.recipe(job.cells[0]), *job.part))
+        return Result(files=_present(bench, parts) if isinstance(parts, list) else ())
     with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
         made = _Maker(bench, Path(folder)).all(job.cells)
         judged = _judged(bench, [one for one in made if isinstance(one, _Made)])
-    return [_cell(key, one, judged, bench) for key, one in zip(job.cells, made, strict=True)]
+    cells = tuple(_cell(key, one, judged, bench) for key, one in zip(job.cells, made, strict=True))
+    return Result(cells, tuple(dict.fromkeys(cell.predictions for cell in cells if cell.predictions)))
+
+
+def _present(bench: Bench, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths relative to the room, of files that are there."""
+    return tuple(path.relative_to(bench.room.root).as_posix() for path in paths if path.is_file())
+
+
+def _bench(job: Job) -> Bench:
+    return _open(job.plan, job.model, job.room, tuple(sorted(job.places.items())))
 
 
 @functools.lru_cache(maxsize=2)
-def _bench_of(plan: str, model: str, room: Path) -> Bench:
-    import json
-
-    from onnxptq.sweeps.plan import plan_from_dict
-
-    return open_bench(plan_from_dict(json.loads(plan), "plan"), model, Room(room))
-
-
-def _bench(plan: Plan, model: str, room: Path) -> Bench:
+def _open(plan: Plan, model: str, room: Path, places: tuple[tuple[str, str], ...]) -> Bench:
     """Kept in the worker: jobs of one model follow each other."""
-    import json
-
-    return _bench_of(json.dumps(plan.to_dict(), sort_keys=True), model, room)
+    return open_bench(plan, model, Room(room), dict(places))
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,6 @@ class _Made:
         recipe_digest: what made it.
         seconds: "calibrate" and "quantize".
         runtime: what it will be judged on.
-        bytes: of the file.
     """
 
     model: Model
@@ -150,6 +169,7 @@ class _Judged:
     report: Mapping[str, Any] | None
     error: str
     seconds: float
+    predictions: str = ""
 
 
 def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judged]:
@@ -168,15 +188,18 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
     started = time.perf_counter()
     with _candidates(bench, models, runtime) as candidates:
         reference, *runs = predict_each([bench.reference, *candidates], bench.samples, bench.room)
+        places = [predictions_place(candidate, bench.samples, bench.room) for candidate in candidates]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
     judged = {}
-    for model, run in zip(models, runs, strict=True):
+    for model, run, place in zip(models, runs, places, strict=True):
         started = time.perf_counter()
         outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(bench, reference, run))
         report = outcome if isinstance(outcome, dict) else None
         seconds = each + time.perf_counter() - started
-        judged[model.digest, runtime] = _Judged(report, "" if report else str(outcome), seconds)
+        kept = _present(bench, [place])
+        error = "" if report else str(outcome)
+        judged[model.digest, runtime] = _Judged(report, error, seconds, kept[0] if kept else "")
     return judged
 
 
@@ -217,6 +240,7 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
         model_digest=made.model.digest,
         seconds={**made.seconds, "evaluate": result.seconds},
         int8_bytes=made.model.size,
+        predictions=result.predictions,
     )
 
 

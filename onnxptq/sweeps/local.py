@@ -9,14 +9,16 @@ import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
+from onnxptq.cache import cache_room
 from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.runtimes.selection import ready, resolve_runtime
 from onnxptq.sweeps.engine import Outcome
-from onnxptq.sweeps.job import Job, run_job
+from onnxptq.sweeps.job import Job, Result, run_job
 
 _SECONDS_TO_END = 5.0
 """How long a worker may take to end by itself before it is killed."""
@@ -51,6 +53,10 @@ class LocalEngine:
         """So many that all workers together use each core once."""
         return max(1, cores() // self.workers)
 
+    def identity(self, runtime: str) -> Mapping[str, str]:
+        """Of a runtime on this machine."""
+        return identity_here(runtime)
+
     def submit(self, job: Job) -> None:
         """Takes a job; a worker without one starts at once."""
         self._waiting.append(job)
@@ -65,8 +71,7 @@ class LocalEngine:
         assert job is not None
         worker.job = None
         try:
-            cells, error = worker.connection.recv()
-            outcome = Outcome(job, tuple(cells), error)
+            outcome = Outcome(job, *worker.connection.recv())
         except (EOFError, OSError):
             self._pool.remove(worker)
             worker.process.join(_SECONDS_TO_END)
@@ -133,16 +138,21 @@ def _serve(connection: Connection) -> None:
             connection.send(answer(job))
 
 
-def answer(job: Job) -> tuple[list[Any], OnnxptqError | None]:
-    """The cells of a job, or why it has none, as a worker hands them back."""
+def identity_here(runtime: str) -> dict[str, str]:
+    """What decides the numbers of a runtime on this machine. Raises RuntimeUnavailableError where it does not load."""
+    return ready(resolve_runtime(runtime, cache_room())).identity()
+
+
+def answer(job: Job) -> tuple[Result, OnnxptqError | None]:
+    """What a job made, or why it made nothing, as a worker hands it back."""
     try:
         return run_job(job), None
     except OnnxptqError as error:
         # Errors with more than a message do not survive the pipe.
         kind = type(error) if type(error).__init__ is OnnxptqError.__init__ else OnnxptqError
-        return [], kind(str(error))
+        return Result(), kind(str(error))
     except OSError as error:
-        return [], OutputError(f"a worker cannot go on: {error}. Free some space, and start the sweep again.")
+        return Result(), OutputError(f"a worker cannot go on: {error}. Free some space, and start the sweep again.")
 
 
 def _end_with_parent() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from onnxptq.cache import content_key
-from onnxptq.sweeps.bench import Bench, open_bench, versions
+from onnxptq.sweeps.bench import PART_SAMPLES, Bench, open_bench, versions
 from onnxptq.sweeps.engine import Engine, Outcome
 from onnxptq.sweeps.job import Job
-from onnxptq.sweeps.local import LocalEngine, cores
+from onnxptq.sweeps.local import cores
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.store import Store
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey, Study
@@ -58,12 +58,14 @@ class Grid:
         plan: what is crossed with what.
         benches: by model.
         keys: content key of each cell, in the order of the grid.
+        runtimes: identity of each runtime.
         digest: of the run: the plan and all that it is applied to.
     """
 
     plan: Plan
     benches: Mapping[str, Bench]
     keys: Mapping[CellKey, str]
+    runtimes: Mapping[str, Mapping[str, str]]
     digest: str
 
     @property
@@ -72,25 +74,33 @@ class Grid:
         return tuple(dict.fromkeys(line for bench in self.benches.values() for line in bench.inputs.warnings))
 
 
-def open_grid(plan: Plan, store: Store) -> Grid:
+def open_grid(plan: Plan, store: Store, engine: Engine) -> Grid:
     """Looks at the models and the data of a plan.
 
     Raises:
         OnnxptqError: one of them cannot be used, or a runtime does not load.
     """
     benches = {name: open_bench(plan, name, store.room) for name in plan.models}
-    keys = {key: benches[key.model].cell_key(key) for key in plan.grid}
+    runtimes = {name: engine.identity(name) for name in plan.runtimes}
+    keys = {key: benches[key.model].cell_key(key, runtimes[key.runtime]) for key in plan.grid}
     digest = content_key("run", plan=plan.to_dict(), cells=list(keys.values()))
-    return Grid(plan, benches, keys, digest)
+    return Grid(plan, benches, keys, runtimes, digest)
 
 
-def sweep(grid: Grid, store: Store, engine: Engine | None = None, command: str = "", progress: Progress = print) -> str:
+def sweep(
+    grid: Grid,
+    store: Store,
+    engine: Engine,
+    *,
+    command: str = "",
+    progress: Progress = lambda state: None,
+) -> str:
     """Makes every cell of a grid that the store does not have; failed ones are tried again.
 
     Args:
         grid: from `open_grid`.
         store: where results go, each job's in one transaction.
-        engine: who does the work; None is one process a core.
+        engine: who does the work; entered already.
         command: the command line, for the report.
         progress: called as results come in.
 
@@ -103,15 +113,11 @@ def sweep(grid: Grid, store: Store, engine: Engine | None = None, command: str =
     """
     run = store.start(_empty_study(grid, command), grid.digest, list(grid.keys.values()))
     known = {key: cell for key in set(grid.keys.values()) if (cell := store.get(key)) and cell.status == DONE}
-    count = _Count(grid, known, progress)
+    count = _Count(grid, known, engine.workers, progress)
     missing = [key for key, content in _distinct(grid.keys).items() if content not in known]
-    with ExitStack() as stack:
-        if missing:
-            engine = stack.enter_context(engine or LocalEngine(min(cores(), len(missing))))
-            count.workers = engine.workers
-            for outcome in _outcomes(grid, missing, store, engine):
-                store.put({grid.keys[cell.key]: cell for cell in outcome.cells})
-                count.add(outcome.cells)
+    for cells in _results(grid, missing, store, engine):
+        store.put({grid.keys[cell.key]: cell for cell in cells})
+        count.add(cells)
     store.finish(run, _now())
     return run
 
@@ -151,11 +157,9 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
     known = {key: cell for key, content in distinct.items() if (cell := store.get(content)) and cell.status == DONE}
     missing = [key for key in distinct if key not in known]
     measured = list(known.values())
-    if missing:
-        with engine:
-            for outcome in _outcomes(grid, missing[:1], store, engine):
-                store.put({grid.keys[cell.key]: cell for cell in outcome.cells})
-                measured += [cell for cell in outcome.cells if cell.status == DONE]
+    for cells in _results(grid, missing[:1], store, engine):
+        store.put({grid.keys[cell.key]: cell for cell in cells})
+        measured += [cell for cell in cells if cell.status == DONE]
     todo = max(0, len(missing) - 1)
     samples = next(iter(grid.benches.values())).samples
     return Ahead(
@@ -193,41 +197,65 @@ def _distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
     return {key: content for content, key in first.items()}
 
 
-def _outcomes(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine) -> Iterator[Outcome]:
-    """Runs jobs until each missing cell has a result. A job whose worker died is done again cell by cell."""
-    open_jobs = 0
+def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine) -> Iterator[tuple[Cell, ...]]:
+    """Runs jobs until each missing cell has a result. A job whose worker died is done again cell by cell.
 
-    def submit(jobs: Iterable[Job]) -> None:
-        nonlocal open_jobs
-        for job in jobs:
-            engine.submit(job)
-            open_jobs += 1
-
+    For each model: first what all its jobs share, so that no two workers make it at once; then the parts of large
+    calibration sets; then the cells.
+    """
     by_model = {model: [key for key in missing if key.model == model] for model in grid.plan.models}
     room = store.room.root.resolve()
-    # First what all jobs of a model share, so that no two workers make it at once.
+    running: Counter[str] = Counter()
+
+    def submit(jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            engine.submit(job)
+            running[job.model] += 1
+
     submit(Job(grid.plan, model, (), room, engine.threads) for model, keys in by_model.items() if keys)
-    while open_jobs:
+    while running.total():
         outcome = engine.wait()
-        open_jobs -= 1
         job = outcome.job
+        running[job.model] -= 1
         if outcome.error is not None:
             raise outcome.error
         if outcome.died:
-            again = job.attempt + 1
-            if len(job.cells) > 1:
-                submit(replace(job, cells=(key,)) for key in job.cells)
-            elif again < ATTEMPTS:
-                submit([replace(job, attempt=again)])
-            else:
-                reason = f"its worker {outcome.died}, {again} times"
-                failed = job.cells or tuple(by_model[job.model])
-                yield replace(outcome, cells=tuple(Cell(key, FAILED, error=reason) for key in failed))
-        elif job.cells:
-            yield outcome
-        else:
-            batches = _batches(by_model[job.model], grid.benches[job.model], engine.workers)
-            submit(replace(job, cells=batch) for batch in batches)
+            again, failed = _after_death(outcome, by_model[job.model])
+            submit(again)
+            if failed:
+                yield failed
+                continue
+        elif job.part is None and job.cells:
+            yield outcome.result.cells
+            continue
+        keys, bench = by_model[job.model], grid.benches[job.model]
+        if not job.cells and not outcome.died:
+            submit(replace(job, cells=(key,), part=part) for key, part in _parts(keys, bench))
+        if not running[job.model]:
+            submit(replace(job, cells=batch, part=None) for batch in _batches(keys, bench, engine.workers))
+
+
+def _after_death(outcome: Outcome, keys: Sequence[CellKey]) -> tuple[list[Job], tuple[Cell, ...]]:
+    """What is done again after a worker died of a job, and the cells that are given up for it."""
+    job, deaths = outcome.job, outcome.job.attempt + 1
+    if len(job.cells) > 1:
+        return [replace(job, cells=(key,)) for key in job.cells], ()
+    if deaths < ATTEMPTS:
+        return [replace(job, attempt=deaths)], ()
+    if job.part is not None:
+        return [], ()  # The cells that need the part will make it, or say why not.
+    reason = f"its worker {outcome.died}, {deaths} times"
+    return [], tuple(Cell(key, FAILED, error=reason) for key in job.cells or keys)
+
+
+def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[int, int]]]:
+    """The parts of the calibration sets that are large enough to be observed by several workers."""
+    size = bench.plan.calib_size or 0
+    count = -(-size // PART_SAMPLES)
+    if count < 2:
+        return []
+    sets = {(bench.recipe(key).calibration, key.seed, bench.recipe(key).environments): key for key in keys}
+    return [(key, (part, count)) for key in sets.values() for part in range(count)]
 
 
 def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
@@ -251,8 +279,8 @@ def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tu
 class _Count:
     """Counts the cells of the grid, those of equal content as one result each."""
 
-    def __init__(self, grid: Grid, known: Mapping[str, Cell], progress: Progress) -> None:
-        self.workers = 1
+    def __init__(self, grid: Grid, known: Mapping[str, Cell], workers: int, progress: Progress) -> None:
+        self._workers = workers
         self._grid = grid
         self._results = dict(known)
         self._measured: list[Cell] = []
@@ -276,7 +304,7 @@ class _Count:
                 known=self._known,
                 done=len(found),
                 failed=sum(cell.status == FAILED for cell in found),
-                seconds_left=estimate(self._grid, self._measured, todo, self.workers),
+                seconds_left=estimate(self._grid, self._measured, todo, self._workers),
             )
         )
 
@@ -298,8 +326,7 @@ def _empty_study(grid: Grid, command: str) -> Study:
 def _machine(grid: Grid) -> dict[str, object]:
     from onnxptq.runtimes import cpu_features
 
-    identities = (bench.runtime(name).identity() for bench in grid.benches.values() for name in grid.plan.runtimes)
-    gpus = sorted({identity["gpu"] for identity in identities if identity.get("gpu")})
+    gpus = sorted({identity["gpu"] for identity in grid.runtimes.values() if identity.get("gpu")})
     return {"cpu": " ".join(cpu_features()), "cores": cores(), **({"gpu": ", ".join(gpus)} if gpus else {})}
 
 

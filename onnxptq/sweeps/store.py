@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS cells (
     cell TEXT PRIMARY KEY, status TEXT NOT NULL, error TEXT NOT NULL, report TEXT NOT NULL, ranges TEXT NOT NULL,
     recipe_digest TEXT NOT NULL, model_digest TEXT NOT NULL, seconds TEXT NOT NULL, int8_bytes INTEGER NOT NULL,
-    digest TEXT NOT NULL);
+    predictions TEXT NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grid (
     run TEXT NOT NULL REFERENCES runs, position INTEGER NOT NULL, cell TEXT NOT NULL, model TEXT NOT NULL,
     calibration TEXT NOT NULL, strategy TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
@@ -58,11 +58,21 @@ CREATE TABLE IF NOT EXISTS grid (
 CREATE VIEW IF NOT EXISTS metrics AS
     SELECT grid.run, position, model, calibration, strategy, method, target, runtime, seed, status, error,
     {", ".join(f"json_extract(report, '$.{name}') AS {name}" for name in METRICS)},
-    int8_bytes, recipe_digest, model_digest
+    int8_bytes, recipe_digest, model_digest, predictions
     FROM grid JOIN cells USING (cell);
 """
 
-_TEXTS = ("status", "error", "report", "ranges", "recipe_digest", "model_digest", "seconds", "int8_bytes")
+_TEXTS = (
+    "status",
+    "error",
+    "report",
+    "ranges",
+    "recipe_digest",
+    "model_digest",
+    "seconds",
+    "int8_bytes",
+    "predictions",
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ class Store:
         """Keeps results by their content key, all of them or none."""
         rows = [(key, *(values := _row(cell)), _digest(key, values)) for key, cell in cells.items()]
         with self._explained(), self._transaction():
-            self._connection.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def get(self, key: str) -> Cell | None:
         """The result with this content key, without its place in a grid; None where there is none, or it is damaged."""
@@ -325,6 +335,7 @@ def flat(study: Study) -> list[dict[str, Any]]:
             "int8_bytes": cell.int8_bytes,
             "recipe_digest": cell.recipe_digest,
             "model_digest": cell.model_digest,
+            "predictions": cell.predictions,
             **{f"seconds_{part}": cell.seconds.get(part) for part in ("calibrate", "quantize", "evaluate")},
         }
         for cell in study.cells
