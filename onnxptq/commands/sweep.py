@@ -14,9 +14,10 @@ import click
 
 from onnxptq.commands._options import reading_options
 from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
-from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from onnxptq.cache import Room
     from onnxptq.sweeps.engine import Engine
     from onnxptq.sweeps.plan import Plan
     from onnxptq.sweeps.run import State
@@ -53,6 +54,8 @@ class _Repeatable(click.Command):
 @click.option("--dry-run", is_flag=True, help="Show the grid, what is known already, and how long the rest takes.")
 @click.option("--resume", is_flag=True, help="Go on with the last run that did not finish.")
 @click.option("--jobs", type=int, metavar="N", help="Workers. [default: one a core]")
+@click.option("--engine", default="local", show_default=True, help="local (processes of this machine) or ray.")
+@click.option("--ray-address", metavar="HOST:PORT", help="An existing Ray cluster. [default: one on this machine]")
 @click.option("--store", metavar="DIR", help="Where results are kept. [default: the cache room]")
 @reading_options
 @json_option
@@ -85,8 +88,9 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
 
     init, dry_run = values.pop("init"), values.pop("dry_run")
     folder = values.pop("store")
-    engine = _engine(values.pop("jobs"))
-    with stdout_to_stderr(), Store(room_of(folder)) as store, ExitStack() as stack:
+    room = room_of(folder)
+    engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
+    with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
         plan = _plan(values, store)
         if not init:
             stack.enter_context(engine)
@@ -114,11 +118,19 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 
 
-def _engine(jobs: int | None) -> Engine:
+def _engine(name: str, jobs: int | None, address: str | None, room: Room) -> Engine:
     from onnxptq.sweeps.local import LocalEngine, cores
 
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs must be 1 or more, got {jobs}.")
+    if name == "ray":
+        from onnxptq.sweeps.ray_engine import RayEngine
+
+        return RayEngine(room, address, jobs)
+    if name != "local":
+        raise UsageError(f"unknown engine {name!r}. {did_you_mean(name, ('local', 'ray'))}")
+    if address is not None:
+        raise UsageError("--ray-address is for --engine ray. Give both, or leave it out.")
     return LocalEngine(jobs or cores())
 
 
