@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxptq.calibrators._reader import Feeds, SampleReader
 from onnxptq.calibrators._sampler import DEFAULT_SIZE, SAMPLERS, Pool
-from onnxptq.calibrators.sets import NOISE, CalibrationSet, applied
+from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
 from onnxptq.data.dataset import Dataset
 from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import DataError, UsageError
@@ -29,10 +29,11 @@ class CalibrationSamples:
 
     Attributes:
         task: reads and feeds the samples.
-        dataset: the drawn samples in order, or None for noise.
+        dataset: the drawn samples in order, or None where the task makes them.
         count: how many samples.
         seed: of the draw; shifts draw their random numbers from it and from the sample's content.
         shifts: (name, severity) applied to each sample, in order.
+        synthetic: without a dataset, make synthetic samples instead of noise.
         shard: (i, n): only every n-th sample is given, from the i-th on, counted from 0.
     """
 
@@ -41,6 +42,7 @@ class CalibrationSamples:
     count: int
     seed: int
     shifts: tuple[tuple[str, int], ...]
+    synthetic: bool = False
     shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
@@ -56,7 +58,7 @@ class CalibrationSamples:
 
     def sample_id(self, position: int) -> str:
         """The name of a sample in messages and keys: its content's digest, and what was done to it."""
-        name = f"noise-{position}" if self.dataset is None else str(self.dataset.fingerprints[position])
+        name = self._made(position) if self.dataset is None else str(self.dataset.fingerprints[position])
         return "+".join([name, *(f"{shift}@{severity}" for shift, severity in self.shifts)])
 
     @property
@@ -90,9 +92,13 @@ class CalibrationSamples:
         return batch
 
     def _raw(self, position: int) -> Batch:
-        if self.dataset is None:
-            return self.task.noise(1, int(sample_seeds(self.seed, [f"noise-{position}"])[0] >> np.uint64(1)))
-        return self.task.load(self.dataset.read(np.asarray([position])))
+        if self.dataset is not None:
+            return self.task.load(self.dataset.read(np.asarray([position])))
+        seed = int(sample_seeds(self.seed, [self._made(position)])[0] >> np.uint64(1))
+        return self.task.synthetic(position, seed) if self.synthetic else self.task.noise(1, seed)
+
+    def _made(self, position: int) -> str:
+        return f"{'synthetic' if self.synthetic else 'noise'}-{position}"
 
 
 def _batched(feeds: Iterator[Feeds], batch: int) -> Iterator[Feeds]:
@@ -127,7 +133,7 @@ def draw(
     Args:
         calibration_set: what to draw.
         task: reads the samples.
-        dataset: the calibration side of the data (of the foreign source for `foreign`); None only for `random`.
+        dataset: the calibration side of the data (of the foreign source for `foreign`); None for sets that need none.
         size: number of samples; None is the set's own default, or all there are where they are fewer.
         seed: the same seed draws the same samples of the same data, whatever order its rows are in.
         outputs: asks the FP32 model, for hard, easy and diverse.
@@ -143,8 +149,9 @@ def draw(
         raise UsageError(f"--calib-size must be at least 1, got {size}.")
     if seed < 0:
         raise UsageError(f"the seed must be a whole number of 0 or more, got {seed}.")
-    if calibration_set.sampler == NOISE:
-        return CalibrationSamples(task, None, size or DEFAULT_SIZE, seed, calibration_set.shifts)
+    if not calibration_set.needs_data:
+        synthetic = calibration_set.sampler == SYNTHETIC
+        return CalibrationSamples(task, None, size or DEFAULT_SIZE, seed, calibration_set.shifts, synthetic)
     if dataset is None:
         raise DataError(f"the calibration set {str(calibration_set)!r} draws from data: give --data.")
     drawn = _draw_from(calibration_set, dataset, size, seed, outputs)

@@ -26,6 +26,10 @@ ALIASES: Mapping[str, str] = {"shifted": "dark@3", "noisy": "gaussian@3"}
 """Names for one set each. `shifted` is a single shift on purpose: a mixture of shifts widens ranges and hides harm."""
 
 NOISE = "random"
+SYNTHETIC = "synthetic"
+GENERATED = (NOISE, SYNTHETIC)
+"""Sets whose samples the task makes, without data."""
+
 FOREIGN = "foreign"
 
 
@@ -34,7 +38,8 @@ class CalibrationSet:
     """A calibration set by its parts; `str()` gives its canonical name, which parses to an equal set.
 
     Attributes:
-        sampler: name of the sampler, or "random" (noise from the model's input signature, no data).
+        sampler: name of the sampler, or one of `GENERATED`, which need no data: "random" (noise from the model's
+            input signature), "synthetic" (samples that resemble real ones).
         parameters: of the sampler, (name, value) sorted by name; `parse` includes the defaults.
         foreign: the source of another dataset to draw from, or "".
         shifts: (name, severity) of what is applied to each sample, in this order.
@@ -47,8 +52,8 @@ class CalibrationSet:
 
     @property
     def needs_data(self) -> bool:
-        """Whether samples of a dataset are drawn (`random` makes its own)."""
-        return self.sampler != NOISE
+        """Whether samples of a dataset are drawn (`random` and `synthetic` make their own)."""
+        return self.sampler not in GENERATED
 
     @property
     def families(self) -> frozenset[str]:
@@ -58,7 +63,7 @@ class CalibrationSet:
     @property
     def short(self) -> str:
         """The canonical name without parameters at their defaults and folders of a foreign source: for file names."""
-        defaults = SAMPLERS.get(self.sampler).parameters if self.sampler != NOISE else {}
+        defaults = SAMPLERS.get(self.sampler).parameters if self.needs_data else {}
         changed = tuple((key, value) for key, value in self.parameters if defaults.get(key) != value)
         return self._name(changed, Path(self.foreign).name)
 
@@ -115,15 +120,15 @@ def _sampling(name: str, rest: str, text: str) -> tuple[str, tuple[tuple[str, Va
         if not rest:
             raise UsageError("foreign needs the dataset to draw from, as foreign:PATH.")
         return "clean", (), rest
-    if name == NOISE:
+    if name in GENERATED:
         if rest:
-            raise UsageError(f"random takes no parameters, got {rest!r}.")
-        return NOISE, (), ""
+            raise UsageError(f"{name} takes no parameters, got {rest!r}.")
+        return name, (), ""
     if name not in SAMPLERS:
         base = name.partition("@")[0]
         if base in SAMPLERS:
             raise UsageError(f"the calibration set {base!r} has no severity; write {base!r}.")
-        known = [*SAMPLERS.names(), NOISE, FOREIGN, *ALIASES, *(s.name for s in SHIFTS)]
+        known = [*SAMPLERS.names(), *GENERATED, FOREIGN, *ALIASES, *(s.name for s in SHIFTS)]
         raise UsageError(f"unknown calibration set {name!r} in {text!r}. {did_you_mean(base, known)}")
     return name, parse_parameters(SAMPLERS.get(name), rest), ""
 

@@ -41,7 +41,7 @@ from onnxptq.judging import (
     require_provider,
     samples_to_judge_on,
 )
-from onnxptq.methods import apply_method, canonical, method_warnings
+from onnxptq.methods import apply_method, canonical, fitted, method_warnings
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe, Value
 
@@ -147,6 +147,9 @@ def quantize(
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
     else:
         inputs = known.inputs(resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate))
+    recipe = fitted(recipe, inputs.task)
+    if known is not None:
+        known.check_recipe(recipe)
     judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
     if evaluate and not allow_fallback:
         require_provider(provider)
@@ -165,7 +168,9 @@ def quantize(
         made = path if reused else Path(folder) / path.name
         if not reused:
             collected = known.statistics if known else None
-            notes = make_int8(inputs.model, folded, samples, recipe, provenance, made, collected, room, progress)
+            notes = make_int8(
+                inputs.model, folded, samples, recipe, provenance, made, collected, inputs.task, room, progress
+            )
         int8 = load_model(made)
         if judged_on is not None:
             subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
@@ -291,6 +296,7 @@ def calibrate(
     both_sides = bool(options.data or options.eval_data) or model is None
     inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
     check_fits(inputs.calibration, inputs.task)
+    recipe = fitted(recipe, inputs.task)
     folded = fold(inputs.model, room)
     samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed)
     return observe_calibration(inputs, folded, samples, recipe, part, room, progress)
@@ -310,6 +316,11 @@ def _options(options: DataOptions | None, data: str | None) -> DataOptions:
     return replace(options, data=data) if data else options
 
 
+def _samples_of(recipe: Recipe) -> str:
+    copies = len(recipe.environments) - 1
+    return recipe.calibration if not copies else f"{recipe.calibration} and {copies} augmented copies of it"
+
+
 @dataclass(frozen=True)
 class _Known:
     """Statistics that `quantize` starts from, and what they were made of."""
@@ -322,6 +333,15 @@ class _Known:
     def load(path: str | Path) -> _Known:
         statistics = CalibrationStatistics.load(path)
         return _Known(statistics, origin_of(statistics, str(path)), str(path))
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises UsageError where a recipe wants other samples than those that were observed."""
+        own = self.origin.recipe
+        if (recipe.calibration, recipe.environments) != (own.calibration, own.environments):
+            raise UsageError(
+                f"{self.where} was made of {_samples_of(own)}, and this method calibrates on {_samples_of(recipe)}. "
+                "Make statistics with onnxptq calibrate --method METHOD, or leave out --stats."
+            )
 
     def inputs(self, given: Inputs) -> Inputs:
         """The inputs with the data that the statistics came from; a warning where it is not the data that was given."""

@@ -18,6 +18,7 @@ from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write
 from onnxptq.inputs import Inputs
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.recipe import Recipe
+from onnxptq.tasks import Task
 
 _TEMPORARY_COPIES = 4
 """How many times its own size a model needs in the temporary folder while it is quantized."""
@@ -97,6 +98,7 @@ def make_int8(
     provenance: Provenance,
     path: Path,
     statistics: CalibrationStatistics | None,
+    task: Task,
     room: Room,
     progress: Progress,
 ) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ def make_int8(
     written = path.with_name("without-provenance.onnx")
     try:
         quantized = quantize_folded(
-            model, folded, samples, recipe, written, statistics=statistics, room=room, progress=count
+            model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
         )
         write_with_provenance(written, provenance, path)
     except OnnxptqError:

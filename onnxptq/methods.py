@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.recipe import Recipe, Step, Value
+from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value
 from onnxptq.registry import Registry
+from onnxptq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Method:
 
 
 METHODS: Registry[Method] = Registry(
-    "method", "onnxptq.methods", ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized")
+    "method",
+    "onnxptq.methods",
+    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized", "onnxptq.quantization.robust"),
 )
 
 
@@ -84,6 +87,18 @@ def canonical(recipe: Recipe) -> Recipe:
             )
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
     return recipe.changed(calibration=str(CalibrationSet.parse(recipe.calibration)), ranges=ranges)
+
+
+def fitted(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe for models of one task: the environment "augmentations" becomes one for each that fits the task.
+
+    A recipe is made before the task is known, and says in the file which augmentations they were.
+    """
+    environments: list[Environment] = []
+    for environment in recipe.environments:
+        chains = task.augmentations() if environment.shifts == AUGMENTATIONS else (environment.shifts,)
+        environments.extend(replace(environment, shifts=chain) for chain in chains)
+    return recipe.changed(environments=tuple(dict.fromkeys(environments)))
 
 
 def _check_known(method: Method, key: str) -> None:

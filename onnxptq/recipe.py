@@ -36,6 +36,10 @@ class Step:
         return dict(self.parameters)
 
 
+AUGMENTATIONS = "augmentations"
+"""The shifts of an environment that stands for one each of the task's own augmentations (`methods.fitted`)."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """A copy of the calibration set under a chain of shifts ("" is the set as drawn), of its first `size` samples."""

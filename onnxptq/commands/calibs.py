@@ -11,6 +11,11 @@ from onnxptq.reports.tables import print_table
 
 _OTHERS = (
     ("random", "noise from the model's input signature; needs no data", "data-free calibration"),
+    (
+        "synthetic",
+        "images of coloured noise and of dead leaves, half and half; needs no data",
+        "Lee et al. 2001; Baradad et al. 2021 (arXiv 2106.05963)",
+    ),
     ("foreign:SOURCE", "another dataset through the model's preprocessing", "Yuan et al. 2023, out-of-distribution"),
 )
 

@@ -14,7 +14,7 @@ from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
 from onnxptq.registry import Registry
-from onnxptq.tasks import Feeds
+from onnxptq.tasks import Feeds, Task
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Bound:
         name: as in a recipe.
         summary: one line.
         source: where it comes from.
-        apply: `(ranges, model, samples, **parameters) -> ranges` over the observed tensors of the folded model (a
-            Path).
+        apply: `(ranges, model, task, **parameters) -> ranges` over the observed tensors of the folded model (a
+            Path); the task knows the bounds of the inputs.
         parameters: names and defaults.
     """
 
@@ -67,7 +67,7 @@ WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
     "onnxptq.weight_transforms",
     ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized"),
 )
-BOUNDS: Registry[Bound] = Registry("bound", "onnxptq.bounds", ())
+BOUNDS: Registry[Bound] = Registry("bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds",))
 
 
 def transformed(
@@ -141,17 +141,21 @@ def _applied(
     return model
 
 
-def bounded(
-    ranges: Mapping[str, Range], model: Path, samples: CalibrationSamples | None, steps: Sequence[Step]
-) -> Mapping[str, Range]:
+def bounded(ranges: Mapping[str, Range], model: Path, task: Task | None, steps: Sequence[Step]) -> Mapping[str, Range]:
     """The ranges after the bounds of a recipe.
+
+    Args:
+        ranges: what the range method chose.
+        model: the folded FP32 model.
+        task: of the model; None only where there are no bounds.
+        steps: the recipe's bounds.
 
     Raises:
         UsageError: there is no such bound, or it does not have a parameter that the step gives.
     """
     for step in steps:
         bound = BOUNDS.get(step.name)
-        ranges = bound.apply(ranges, model, samples, **_keywords("bound", bound.parameters, step))
+        ranges = bound.apply(ranges, model, task, **_keywords("bound", bound.parameters, step))
     return ranges
 
 

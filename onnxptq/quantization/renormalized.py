@@ -28,23 +28,24 @@ EPSILON = 1e-5
 NAME = "renormalize"
 
 
-def renormalize(model: Path, samples: Samples, output: Path) -> None:
+def renormalize(model: Path, samples: Samples, output: Path, where_known: bool = False) -> None:
     """Writes the float model in which every former BatchNormalization is normalised by the samples.
 
     Args:
         model: the folded FP32 model, as `graphs.fold` leaves it.
         samples: (id, feeds), the same at each iteration; all environments together.
         output: the file to write.
+        where_known: leave a model that came without BatchNormalization as it is, instead of refusing it.
 
     Raises:
         ModelError: the model came without BatchNormalization, or they were folded before it came to us.
         DataError: as `collect_moments`.
     """
     norms = remembered_batch_norms(model)
-    if not norms:
+    if not norms and not where_known:
         raise ModelError(
             "the model has no BatchNormalization, so its calibration cannot be re-normalised. Export it without "
-            "folding them (torch.onnx.export with training=TrainingMode.PRESERVE), or use another method."
+            "folding them (torch.onnx.export with training=TrainingMode.PRESERVE), or use --method robust."
         )
 
     def rewrite(proto: Any, tensor: str, moments: TensorMoments) -> None:
@@ -93,6 +94,7 @@ WEIGHT_TRANSFORMS.register(
         summary="Calibrates on re-normalised activations; the weights stay as they are.",
         source="onnxptq; related to Nagel et al., Data-free quantization, ICCV 2019 (arXiv 1906.04721)",
         apply=renormalize,
+        parameters={"where_known": False},
         calibration_only=True,
     )
 )

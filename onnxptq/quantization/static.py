@@ -24,6 +24,7 @@ from onnxptq.quantization.stock import stock_ranges
 from onnxptq.quantization.targets import target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges
 from onnxptq.recipe import Environment, Recipe
+from onnxptq.tasks import Task
 
 ENGINES = ("one-pass", "one-pass-fast", "stock")
 """Ours; ours on the graph that ONNX Runtime optimised, whose values may differ in the last bits; ONNX Runtime's own."""
@@ -59,6 +60,7 @@ def quantize_folded(
     output: Path,
     *,
     statistics: CalibrationStatistics | None = None,
+    task: Task | None = None,
     room: Room | None = None,
     writers: Writers = _new_writer,
     progress: Progress = lambda samples: None,
@@ -72,6 +74,7 @@ def quantize_folded(
         recipe: how.
         output: the file to write.
         statistics: what a pass over the recipe's environments left, where it was made before.
+        task: of the model, for bounds that ask it; None takes that of the samples.
         room: where statistics are found and kept.
         writers: gives the writer of `folded`. A model that weight transforms changed has a new one, and is gone after.
         progress: called with the number of calibration samples done since the last call.
@@ -84,6 +87,7 @@ def quantize_folded(
         raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
     if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
+    task = task or (samples.task if samples else None)
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         source = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
@@ -92,7 +96,7 @@ def quantize_folded(
         external = has_external_data(source)
         if recipe.engine == "stock":
             ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, fixed_batch(model))
-            chosen = bounded(ranges, source, samples, recipe.bounds)
+            chosen = bounded(ranges, source, task, recipe.bounds)
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
@@ -110,7 +114,7 @@ def quantize_folded(
                     progress=progress,
                 )
             ranges = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            chosen = bounded(ranges, source, samples, recipe.bounds)
+            chosen = bounded(ranges, source, task, recipe.bounds)
             fallen_back = len(writer.fallbacks)
             writer.write(chosen, output)
             notes = tuple(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.data.shifts import Batch
+from onnxptq.errors import UsageError
 from onnxptq.registry import Registry
 
 Row = Mapping[str, Any]
@@ -89,6 +90,31 @@ class Task(ABC):
     @abstractmethod
     def noise(self, count: int, seed: int) -> Batch:
         """A raw batch of `count` samples of noise, for calibration without data."""
+
+    def synthetic(self, position: int, seed: int) -> Batch:
+        """Sample number `position` of a calibration set that needs no data, as a raw batch of one.
+
+        Unlike noise it looks like real samples to the first layers of a model: here and there smooth, with edges.
+
+        Raises:
+            UsageError: nobody knows how to make such samples of this kind.
+        """
+        raise UsageError(
+            f"there is no generator of synthetic samples for {self.name}. Give data (--method robust), or calibrate on "
+            "noise (--calib random)."
+        )
+
+    def input_bounds(self) -> Mapping[str, tuple[float, float]]:
+        """The least and the greatest value that each input can hold, for the inputs of which that is known."""
+        return {}
+
+    def augmentations(self) -> tuple[str, ...]:
+        """Chains of shifts that widen a calibration set without leaving what such samples can be.
+
+        Each is written as in a calibration set, with severities: "autocontrast@3+invert@5". The robust methods
+        calibrate on the set and on a copy of it under each chain.
+        """
+        return ()
 
     @abstractmethod
     def evaluation_shifts(self) -> tuple[str, ...]:

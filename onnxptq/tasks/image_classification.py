@@ -16,9 +16,23 @@ from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, Task
 from onnxptq.tasks._image_specification import ImageSpecification, image_specification
 from onnxptq.tasks._images import read_image
 from onnxptq.tasks._scores import classify, input_columns, row_name
+from onnxptq.tasks._synthetic_images import coloured_noise, dead_leaves
 
 EVALUATION_SHIFTS = ("fog@3", "impulse@3", "gamma@3", "motion_blur@3", "shot@3")
 """The default evaluation, of families that no calibration set of ours is made of."""
+
+
+AUGMENTATIONS = (
+    "mixup@3",
+    "cutmix@3",
+    "autocontrast@3",
+    "autocontrast@3+invert@5",
+    "permute_channels@3",
+    "autocontrast@3+invert@3",
+    "autocontrast@3+cutout@3",
+)
+"""What the robust methods calibrate on beside the set: stretched contrast undoes dark and pale sets, the rest widens.
+Severity 5 inverts all, severity 3 what lies above one half (solarize)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,19 @@ class ImageClassification(Task):
         """Images of independent pixels, uniform in [0, 1): float32, (count, H, W, C)."""
         shape = (count, *self.details.size, self.details.channels)
         return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+    def synthetic(self, position: int, seed: int) -> Batch:
+        """An image of coloured noise at even positions, of dead leaves at odd ones: float32, (1, H, W, C) in [0, 1]."""
+        make = coloured_noise if position % 2 == 0 else dead_leaves
+        return make(self.details.size, self.details.channels, np.random.default_rng(seed))[None]
+
+    def input_bounds(self) -> Mapping[str, tuple[float, float]]:
+        """The ends that black and white images reach."""
+        return {self.details.input: self.input_range()}
+
+    def augmentations(self) -> tuple[str, ...]:
+        """Those of `AUGMENTATIONS` whose shifts all make sense at this size and color."""
+        return tuple(chain for chain in AUGMENTATIONS if all(self.fits(shift) is None for shift in chain.split("+")))
 
     def evaluation_shifts(self) -> tuple[str, ...]:
         """Those of `EVALUATION_SHIFTS` that make sense at this size and color."""

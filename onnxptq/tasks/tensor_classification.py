@@ -20,6 +20,11 @@ DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint
 EVALUATION_SHIFTS = ("tensor_noise@3",)
 """The default evaluation, where an input is of floats."""
 
+AUGMENTATIONS = ("tensor_noise@3", "scale@1")
+"""What the robust methods calibrate on beside the set."""
+
+BOUNDED = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
+
 Array = npt.NDArray[Any]
 
 
@@ -112,6 +117,14 @@ class TensorClassification(Task):
             else:
                 batch[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
         return batch
+
+    def input_bounds(self) -> Mapping[str, tuple[float, float]]:
+        """Of inputs of 8 bits and of bool what the type can hold; wider integers seldom use all of it."""
+        return {spec.name: BOUNDED[spec.dtype] for spec in self.inputs if spec.dtype in BOUNDED}
+
+    def augmentations(self) -> tuple[str, ...]:
+        """`AUGMENTATIONS` where an input is of floats, else none."""
+        return tuple(shift for shift in AUGMENTATIONS if self.fits(shift) is None)
 
     def evaluation_shifts(self) -> tuple[str, ...]:
         """`EVALUATION_SHIFTS` where an input is of floats, else none."""
