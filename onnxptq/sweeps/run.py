@@ -259,7 +259,7 @@ def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[i
 
 
 def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
-    """Jobs of a model: whole calibration sets, so that one pass serves all their methods."""
+    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job."""
     most = max(1, min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size), -(-len(keys) // workers)))
 
     def drawn(key: CellKey) -> tuple[str, int, bool]:
@@ -267,11 +267,11 @@ def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tu
 
     batch: list[CellKey] = []
     for _, group in itertools.groupby(sorted(keys, key=drawn), key=drawn):
-        for key in group:
-            if len(batch) >= most:
-                yield tuple(batch)
-                batch = []
-            batch.append(key)
+        one = list(group)
+        if batch and len(batch) + len(one) > most:
+            yield tuple(batch)
+            batch = []
+        batch += one
     if batch:
         yield tuple(batch)
 
