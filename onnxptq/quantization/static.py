@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxptq.cache import Room
@@ -30,6 +30,26 @@ ENGINES = ("one-pass", "one-pass-fast", "stock")
 
 Progress = Callable[[int], None]
 
+Writers = Callable[[Path, QuantizerSettings, bool], FastWriter]
+"""`(float model, settings, external) -> writer`: whoever writes many range sets of one model keeps its writer."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What became of a quantization, beside the file.
+
+    Attributes:
+        ranges: (lower, upper) of each quantized tensor, after the bounds.
+        notes: one line for each thing that a user should know, such as why the reference wrote the file.
+    """
+
+    ranges: Mapping[str, Range]
+    notes: tuple[str, ...]
+
+
+def _new_writer(source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
+    return FastWriter(source, settings, external=external)
+
 
 def quantize_folded(
     model: Model,
@@ -40,8 +60,9 @@ def quantize_folded(
     *,
     statistics: CalibrationStatistics | None = None,
     room: Room | None = None,
+    writers: Writers = _new_writer,
     progress: Progress = lambda samples: None,
-) -> tuple[str, ...]:
+) -> Quantized:
     """Writes the INT8 model of a recipe, without provenance.
 
     Args:
@@ -52,10 +73,8 @@ def quantize_folded(
         output: the file to write.
         statistics: what a pass over the recipe's environments left, where it was made before.
         room: where statistics are found and kept.
+        writers: gives the writer of `folded`. A model that weight transforms changed has a new one, and is gone after.
         progress: called with the number of calibration samples done since the last call.
-
-    Returns:
-        One line for each thing that a user should know, such as why the reference wrote the file.
 
     Raises:
         UsageError: the recipe names what there is not.
@@ -77,7 +96,9 @@ def quantize_folded(
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
-            writer = FastWriter(source, settings, external=external)
+            writer = (
+                writers(source, settings, external) if source == folded else _new_writer(source, settings, external)
+            )
             if statistics is None:
                 statistics = observe(
                     observed,
@@ -88,12 +109,16 @@ def quantize_folded(
                     room=room,
                     progress=progress,
                 )
-            chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            writer.write(bounded(chosen, source, samples, recipe.bounds), output)
-            notes = tuple(f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks)
+            ranges = ranges_from(statistics, recipe, settings, writer.plan.observed)
+            chosen = bounded(ranges, source, samples, recipe.bounds)
+            fallen_back = len(writer.fallbacks)
+            writer.write(chosen, output)
+            notes = tuple(
+                f"ONNX Runtime's quantizer wrote the file: {reason}." for reason in writer.fallbacks[fallen_back:]
+            )
     if recipe.float_outputs:
         leave_outputs_in_float(output)
-    return notes + float_parts(folded)
+    return Quantized(chosen, notes + float_parts(folded))
 
 
 def is_optimized(recipe: Recipe) -> bool:

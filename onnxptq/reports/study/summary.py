@@ -36,7 +36,7 @@ class Place:
 
     @property
     def set_name(self) -> str:
-        """The calibration set with what is done to it: "dark@3 with autocontrast"."""
+        """The calibration set with what is done to it: "dark@3 & autocontrast"."""
         return set_name(self.calibration, self.strategy)
 
 
@@ -120,7 +120,7 @@ def place_of(key: CellKey) -> Place:
 
 def set_name(calibration: str, strategy: str) -> str:
     """How a calibration set is written with what is done to it."""
-    return f"{calibration} with {strategy}" if strategy else calibration
+    return f"{calibration} & {strategy}" if strategy else calibration
 
 
 def number(cell: Cell, name: str) -> float | None:

@@ -43,7 +43,7 @@ function count(number, noun) {
 
 function setName(calibration, strategy) {
   const { levels } = state.study;
-  return levels.strategy[strategy] ? `${levels.calibration[calibration]} with ${levels.strategy[strategy]}` : levels.calibration[calibration];
+  return levels.strategy[strategy] ? `${levels.calibration[calibration]} & ${levels.strategy[strategy]}` : levels.calibration[calibration];
 }
 
 function groupWords(name) {
