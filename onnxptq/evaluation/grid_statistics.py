@@ -112,7 +112,9 @@ class _Fits:
     def __call__(self, terms: Sequence[Term]) -> tuple[float, int]:
         key = frozenset(terms)
         if key not in self._known:
-            design = np.concatenate([np.ones((len(self._root), 1)), *(self._indicators(term) for term in terms)], axis=1)
+            design = np.concatenate(
+                [np.ones((len(self._root), 1)), *(self._indicators(term) for term in terms)], axis=1
+            )
             design *= self._root[:, None]
             solution, _, rank, _ = np.linalg.lstsq(design, self._target, rcond=None)
             residual = self._target - design @ solution
@@ -141,8 +143,8 @@ def block_permutation_test(blocks: Floats, *, permutations: int = PERMUTATIONS, 
     count, levels = blocks.shape
     if count < 2 or levels < 2:
         return None
-    observed = _spread(blocks.sum(axis=0))
-    tolerance = 1e-9 * max(observed, 1e-30)
+    observed = float(_spread(blocks.sum(axis=0)))
+    tolerance = 1e-9 * observed
     orders = list(itertools.permutations(range(levels))) if levels <= 7 else []
     if orders and len(orders) ** (count - 1) <= _EXACT:
         # The first block may stay as it is: permuting all blocks alike changes nothing.

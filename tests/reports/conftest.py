@@ -44,19 +44,36 @@ def synthetic_report(key: CellKey, rng: np.random.Generator, classes: Sequence[s
                 "flips": abs(drop),
                 "p_value": 0.5,
                 "judged": True,
-            }  # fmt: skip
+            }
         )
     hurt = max(groups, key=lambda group: group["drop"])
     average = float(np.mean([group["drop"] for group in groups]))
     return {
-        "report_version": 1, "measure": "accuracy", "model": "m.int8.onnx", "reference": key.model,
-        "provider": key.runtime, "n": 90 * len(groups), "sources": 90, "fp32_average": 0.95,
-        "int8_average": 0.95 - average, "average_drop": average, "average_drop_low": average - 0.01,
-        "average_drop_high": average + 0.01, "worst_group": hurt["name"], "worst_accuracy": hurt["int8"],
-        "largest_drop_group": hurt["name"], "largest_drop": hurt["drop"], "crossfit_drop": worst,
-        "crossfit_drop_low": worst - 0.005, "crossfit_drop_high": worst + 0.005, "cvar10_drop": hurt["drop"],
-        "flip_rate": abs(average), "sqnr_db": 20.0, "minimum_samples": 20, "groups": groups,
-    }  # fmt: skip
+        "report_version": 1,
+        "measure": "accuracy",
+        "model": "m.int8.onnx",
+        "reference": key.model,
+        "provider": key.runtime,
+        "n": 90 * len(groups),
+        "sources": 90,
+        "fp32_average": 0.95,
+        "int8_average": 0.95 - average,
+        "average_drop": average,
+        "average_drop_low": average - 0.01,
+        "average_drop_high": average + 0.01,
+        "worst_group": hurt["name"],
+        "worst_accuracy": hurt["int8"],
+        "largest_drop_group": hurt["name"],
+        "largest_drop": hurt["drop"],
+        "crossfit_drop": worst,
+        "crossfit_drop_low": worst - 0.005,
+        "crossfit_drop_high": worst + 0.005,
+        "cvar10_drop": hurt["drop"],
+        "flip_rate": abs(average),
+        "sqnr_db": 20.0,
+        "minimum_samples": 20,
+        "groups": groups,
+    }
 
 
 def synthetic_study(

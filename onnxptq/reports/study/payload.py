@@ -1,7 +1,7 @@
 """What the page's script draws from: the cells of a study as compact JSON, deflated.
 
-Numbers are whole ten-thousandths; names are said once and then by index; cells that are the same model on the same runtime
-share their groups. That keeps 1,000 cells under 2 MB.
+Numbers are whole ten-thousandths; names are said once and then by index; cells with the same groups share them. That
+keeps 1,000 cells under 2 MB.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ _METRICS = (
     "worst_accuracy",
 )
 _GROUP_METRICS = ("drop", "drop_low", "drop_high", "flips")
-
-RANGE_SEEDS = 1
-"""Ranges are drawn for the first seed; those of all seeds are in the CSV."""
 
 
 def payload(summary: Summary) -> dict[str, Any]:

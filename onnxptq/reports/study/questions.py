@@ -1,7 +1,7 @@
 """The paper's three research questions, answered from a study: calibration set, method, augmentation or sampling.
 
-Each answer has an effect size (share of the variance of the cross-fitted worst-group drop), an interval (leaving out one
-draw at a time), a test (labels exchanged within what shares a draw), and the difference of each level to a reference.
+Each answer has an effect size (share of the variance of the cross-fitted worst-group drop), an interval (leaving out
+one draw at a time), a test (labels exchanged within what shares a draw), and each level's difference to a reference.
 """
 
 from __future__ import annotations
@@ -206,7 +206,11 @@ def _answer(
     levels = [level for level in planned if level in there]
     dropped = tuple(level_name(level) for level in planned if level not in there)
     if len(levels) < 2:
-        why = f"the study has one level of it ({level_name(planned[0])})" if len(planned) == 1 else "too few cells were judged"
+        why = (
+            f"the study has one level of it ({level_name(planned[0])})"
+            if len(planned) == 1
+            else "too few cells were judged"
+        )
         return Answer(factor, question, dropped=dropped, missing=f"Cannot be answered: {why}.")
     if shares is None:
         return Answer(factor, question, p=1.0, dropped=dropped, missing="Every cell has the same drop.")
@@ -283,13 +287,14 @@ def _notes(study: Study, cells: Sequence[Cell], seeds: Sequence[int]) -> tuple[s
     missing = len(study.cells) - len(cells)
     if missing:
         notes.append(
-            f"{missing} of {len(study.cells)} cells have no cross-fitted drop (failed, or no group with enough samples). "
-            "Tests and differences use only what every level has; with holes the shares of variance need not add up to 1."
+            f"{missing} of {len(study.cells)} cells have no cross-fitted drop (failed, or no group with enough "
+            "samples). Tests and differences use only what every level has; with holes the shares of variance need not "
+            "add up to 1."
         )
     if len(seeds) < 2:
         notes.append(
-            "One seed: no interval, no test of the calibration set, and nothing about how much a draw matters. The tests of "
-            "method and strategy say whether they differ across the sets of this one draw."
+            "One seed: no interval, no test of the calibration set, and nothing about how much a draw matters. The "
+            "tests of method and strategy say whether they differ across the sets of this one draw."
         )
     elif len(seeds) < 3:
         notes.append("Two seeds: intervals over draws are so wide that they say little. Three or more are needed.")

@@ -54,6 +54,7 @@ class Combination:
         low, high: of the cross-fitted drop: the smallest lower and the largest upper end over the seeds.
         worst_seed: of the cell with the largest cross-fitted drop.
         hurt_group: the group that lost most in that cell, and `hurt_drop`, what it lost.
+        leans_safe: the mean cross-fitted drop is within the limit; None where there is none.
     """
 
     place: Place
@@ -69,6 +70,8 @@ class Combination:
     worst_seed: int | None
     hurt_group: str | None
     hurt_drop: float | None
+
+    leans_safe: bool | None
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON types."""
@@ -141,13 +144,14 @@ def _combination(place: Place, cells: Sequence[Cell], limit: float) -> Combinati
     worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)
     lows = [low for cell in judged if (low := number(cell, "crossfit_drop_low")) is not None]
     highs = [high for cell in judged if (high := number(cell, "crossfit_drop_high")) is not None]
+    drop = mean(number(cell, "crossfit_drop") for cell in judged)
     return Combination(
         place=place,
         verdict=_verdict(len(cells), done, judged, lows, highs, limit),
         seeds=len(judged),
         failed=len(cells) - len(done),
         average_drop=mean(number(cell, "average_drop") for cell in done),
-        crossfit_drop=mean(number(cell, "crossfit_drop") for cell in judged),
+        crossfit_drop=drop,
         low=min(lows, default=None),
         high=max(highs, default=None),
         cvar10_drop=mean(number(cell, "cvar10_drop") for cell in done),
@@ -155,6 +159,7 @@ def _combination(place: Place, cells: Sequence[Cell], limit: float) -> Combinati
         worst_seed=worst.key.seed if worst else None,
         hurt_group=worst.report.get("largest_drop_group") if worst else None,
         hurt_drop=number(worst, "largest_drop") if worst else None,
+        leans_safe=None if drop is None else drop <= limit,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +12,22 @@ from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
     BROKEN,
     SAFE,
+    UNDECIDED,
     UNSAFE,
     Combination,
     Summary,
+    mean,
     set_name,
 )
 from onnxptq.sweeps.study import FAILED
 
 _NAMED = 8
 """Names in a sentence before the rest is counted."""
+
+_WITHIN, _ABOVE = "within the limit, not surely", "above the limit, not surely"
+
+_RANK = (UNSAFE, BROKEN, _ABOVE, UNDECIDED, _WITHIN, SAFE)
+"""From the worst to the best."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,15 @@ class Verdict:
 
 def verdict(summary: Summary) -> Verdict:
     """What a study says, in words."""
-    total, safe = len(summary.combinations), len(summary.named(SAFE))
-    unsafe = len(summary.named(UNSAFE))
-    open_ones = total - safe - unsafe
-    headline = f"{safe} of {total} combinations are safe, {unsafe} are unsafe"
-    headline += f", {open_ones} undecided or failed." if open_ones else "."
     findings = [*_by_set(summary), *_worst(summary), *_hidden(summary)]
-    return Verdict(headline, tuple(findings), tuple(_advice(summary)), tuple(_caveats(summary)))
+    return Verdict(_headline(summary), tuple(findings), tuple(_advice(summary)), tuple(_caveats(summary)))
+
+
+def _headline(summary: Summary) -> str:
+    counts = Counter(one.verdict for one in summary.combinations)
+    parts = [f"{counts[SAFE] or 'none'} safe", f"{counts[UNSAFE] or 'none'} unsafe"]
+    parts += [f"{counts[word]} {word}" for word in (UNDECIDED, BROKEN) if counts[word]]
+    return f"Of {sum(counts.values())} combinations: {', '.join(parts)}."
 
 
 def points(value: float | None, signed: bool = False) -> str:
@@ -69,36 +80,71 @@ def group_words(name: str | None) -> str:
     if name is None:
         return "no group"
     parts = [part.partition("=") for part in name.split("*")]
-    return ", ".join(value if key in ("label", "corruption") else f"{key} {value}" for key, _, value in parts)
+    plain = {"label", "corruption"}
+    return ", ".join(v if key in plain and not v.isdigit() else f"{key} {v}" for key, _, v in parts)
 
 
 def _by_set(summary: Summary) -> list[str]:
-    """One sentence for the sets on which all methods agree, one for each set on which they do not."""
+    """One sentence for all sets with which the methods fare alike."""
     sets: dict[str, list[Combination]] = {}
     for one in summary.combinations:
         sets.setdefault(one.place.set_name, []).append(one)
-    all_safe = [name for name, ones in sets.items() if all(one.verdict == SAFE for one in ones)]
-    none_safe = [name for name, ones in sets.items() if all(one.verdict == UNSAFE for one in ones)]
-    sentences = []
-    if all_safe:
-        sentences.append(f"Every method is safe with {listed(all_safe)}.")
-    if none_safe:
-        sentences.append(f"No method is safe with {listed(none_safe)}.")
+    alike: dict[str, list[str]] = {}
     for name, ones in sets.items():
-        if name not in all_safe and name not in none_safe:
-            sentences.append(f"With {name}: {_methods_of(ones)}.")
+        alike.setdefault(_methods_of(ones), []).append(name)
+    several = len(summary.levels("method")) > 1
+    sentences = []
+    for found, names in alike.items():
+        if several and ";" not in found and found.endswith((f" {SAFE}", f" {UNSAFE}")):
+            start = "Every method is safe" if found.endswith(f" {SAFE}") else "No method is safe"
+            sentences.append(f"{start} with {listed(names)}.")
+        else:
+            sentences.append(f"With {listed(names)}: {found}.")
     return sentences
 
 
 def _methods_of(ones: Sequence[Combination]) -> str:
     """ "minmax safe; entropy unsafe": a method is as good as the worst of its models, targets and runtimes."""
-    rank = (UNSAFE, BROKEN, "undecided", SAFE)
     by_method: dict[str, str] = {}
     for one in ones:
         before = by_method.get(one.place.method, SAFE)
-        by_method[one.place.method] = min(before, one.verdict, key=rank.index)
-    grouped = {word: [method for method, found in by_method.items() if found == word] for word in reversed(rank)}
+        by_method[one.place.method] = min(before, _leaning(one), key=_RANK.index)
+    grouped = {word: [method for method, found in by_method.items() if found == word] for word in reversed(_RANK)}
     return "; ".join(f"{listed(methods)} {word}" for word, methods in grouped.items() if methods)
+
+
+def _leaning(one: Combination) -> str:
+    """The verdict; where it is open, on which side of the limit the estimate lies."""
+    if one.verdict != UNDECIDED or one.leans_safe is None:
+        return one.verdict
+    return _WITHIN if one.leans_safe else _ABOVE
+
+
+def definition(summary: Summary) -> str:
+    """What safe means, in words."""
+    return (
+        f"A combination is safe where the cross-fitted worst-group drop is at most {points(summary.limit)}, upper end "
+        "of its 95 % interval, for every seed; unsafe where the lower end is above that for one seed; else undecided. "
+        "The worst group is chosen on one half of the samples and measured on the other, so that choosing the "
+        "unluckiest of many groups does not make it look worse than it is. Where several groups are equally bad the "
+        "number lies below the worst of them: before you ship one model, let onnxptq check judge that model."
+    )
+
+
+def matrix_rows(summary: Summary) -> list[list[str]]:
+    """Verdict by calibration set (rows) and method: the worst over models, targets and runtimes."""
+    rows: dict[str, dict[str, list[Combination]]] = {}
+    for one in summary.combinations:
+        rows.setdefault(one.place.set_name, {}).setdefault(one.place.method, []).append(one)
+    methods = summary.levels("method")
+    return [[name, *(_worst_text(found.get(method, [])) for method in methods)] for name, found in rows.items()]
+
+
+def _worst_text(ones: Sequence[Combination]) -> str:
+    if not ones:
+        return "not in the study"
+    worst = min(ones, key=lambda one: (_RANK.index(_leaning(one)), -(one.crossfit_drop or 0.0)))
+    return worst.verdict if worst.crossfit_drop is None else f"{worst.verdict}, {points(worst.crossfit_drop)}"
 
 
 def _worst(summary: Summary) -> list[str]:
@@ -142,19 +188,37 @@ def _hidden(summary: Summary) -> list[str]:
 
 
 def _advice(summary: Summary) -> list[str]:
-    if not summary.named(SAFE):
-        return [
-            "Nothing here is safe. Look at the group explorer for who loses, then try a method for shifted sets "
-            "(onnxptq methods), more calibration samples, or leave the last layer in float."
-        ]
-    advice = [*_repairs(summary), *_robust_method(summary)]
-    if not summary.named(UNSAFE):
-        advice.append("No combination is unsafe: choose the smallest or the fastest, and gate it with onnxptq check.")
+    advice = [*_repairs(summary), *_method(summary), *_samples(summary)]
+    if len(summary.named(UNSAFE)) == len(summary.combinations):
+        advice.append(
+            "Everything here is unsafe. See in the group explorer who loses, then try a method for shifted sets "
+            "(onnxptq methods), a strategy such as autocontrast, or leave the last layer in float."
+        )
+    if not summary.named(UNSAFE, BROKEN):
+        advice.append("Nothing is unsafe: choose what is smallest or fastest, and gate it with onnxptq check.")
     return advice
 
 
+def _samples(summary: Summary) -> list[str]:
+    """How many times as many samples would decide what is undecided though within the limit."""
+    near = [one for one in summary.named(UNDECIDED) if one.leans_safe]
+    factors = [
+        ((one.high - one.crossfit_drop) / (summary.limit - one.crossfit_drop)) ** 2
+        for one in near
+        if one.high is not None and one.crossfit_drop is not None and one.crossfit_drop < summary.limit
+    ]
+    if not factors:
+        return []
+    times = max(2, math.ceil(statistics.median(factors)))
+    return [
+        f"{len(near)} combinations are within the limit, but not surely: the samples are too few. Intervals shrink "
+        f"with the root of their number; about {times} times as many would show half of these safe, if the estimates "
+        "hold."
+    ]
+
+
 def _repairs(summary: Summary) -> list[str]:
-    """Strategies under which unsafe combinations become safe, and whether they harm where there was nothing to repair."""
+    """Strategies under which unsafe combinations are no longer unsafe, and whether they make others unsafe."""
     plain = {_without_strategy(one): one for one in summary.combinations if not one.place.strategy}
     sentences = []
     for strategy in filter(None, summary.levels("strategy")):
@@ -163,19 +227,18 @@ def _repairs(summary: Summary) -> list[str]:
             for one in summary.combinations
             if one.place.strategy == strategy and _without_strategy(one) in plain
         ]
-        repaired = [before for before, after in pairs if before.verdict == UNSAFE and after.verdict == SAFE]
-        unsafe = [before for before, _ in pairs if before.verdict == UNSAFE]
-        broken = [before for before, after in pairs if before.verdict == SAFE and after.verdict == UNSAFE]
+        unsafe = [pair for pair in pairs if pair[0].verdict == UNSAFE]
+        repaired = [before for before, after in unsafe if after.verdict in (SAFE, UNDECIDED)]
+        broken = [before for before, after in pairs if before.verdict != UNSAFE and after.verdict == UNSAFE]
         if repaired:
             sets = list(dict.fromkeys(before.place.calibration for before in repaired))
-            text = (
-                f"Add {strategy}: it makes {len(repaired)} of {len(unsafe)} unsafe combinations safe ({listed(sets)})"
-            )
-            sentences.append(text + (f", but {len(broken)} safe ones unsafe." if broken else ", and none unsafe."))
-        elif broken:
             sentences.append(
-                f"Do without {strategy}: it makes {len(broken)} safe combinations unsafe and repairs none."
+                f"Add {strategy}: of {len(unsafe)} unsafe combinations {len(repaired)} are no longer unsafe "
+                f"({listed(sets)}); {len(broken) or 'none'} that {'was' if len(broken) == 1 else 'were'} not unsafe "
+                f"{'becomes' if len(broken) == 1 else 'become'} so."
             )
+        elif broken:
+            sentences.append(f"Do without {strategy}: it makes {len(broken)} combinations unsafe and repairs none.")
     return sentences
 
 
@@ -184,23 +247,26 @@ def _without_strategy(one: Combination) -> tuple[str, ...]:
     return place.model, place.calibration, place.method, place.target, place.runtime
 
 
-def _robust_method(summary: Summary) -> list[str]:
-    """The method with most safe combinations, where methods differ."""
+def _method(summary: Summary) -> list[str]:
+    """The method with the fewest unsafe combinations, then the smallest mean drop; where they are alike, says so."""
     methods = summary.levels("method")
-    if len(methods) < 2:
+    ranks = []
+    for method in methods:
+        ones = [one for one in summary.combinations if one.place.method == method]
+        drop = mean(one.crossfit_drop for one in ones)
+        if drop is not None:
+            ranks.append((sum(one.verdict == UNSAFE for one in ones), drop, len(ones), method))
+    if len(ranks) < 2:
         return []
-    counts = {method: 0 for method in methods}
-    totals = Counter(one.place.method for one in summary.combinations)
-    for one in summary.named(SAFE):
-        counts[one.place.method] += 1
-    best = max(counts.values())
-    winners = [method for method, count in counts.items() if count == best]
-    if len(winners) == len(methods):
-        return ["The methods are safe equally often: choose the calibration set with care, not the method."]
-    last = min(counts, key=lambda method: counts[method])
+    (unsafe, drop, count, best), (most, largest, _, last) = min(ranks), max(ranks)
+    if unsafe == most and largest - drop <= summary.limit:
+        return [
+            f"The methods are alike ({unsafe} of {count} combinations unsafe with each, {points(drop)} to "
+            f"{points(largest)} on average): choose the calibration set with care, not the method."
+        ]
     return [
-        f"If you cannot vouch for the calibration set, take {listed(winners)}: safe in {best} of "
-        f"{totals[winners[0]]} combinations ({last}: {counts[last]})."
+        f"If you cannot vouch for the calibration set, take {best}: {unsafe or 'none'} of its {count} combinations "
+        f"{'is' if unsafe <= 1 else 'are'} unsafe, {points(drop)} on average ({last}: {most}, {points(largest)})."
     ]
 
 

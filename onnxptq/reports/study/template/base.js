@@ -47,7 +47,7 @@ function setName(calibration, strategy) {
 }
 
 function groupWords(name) {
-  return name.split("*").map((part) => part.replace(/^(label|corruption)=/, "")).join(", ");
+  return name.split("*").map((part) => part.replace(/^(label|corruption)=(?!\d+$)/, "").replace("=", " ")).join(", ");
 }
 
 function mean(values) {

@@ -22,15 +22,18 @@ function choose(index, mark) {
   state.chosen = index;
   for (const pressed of document.querySelectorAll('#heat-map button[aria-pressed="true"]')) pressed.setAttribute("aria-pressed", "false");
   if (mark) mark.setAttribute("aria-pressed", "true");
-  chosenChanged();
+  hideTip();
+  drawGroups(true);
 }
 
 function redraw() {
   hideTip();
+  if (state.chosen !== null && !shownCells().includes(state.chosen)) state.chosen = null;
   drawHeat();
+  drawGroups(false);
+  drawScatter();
+  drawRanges();
 }
-
-function chosenChanged() {}
 
 function theme() {
   const button = document.getElementById("theme");
@@ -50,8 +53,11 @@ async function start() {
   state.study = await unpack(document.getElementById("data").textContent);
   drawFilters();
   metricChoice();
+  groupControls();
+  rangeControls();
   redraw();
   theme();
+  window.addEventListener("resize", drawScatter);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
   document.documentElement.dataset.ready = "yes";
 }
