@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxptq.commands._options import reading_options
-from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class _Repeatable(click.Command):
 @click.option("--schema", is_flag=True, help="Print the JSON schema of plans instead.")
 @click.option("--dry-run", is_flag=True, help="Show the grid, what is known already, and how long the rest takes.")
 @click.option("--resume", is_flag=True, help="Go on with the last run that did not finish.")
+@click.option("-o", "--output", metavar="FILE", help="The report. [default: RUN.html in the current folder]")
 @click.option("--jobs", type=int, metavar="N", help="Workers. [default: one a core]")
 @click.option("--engine", default="local", show_default=True, help="local (processes of this machine) or ray.")
 @click.option("--ray-address", metavar="HOST:PORT", help="An existing Ray cluster. [default: one on this machine]")
@@ -65,6 +66,8 @@ def sweep(**values: Any) -> None:
     Without PLAN and MODEL: a small study of the built-in model. What is known already is not computed again, so a sweep
     that was stopped goes on when it is started again.
     """
+    from onnxptq.files import check_writable
+
     context = click.get_current_context()
     if values.pop("schema"):
         from onnxptq.sweeps.plan import schema_text
@@ -73,11 +76,14 @@ def sweep(**values: Any) -> None:
         return
     json_target = values.pop("json_target")
     check_json_target(json_target)
+    check_different(values["output"], json_target)
+    check_writable(Path(values["output"] or "study.html"))
     command = shlex.join(["onnxptq", "sweep", *context.meta["onnxptq.arguments"]])
     context.exit(_sweep(values, command, json_target))
 
 
 def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int:
+    from onnxptq.reports.study import write_report
     from onnxptq.reports.sweep import print_dry_run, print_study
     from onnxptq.runtimes import stdout_to_stderr
     from onnxptq.sweeps.presets import plan_toml
@@ -86,7 +92,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.sweeps.store import Store, flat, room_of
     from onnxptq.sweeps.study import DONE
 
-    init, dry_run = values.pop("init"), values.pop("dry_run")
+    init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
     folder = values.pop("store")
     room = room_of(folder)
     engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
@@ -111,9 +117,11 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
             print_dry_run(plan, ahead)
         write_json(json_target, ahead.to_dict())
         return EXIT_DONE
+    report = Path(output or f"{study.run}.html")
+    write_report(study, report)
     if json_target != "-":
         print_study(study)
-        click.echo(f"the report: onnxptq report {study.run}{f' --store {shlex.quote(folder)}' if folder else ''}")
+    note(f"wrote {report}; tables: onnxptq report {study.run}{f' --store {shlex.quote(folder)}' if folder else ''}")
     write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 
