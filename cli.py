@@ -18,6 +18,9 @@ from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
 COMMANDS = {
     "quantize": "Make an INT8 model from a chosen calibration set and show what it does to every group.",
     "evaluate": "Judge models per group against their FP32 reference.",
+    "sweep": "Run a whole study: every calibration set with every method, judged per group.",
+    "report": "Write the report of a study: verdict, heat maps, groups, ranges, the research questions.",
+    "runs": "List, show and export what sweeps have stored.",
     "compare": "Run models on several execution providers and versions, and show what differs.",
     "check": "Judge a model by a policy: the gate that it must pass before it is deployed.",
     "audit": "Say whether a calibration set is dangerous, before any model is made from it.",

@@ -54,8 +54,17 @@ def resolve_calibration(
     model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, room: Room, *, evaluate: bool
 ) -> Inputs:
     """The inputs, with the calibration side that the set really draws from."""
-    draws_here = calibration_set.needs_data and not calibration_set.foreign
-    inputs = resolve_for_quantization(model, options, room, needs_data=draws_here, evaluate=evaluate)
+    inputs = resolve_for_quantization(model, options, room, needs_data=draws_here(calibration_set), evaluate=evaluate)
+    return with_calibration_side(inputs, calibration_set, options, room)
+
+
+def draws_here(calibration_set: CalibrationSet) -> bool:
+    """Whether a set draws from the user's own data, and not from noise or another dataset."""
+    return calibration_set.needs_data and not calibration_set.foreign
+
+
+def with_calibration_side(inputs: Inputs, calibration_set: CalibrationSet, options: DataOptions, room: Room) -> Inputs:
+    """Inputs that were resolved, with the calibration side that one set really draws from."""
     if not calibration_set.needs_data:
         return replace(inputs, calibration=None, data={})
     if not calibration_set.foreign:

@@ -126,7 +126,7 @@ def make_int8(
         progress("calibrating", 0, total)
     written = path.with_name("without-provenance.onnx")
     try:
-        notes = quantize_folded(
+        quantized = quantize_folded(
             model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
         )
         if model.parts is not None:
@@ -146,4 +146,4 @@ def make_int8(
             "Free some, or set TMPDIR to another folder."
         ) from error
     written.unlink()
-    return notes
+    return quantized.notes

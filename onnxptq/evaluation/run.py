@@ -125,7 +125,7 @@ def _predict(
     settled = [subject.settled() for subject in subjects]
     subjects = [subject for subject, _ in settled]
     identities = [_identity(subject, samples) for subject in subjects]
-    places = [room.place("predictions", _key(identity), ".parquet") for identity in identities]
+    places = [_place(identity, room) for identity in identities]
     for identity, (_, reason) in zip(identities, settled, strict=True):
         if reason is not None:
             identity["runtime"]["fallback_reason"] = reason
@@ -150,6 +150,15 @@ def _predict(
     if isinstance(reference, OnnxptqError):
         raise reference
     return [against(reference, run) if isinstance(run, Predictions) else run for run in named]
+
+
+def predictions_place(subject: Candidate, samples: EvaluationSamples, room: Room) -> Path:
+    """Where the predictions of a subject lie, once `predict` has made and kept them."""
+    return _place(_identity(subject.settled()[0], samples), room)
+
+
+def _place(identity: dict[str, Any], room: Room) -> Path:
+    return room.place("predictions", _key(identity), ".parquet")
 
 
 def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
+from onnxptq.toml_tables import About
+
 FORMAT = 1
 
 Mode = Literal["fail-if-likely", "fail-if-possible", "point"]
@@ -15,17 +17,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 Against = Literal["reference", "baseline"]
 SmallGroups = Literal["undecided", "ignore"]
-
-
-@dataclass(frozen=True)
-class About:
-    """What a key of the policy means and which numbers it takes: for the JSON schema and for messages."""
-
-    text: str = ""
-    minimum: float | None = None
-    above: float | None = None
-    maximum: float | None = None
-    below: float | None = None
 
 
 Drop = Annotated[float, About(minimum=0.0, below=1.0)]

@@ -42,7 +42,9 @@ def observe(
     opened: CalibrationPass | None = None
     for name, samples in environments.items():
         # With histograms it knows all that it knows without them.
-        places = [_place(room, source, samples, tensors, h, optimized) for h in (True, histograms)] if room else []
+        places = []
+        if room is not None:
+            places = [statistics_place(room, source, samples, tensors, h, optimized) for h in (True, histograms)]
         found = next((place for place in places if place.is_file()), None)
         if found is not None:
             kept = CalibrationStatistics.load(found)
@@ -59,9 +61,10 @@ def observe(
     return merge(*parts)
 
 
-def _place(
+def statistics_place(
     room: Room, source: Path, samples: CalibrationSamples, tensors: Sequence[str], histograms: bool, optimized: bool
 ) -> Path:
+    """Where `observe` keeps the statistics of one environment, or of one part of it."""
     key = content_key(
         "statistics",
         model=digest_model(source),

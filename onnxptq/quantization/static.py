@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxptq.cache import Room
@@ -33,6 +33,31 @@ ENGINES = ("one-pass", "one-pass-fast", "stock")
 
 Progress = Callable[[int], None]
 
+Writers = Callable[[Path, QuantizerSettings, bool], FastWriter]
+"""`(float model, settings, external) -> writer`: whoever writes many range sets of one model keeps its writer."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What became of a quantization, beside the file.
+
+    Attributes:
+        ranges: (lower, upper) of each quantized tensor, after the bounds.
+        notes: one line for each thing that a user should know, such as why the reference wrote the file.
+    """
+
+    ranges: Mapping[str, Range]
+    notes: tuple[str, ...]
+
+
+def _new_writer(source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
+    return FastWriter(source, settings, external=external)
+
+
+def _process_writer(source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
+    # A large model's writer is of no use to another call, since the reference writes.
+    return _new_writer(source, settings, external) if external else writer_for(source, settings)
+
 
 def quantize_folded(
     model: Model,
@@ -44,8 +69,9 @@ def quantize_folded(
     statistics: CalibrationStatistics | None = None,
     task: Task | None = None,
     room: Room | None = None,
+    writers: Writers = _process_writer,
     progress: Progress = lambda samples: None,
-) -> tuple[str, ...]:
+) -> Quantized:
     """Writes the INT8 model of a recipe, without provenance.
 
     Args:
@@ -57,10 +83,8 @@ def quantize_folded(
         statistics: what a pass over the recipe's environments left, where it was made before.
         task: of the model, for bounds that ask it; None takes that of the samples.
         room: where statistics are found and kept.
+        writers: gives the writer of `folded`. A model that weight transforms changed has a new one, and is gone after.
         progress: called with the number of calibration samples done since the last call.
-
-    Returns:
-        One line for each thing that a user should know, such as why the reference wrote the file.
 
     Raises:
         UsageError: the recipe names what there is not.
@@ -84,10 +108,8 @@ def quantize_folded(
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
-            # A changed model's file is gone afterwards, so its writer is of no use to another call; a large one's is
-            # of no use either, since the reference writes.
-            make = writer_for if source == folded and not external else FastWriter
-            writer = make(source, settings, external=external)
+            # A changed model's file is gone afterwards, so its writer is of no use to another call.
+            writer = (writers if source == folded else _new_writer)(source, settings, external)
             if statistics is None:
                 statistics = observe(
                     observed,
@@ -98,14 +120,15 @@ def quantize_folded(
                     room=room,
                     progress=progress,
                 )
-            chosen = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            chosen = bounded(chosen, source, task, recipe.bounds)
+            ranges = ranges_from(statistics, recipe, settings, writer.plan.observed)
+            chosen = bounded(ranges, source, task, recipe.bounds)
             reason = writer.write(chosen, output)
             notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
         notes += swallowed_scores(chosen, source)
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
-    return notes + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+    return Quantized(chosen, notes)
 
 
 def check_engine(recipe: Recipe) -> None:

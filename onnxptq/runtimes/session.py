@@ -35,6 +35,18 @@ _EXTENSION_DOMAINS = ("ai.onnx.contrib", "com.microsoft.extensions")
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 
 
+_default_threads: int | None = None
+
+
+def limit_threads(threads: int | None) -> None:
+    """Threads inside one operator of every session of this process that does not say otherwise.
+
+    For a worker among several: left to itself, ONNX Runtime would take all cores in each of them.
+    """
+    global _default_threads
+    _default_threads = threads
+
+
 @dataclass(frozen=True)
 class Session:
     """A model loaded by ONNX Runtime, on a provider that was checked after loading.
@@ -182,8 +194,8 @@ def _session_options(onnxruntime: Any, threads: int | None, optimization: str) -
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[optimization])
     options.log_severity_level = _WARNINGS if debugging() else _FATAL_ONLY
     options.add_session_config_entry(*RECORD_PLACEMENT)
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    if (chosen := threads or _default_threads) is not None:
+        options.intra_op_num_threads = chosen
     return options
 
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a study of cells. Executors and the store fill it, the report reads it and nothing else."""
+"""What a sweep leaves behind: a study of cells. Engines and the store fill it, the report reads it and nothing else."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ class Cell:
         model_digest: of the INT8 file; cells of equal digests were evaluated once.
         seconds: wall time by part: "calibrate", "quantize", "evaluate"; 0.0 where another cell had done it.
         int8_bytes: size of the INT8 file.
+        predictions: Parquet file (docs/formats.md, "Predictions"), relative to the folder of the store; "" where
+            outputs were too large to keep.
     """
 
     key: CellKey
@@ -58,6 +60,7 @@ class Cell:
     model_digest: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     int8_bytes: int = 0
+    predictions: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+"""`onnxptq sweep`: a whole study, calibration set x method x strategy x target x runtime x seed, in one command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxptq.commands._options import reading_options
+from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from onnxptq.cache import Room
+    from onnxptq.sweeps.engine import Engine
+    from onnxptq.sweeps.plan import Plan
+    from onnxptq.sweeps.run import State
+    from onnxptq.sweeps.store import Store
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
+
+_IN_A_PLAN = (
+    *("data", "calib_data", "eval_data", "image_column", "label_column", "skip_bad", "task", "preprocessing"),
+    *("size", "mean", "std", "preset"),
+)
+
+_LINE_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal."""
+
+
+class _Repeatable(click.Command):
+    """Keeps the arguments as they were given, for the report's line that says how to make the study again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        ctx.meta["onnxptq.arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Repeatable)
+@click.argument("what", nargs=-1, metavar="[PLAN.toml | MODEL...]")
+@click.option("--data", metavar="SOURCE", help="Data for calibration and evaluation; the samples are split.")
+@click.option("--calib-data", metavar="SOURCE", help="Data for calibration, with --eval-data.")
+@click.option("--eval-data", metavar="SOURCE", help="Data for evaluation, with --calib-data.")
+@click.option("--preset", metavar="NAME", help="Without a plan: quick, paper or full. [default: quick]")
+@click.option("--init", is_flag=True, help="Print the plan instead, to be changed and given to sweep.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of plans instead.")
+@click.option("--dry-run", is_flag=True, help="Show the grid, what is known already, and how long the rest takes.")
+@click.option("--resume", is_flag=True, help="Go on with the last run that did not finish.")
+@click.option("-o", "--output", metavar="FILE", help="The report. [default: RUN.html in the current folder]")
+@click.option("--jobs", type=int, metavar="N", help="Workers. [default: one a core]")
+@click.option("--engine", default="local", show_default=True, help="local (processes of this machine) or ray.")
+@click.option("--ray-address", metavar="HOST:PORT", help="An existing Ray cluster. [default: one on this machine]")
+@click.option("--store", metavar="DIR", help="Where results are kept. [default: the cache room]")
+@reading_options
+@json_option
+def sweep(**values: Any) -> None:
+    """Judge every calibration set with every method, and say which of them are safe.
+
+    Without PLAN and MODEL: a small study of the built-in model. What is known already is not computed again, so a sweep
+    that was stopped goes on when it is started again.
+    """
+    from onnxptq.files import check_writable
+
+    context = click.get_current_context()
+    if values.pop("schema"):
+        from onnxptq.sweeps.plan import schema_text
+
+        click.echo(schema_text(), nl=False)
+        return
+    json_target = values.pop("json_target")
+    check_json_target(json_target)
+    check_different(values["output"], json_target)
+    check_writable(Path(values["output"] or "study.html"))
+    command = shlex.join(["onnxptq", "sweep", *context.meta["onnxptq.arguments"]])
+    context.exit(_sweep(values, command, json_target))
+
+
+def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int:
+    from onnxptq.reports.study import write_report
+    from onnxptq.reports.sweep import print_dry_run, print_study
+    from onnxptq.runtimes import stdout_to_stderr
+    from onnxptq.sweeps.presets import plan_toml
+    from onnxptq.sweeps.run import look_ahead, open_grid
+    from onnxptq.sweeps.run import sweep as run_sweep
+    from onnxptq.sweeps.store import Store, flat, room_of
+    from onnxptq.sweeps.study import DONE
+
+    init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
+    folder = values.pop("store")
+    room = room_of(folder)
+    engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
+    with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
+        plan = _plan(values, store)
+        if not init:
+            stack.enter_context(engine)
+            grid = open_grid(plan, store, engine)
+            for warning in grid.warnings:
+                note(f"note: {warning}")
+            if dry_run:
+                ahead = look_ahead(grid, store, engine)
+            else:
+                with _progress() as progress:
+                    run = run_sweep(grid, store, engine, command=command, progress=progress)
+                study = store.study(run)
+    if init:
+        click.echo(plan_toml(plan), nl=False)
+        return EXIT_DONE
+    if dry_run:
+        if json_target != "-":
+            print_dry_run(plan, ahead)
+        write_json(json_target, ahead.to_dict())
+        return EXIT_DONE
+    report = Path(output or f"{study.run}.html")
+    write_report(study, report)
+    if json_target != "-":
+        print_study(study)
+    note(f"wrote {report}; tables: onnxptq report {study.run}{f' --store {shlex.quote(folder)}' if folder else ''}")
+    write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
+    return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
+
+
+def _engine(name: str, jobs: int | None, address: str | None, room: Room) -> Engine:
+    from onnxptq.sweeps.local import LocalEngine, cores
+
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be 1 or more, got {jobs}.")
+    if name == "ray":
+        from onnxptq.sweeps.ray_engine import RayEngine
+
+        return RayEngine(room, address, jobs)
+    if name != "local":
+        raise UsageError(f"unknown engine {name!r}. {did_you_mean(name, ('local', 'ray'))}")
+    if address is not None:
+        raise UsageError("--ray-address is for --engine ray. Give both, or leave it out.")
+    return LocalEngine(jobs or cores())
+
+
+def _plan(values: dict[str, Any], store: Store) -> Plan:
+    """The plan that a user named, or one made of a preset and her models; with --resume it must have been begun."""
+    from onnxptq.sweeps.plan import BUILTIN, Plan, load_plan
+    from onnxptq.sweeps.presets import preset_plan
+
+    what, resume = values.pop("what"), values.pop("resume")
+    plans = [name for name in what if name.endswith(".toml")]
+    if len(what) > 1 and plans:
+        raise UsageError(f"give one plan, or models; got {', '.join(what)}. A plan names its models itself.")
+    if plans:
+        _check_not_given(f"the plan {plans[0]}", _IN_A_PLAN)
+        plan = load_plan(Path(plans[0]))
+    elif resume and not what:
+        _check_not_given("--resume without a plan", _IN_A_PLAN)
+        return store.unfinished(None)
+    else:
+        sources = {name: values[name] for name in ("data", "calib_data", "eval_data")}
+        plan = Plan(models=what or (BUILTIN,), reading=_reading(values), **sources)
+        plan = preset_plan(values["preset"] or "quick", plan, store.room)
+    return store.unfinished(plan) if resume else plan
+
+
+def _reading(values: dict[str, Any]) -> Any:
+    from onnxptq.inputs import parse_numbers, parse_size
+    from onnxptq.sweeps.plan import Reading
+
+    texts = {name: values[name] for name in ("image_column", "label_column", "skip_bad", "task", "preprocessing")}
+    return Reading(
+        **texts,
+        size=tuple(parse_size(values["size"])) if values["size"] else (),
+        mean=tuple(parse_numbers("--mean", values["mean"])) if values["mean"] else (),
+        std=tuple(parse_numbers("--std", values["std"])) if values["std"] else (),
+    )
+
+
+def _check_not_given(decides: str, names: tuple[str, ...]) -> None:
+    """Raises UsageError when an option was given beside the one that decides it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
+            raise UsageError(f"{decides} says already what {parameter.opts[0]} does. Leave out one of the two.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[State], None]]:
+    """Shows how far a sweep is on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        with progress_bar() as draw:
+            yield lambda state: draw(_label(state), state.done, state.cells)
+        return
+    shown = -_LINE_SECONDS
+
+    def line(state: State) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= _LINE_SECONDS or state.done == state.cells:
+            shown = now
+            note(f"{state.done} of {state.cells} cells{_label(state).removeprefix('cells')}")
+
+    yield line
+
+
+def _label(state: State) -> str:
+    from onnxptq.reports.sweep import duration
+
+    parts = [f"{state.known} known before"] if state.known else []
+    parts += [f"{state.failed} failed"] if state.failed else []
+    if state.seconds_left:
+        parts.append(f"about {duration(state.seconds_left)} left")
+    return "cells" + "".join(f", {part}" for part in parts)

@@ -1,0 +1,176 @@
+"""A study summed over its seeds: one row a combination, each safe, unsafe, undecided or failed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxptq.gates.policy import AverageDrop, WorstGroupDrop
+from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
+
+LIMIT = WorstGroupDrop().limit
+"""Of the cross-fitted worst-group drop: what `onnxptq check` asks by default."""
+
+AVERAGE_LIMIT = AverageDrop().limit
+"""Of the average drop: who watches the average alone lets these pass."""
+
+SAFE, UNDECIDED, UNSAFE, BROKEN = "safe", "undecided", "unsafe", "failed"
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A cell's key without the seed.
+
+    Attributes:
+        model, calibration, strategy, method, target, runtime: as in `CellKey`.
+    """
+
+    model: str
+    calibration: str
+    strategy: str
+    method: str
+    target: str
+    runtime: str
+
+    @property
+    def set_name(self) -> str:
+        """The calibration set with what is done to it: "dark@3 & autocontrast"."""
+        return set_name(self.calibration, self.strategy)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The cells of one place, over the seeds. Drops and rates are fractions; None where nothing was measured.
+
+    Attributes:
+        place: where it stands.
+        verdict: SAFE where the upper end of the interval of the cross-fitted drop is at most the limit for every seed;
+            UNSAFE where the lower end is above it for one; BROKEN where every seed failed; else UNDECIDED.
+        seeds: how many were judged.
+        failed: how many failed.
+        average_drop, crossfit_drop, cvar10_drop, flip_rate: means over the seeds.
+        low, high: of the cross-fitted drop: the smallest lower and the largest upper end over the seeds.
+        worst_seed: of the cell with the largest cross-fitted drop.
+        hurt_group: the group that lost most in that cell, and `hurt_drop`, what it lost.
+        leans_safe: the mean cross-fitted drop is within the limit; None where there is none.
+    """
+
+    place: Place
+    verdict: str
+    seeds: int
+    failed: int
+    average_drop: float | None
+    crossfit_drop: float | None
+    low: float | None
+    high: float | None
+    cvar10_drop: float | None
+    flip_rate: float | None
+    worst_seed: int | None
+    hurt_group: str | None
+    hurt_drop: float | None
+
+    leans_safe: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat row of JSON types."""
+        values = asdict(self)
+        return {**values.pop("place"), **values}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study summed over its seeds.
+
+    Attributes:
+        study: what it was made from.
+        limit: of the cross-fitted drop, a fraction.
+        combinations: in the order of the grid.
+    """
+
+    study: Study
+    limit: float
+    combinations: tuple[Combination, ...]
+
+    def named(self, *verdicts: str) -> list[Combination]:
+        """The combinations with one of these verdicts."""
+        return [one for one in self.combinations if one.verdict in verdicts]
+
+    def levels(self, factor: str) -> list[Any]:
+        """The levels of a factor of the grid, in its order."""
+        return list(dict.fromkeys(getattr(cell.key, factor) for cell in self.study.cells))
+
+
+def summarize(study: Study, limit: float = LIMIT) -> Summary:
+    """Sums a study over its seeds.
+
+    Args:
+        study: from `onnxptq.sweeps.store.load_study`.
+        limit: largest cross-fitted worst-group drop that is safe, a fraction.
+    """
+    places: dict[Place, list[Cell]] = {}
+    for cell in study.cells:
+        places.setdefault(place_of(cell.key), []).append(cell)
+    combinations = tuple(_combination(place, cells, limit) for place, cells in places.items())
+    return Summary(study, limit, combinations)
+
+
+def place_of(key: CellKey) -> Place:
+    """The key without its seed."""
+    return Place(key.model, key.calibration, key.strategy, key.method, key.target, key.runtime)
+
+
+def set_name(calibration: str, strategy: str) -> str:
+    """How a calibration set is written with what is done to it."""
+    return f"{calibration} & {strategy}" if strategy else calibration
+
+
+def number(cell: Cell, name: str) -> float | None:
+    """A number of a cell's report; None where the cell failed or it is not defined."""
+    value = cell.report.get(name)
+    return None if value is None else float(value)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are defined; None where there is none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _combination(place: Place, cells: Sequence[Cell], limit: float) -> Combination:
+    done = [cell for cell in cells if cell.status == DONE]
+    judged = [cell for cell in done if number(cell, "crossfit_drop") is not None]
+    worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)
+    lows = [low for cell in judged if (low := number(cell, "crossfit_drop_low")) is not None]
+    highs = [high for cell in judged if (high := number(cell, "crossfit_drop_high")) is not None]
+    drop = mean(number(cell, "crossfit_drop") for cell in judged)
+    return Combination(
+        place=place,
+        verdict=_verdict(len(cells), done, judged, lows, highs, limit),
+        seeds=len(judged),
+        failed=len(cells) - len(done),
+        average_drop=mean(number(cell, "average_drop") for cell in done),
+        crossfit_drop=drop,
+        low=min(lows, default=None),
+        high=max(highs, default=None),
+        cvar10_drop=mean(number(cell, "cvar10_drop") for cell in done),
+        flip_rate=mean(number(cell, "flip_rate") for cell in done),
+        worst_seed=worst.key.seed if worst else None,
+        hurt_group=worst.report.get("largest_drop_group") if worst else None,
+        hurt_drop=number(worst, "largest_drop") if worst else None,
+        leans_safe=None if drop is None else drop <= limit,
+    )
+
+
+def _verdict(
+    cells: int, done: Sequence[Cell], judged: Sequence[Cell], lows: list[float], highs: list[float], limit: float
+) -> str:
+    if not done:
+        return BROKEN
+    if any(low > limit for low in lows):
+        return UNSAFE
+    # A seed that failed or could not be judged might have been the unsafe one.
+    if len(highs) == len(judged) == cells and all(high <= limit for high in highs):
+        return SAFE
+    return UNDECIDED

@@ -1,0 +1,85 @@
+// Ranges of each tensor as multiples of the range that the reference set (the study's first) gives: a narrow one clips.
+
+const SHOWN_TENSORS = 20;
+const ranges = { method: 0, all: false };
+
+function rangeEntries() {
+  const model = state.filter.model ?? 0;
+  const found = state.study.ranges.entries.filter(([m, , , k]) => m === model && k === ranges.method);
+  return found.map(([, calibration, strategy, , entry]) => ({ name: setName(calibration, strategy), ...entry }));
+}
+
+function rangeControls() {
+  const { levels } = state.study;
+  const select = element("select", { id: "range-method", onchange: () => {
+    ranges.method = Number(select.value);
+    drawRanges();
+    announce(`Ranges of ${levels.method[ranges.method]}.`);
+  } }, ...levels.method.map((method, k) => element("option", { value: k }, method)));
+  document.getElementById("range-map").replaceChildren(
+    element("p", { class: "screen" }, element("label", {}, "method", select)), element("div", { id: "range-table" }));
+}
+
+// log2 of width over reference width, by tensor and entry; null where one of them has no width.
+function rangeRatios(entries) {
+  const lists = state.study.ranges.tensorLists;
+  const width = (entry) => new Map(lists[entry.tensors].map((name, k) => [name, { low: entry.low[k], high: entry.high[k], width: entry.high[k] - entry.low[k] }]));
+  const maps = entries.map(width);
+  const rows = [...maps[0].keys()].map((tensor) => {
+    const cells = maps.map((map) => map.get(tensor) ?? null);
+    const ratios = cells.map((cell) => (cell && cells[0].width > 0 && cell.width > 0 ? Math.log2(cell.width / cells[0].width) : null));
+    return { tensor, cells, ratios, most: Math.max(0, ...ratios.map((ratio) => Math.abs(ratio ?? 0))) };
+  });
+  return rows.sort((a, b) => b.most - a.most);
+}
+
+function drawRanges() {
+  const entries = rangeEntries();
+  const place = document.getElementById("range-table");
+  if (entries.length < 2) {
+    place.replaceChildren(element("p", {}, "There are no ranges of two calibration sets to compare here."));
+    return;
+  }
+  const rows = rangeRatios(entries);
+  const shown = ranges.all ? rows : rows.slice(0, SHOWN_TENSORS);
+  const caption = `Width of each range, as a multiple of that of ${entries[0].name}; seed ${entries[0].seed}; tensors that differ most first`;
+  const head = element("tr", {}, element("th", { scope: "col" }, "tensor"), ...entries.map((entry) => element("th", { scope: "col" }, entry.name)));
+  const body = element("tbody", {}, ...shown.map((row) => element("tr", {}, element("th", { scope: "row" }, row.tensor),
+    ...row.cells.map((cell, k) => rangeCell(row.tensor, entries[k].name, cell, row.ratios[k])))));
+  const table = element("table", { class: "map" }, element("caption", {}, caption), element("thead", {}, head), body);
+  const parts = [element("p", { id: "range-words" }, rangeWords(entries, rows)), scrolling(caption, table)];
+  if (rows.length > SHOWN_TENSORS) {
+    parts.push(element("button", { type: "button", class: "screen", onclick: () => { ranges.all = !ranges.all; drawRanges(); } },
+      ranges.all ? `Show the first ${SHOWN_TENSORS}` : `Show all ${rows.length} tensors`));
+  }
+  place.replaceChildren(...parts);
+}
+
+function rangeWords(entries, rows) {
+  const middle = entries.map((entry, k) => {
+    const sorted = rows.map((row) => row.ratios[k]).filter((ratio) => ratio !== null).sort((a, b) => a - b);
+    return { name: entry.name, ratio: sorted.length ? sorted[Math.floor(sorted.length / 2)] : 0 };
+  });
+  const least = middle.reduce((best, one) => (one.ratio < best.ratio ? one : best));
+  const most = middle.reduce((best, one) => (one.ratio > best.ratio ? one : best));
+  const base = entries[0].name;
+  const narrow = least.ratio < -0.1 ? `${least.name} has the narrowest ranges: half of the tensors get less than ${times(least.ratio)} of what `
+    + `${base} gives. Values beyond a range are clipped. ` : `No set has ranges much narrower than ${base}, so little is clipped. `;
+  const wide = most.ratio > 0.1 ? `${most.name} has the widest: half of the tensors get more than ${times(most.ratio)}; a wide range makes the steps coarse.` : "";
+  return narrow + wide;
+}
+
+function times(ratio) {
+  const value = 2 ** ratio;
+  return `×${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(2)}`;
+}
+
+function rangeCell(tensor, set, cell, ratio) {
+  if (!cell || ratio === null) return element("td", {}, element("div", { class: "none" }, "–"));
+  const mark = element("div", { class: "cell", tabindex: "0", role: "img",
+    "aria-label": `${tensor}, ${set}: ${times(ratio)}, ${cell.low} to ${cell.high}` }, times(ratio));
+  // Narrow is what harms, so it has the colour of harm; two doublings are the end of the scale.
+  Object.assign(mark.style, heatColours(Math.max(-1, Math.min(1, -ratio / 2))));
+  explain(mark, `${tensor}\n${set}: ${cell.low} to ${cell.high}\n${times(ratio)} of the reference`);
+  return element("td", {}, mark);
+}

@@ -1,0 +1,271 @@
+"""The job: some cells of one model, from their recipes to their reports. Every engine runs this one function."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from onnxptq.cache import Room
+from onnxptq.calibrators import CalibrationSet
+from onnxptq.calibrators.methods import Range
+from onnxptq.comparison._lane import Lane, LaneSubject
+from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.evaluation import Predictions, Subject, compare
+from onnxptq.evaluation.run import Candidate, predict, predict_each, predictions_place
+from onnxptq.graphs import Model, load_model
+from onnxptq.quantization.static import quantize_folded
+from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
+from onnxptq.runtimes.session import limit_threads
+from onnxptq.sweeps.bench import Bench, open_bench
+from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey
+
+_LANES = 4
+"""Models that run side by side in processes of their own, each with a copy of a provider."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for one worker.
+
+    Attributes:
+        plan: what the cells belong to.
+        model: as the plan names it.
+        cells: of that model; () only prepares it: the folded graph and the FP32 predictions.
+        room: root of the room where everything is kept.
+        threads: threads inside one operator of every session.
+        part: (i, n): only the statistics of the i-th of n parts of the first cell's calibration set, counted from 0.
+        places: where files that the plan names lie on this machine, if elsewhere.
+        attempt: how often a worker died of it before.
+    """
+
+    plan: Plan
+    model: str
+    cells: tuple[CellKey, ...]
+    room: Path
+    threads: int
+    part: tuple[int, int] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made.
+
+    Attributes:
+        cells: in the order of the job; none of a job that only prepares, or whose set could not be drawn.
+        files: what it left in the room and other workers or the user will read, relative to the room.
+    """
+
+    cells: tuple[Cell, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+def run_job(job: Job) -> Result:
+    """The cells of a job. What is wrong with one cell fails that cell alone.
+
+    Raises:
+        OutputError: nothing can be kept any more (the disk is full).
+        OnnxptqError: the model or the data cannot be used.
+    """
+    limit_threads(job.threads)
+    bench = _bench(job)
+    if not job.cells:
+        _ = bench.folded
+        predict([bench.reference], bench.samples, bench.room)
+        return Result(files=_present(bench, [predictions_place(bench.reference, bench.samples, bench.room)]))
+    if job.part is not None:
+        parts = attempt(functools.partial(bench.observe_part, bench.recipe(job.cells[0]), *job.part))
+        return Result(files=_present(bench, parts) if isinstance(parts, list) else ())
+    with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
+        made = _Maker(bench, Path(folder)).all(job.cells)
+        judged = _judged(bench, [one for one in made if isinstance(one, _Made)])
+    cells = tuple(_cell(key, one, judged, bench) for key, one in zip(job.cells, made, strict=True))
+    return Result(cells, tuple(dict.fromkeys(cell.predictions for cell in cells if cell.predictions)))
+
+
+def _present(bench: Bench, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths relative to the room, of files that are there."""
+    return tuple(path.relative_to(bench.room.root).as_posix() for path in paths if path.is_file())
+
+
+def _bench(job: Job) -> Bench:
+    return _open(job.plan, job.model, job.room, tuple(sorted(job.places.items())))
+
+
+@functools.lru_cache(maxsize=2)
+def _open(plan: Plan, model: str, room: Path, places: tuple[tuple[str, str], ...]) -> Bench:
+    """Kept in the worker: jobs of one model follow each other."""
+    return open_bench(plan, model, Room(room), dict(places))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An INT8 model and how it came about.
+
+    Attributes:
+        model: the file, without provenance, so that equal ranges make equal digests.
+        ranges: of each quantized tensor.
+        recipe_digest: what made it.
+        seconds: "calibrate" and "quantize".
+        runtime: what it will be judged on.
+    """
+
+    model: Model
+    ranges: Mapping[str, Range]
+    recipe_digest: str
+    seconds: Mapping[str, float]
+    runtime: str
+
+
+class _Maker:
+    """Makes the INT8 models of a job; cells of one recipe share one."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self._bench = bench
+        self._folder = folder
+        self._made: dict[str, _Made] = {}
+
+    def all(self, keys: Sequence[CellKey]) -> list[_Made | str]:
+        """A model for each cell, or why there is none."""
+        return [attempt(functools.partial(self._one, key)) for key in keys]
+
+    def _one(self, key: CellKey) -> _Made:
+        recipe = self._bench.recipe(key)
+        if recipe.digest in self._made:
+            return replace(self._made[recipe.digest], runtime=key.runtime, seconds={"calibrate": 0.0, "quantize": 0.0})
+        samples = self._bench.draw(recipe)
+        statistics, calibrated = self._bench.statistics(recipe, samples)
+        started = time.perf_counter()
+        path = self._folder / f"{len(self._made)}.onnx"
+        quantized = quantize_folded(
+            self._bench.inputs.model,
+            self._bench.folded,
+            samples,
+            recipe,
+            path,
+            statistics=statistics,
+            room=self._bench.room,
+            writers=self._bench.writer,
+        )
+        seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
+        made = _Made(load_model(path), quantized.ranges, recipe.digest, seconds, key.runtime)
+        self._made[recipe.digest] = made
+        return made
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What one INT8 model did on one runtime: its report, or why there is none; and the seconds of it."""
+
+    report: Mapping[str, Any] | None
+    error: str
+    seconds: float
+    predictions: str = ""
+
+
+def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judged]:
+    """By (digest, runtime): models of equal digests are judged once, and all on one pass through the samples."""
+    found: dict[tuple[str, str], _Judged] = {}
+    for runtime in dict.fromkeys(one.runtime for one in made):
+        models = list({one.model.digest: one.model for one in made if one.runtime == runtime}.values())
+        size = len(models) if runtime == "cpu" else _LANES
+        for start in range(0, len(models), size):
+            part = models[start : start + size]
+            found |= _judge_together(bench, part, runtime)
+    return found
+
+
+def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
+    started = time.perf_counter()
+    with _candidates(bench, models, runtime) as candidates:
+        reference, *runs = predict_each([bench.reference, *candidates], bench.samples, bench.room)
+        places = [predictions_place(candidate, bench.samples, bench.room) for candidate in candidates]
+    assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
+    each = (time.perf_counter() - started) / len(models)
+    judged = {}
+    for model, run, place in zip(models, runs, places, strict=True):
+        started = time.perf_counter()
+        outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(bench, reference, run))
+        report = outcome if isinstance(outcome, dict) else None
+        seconds = each + time.perf_counter() - started
+        kept = _present(bench, [place])
+        error = "" if report else str(outcome)
+        judged[model.digest, runtime] = _Judged(report, error, seconds, kept[0] if kept else "")
+    return judged
+
+
+def _reporting(bench: Bench, reference: Predictions, run: Predictions) -> Callable[[], dict[str, Any]]:
+    return lambda: compare(reference, run, bench.plan.groups).to_dict()
+
+
+@contextmanager
+def _candidates(bench: Bench, models: Sequence[Model], runtime: str) -> Iterator[list[Candidate]]:
+    """The models on a runtime: the CPU in this process, anything else in processes of their own."""
+    if runtime == "cpu":
+        yield [Subject(model) for model in models]
+        return
+    lanes = [Lane(model, bench.runtime(runtime), TIMEOUT_SECONDS) for model in models]
+    try:
+        for lane in lanes:
+            lane.attempt(functools.partial(lane.load, bench.room))
+        yield [LaneSubject(lane) for lane in lanes]
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], bench: Bench) -> Cell:
+    if isinstance(made, str):
+        return Cell(key, FAILED, error=made)
+    result = judged[made.model.digest, made.runtime]
+    if result.report is None:
+        return Cell(key, FAILED, error=_line(result.error), recipe_digest=made.recipe_digest)
+    # The first cell of a digest in a job pays for it; those that follow found it done.
+    judged[made.model.digest, made.runtime] = replace(result, seconds=0.0)
+    return Cell(
+        key=key,
+        status=DONE,
+        report={**result.report, "model": _name(key, bench), "reference": bench.inputs.model.path.name},
+        ranges={tensor: (float(low), float(high)) for tensor, (low, high) in sorted(made.ranges.items())},
+        recipe_digest=made.recipe_digest,
+        model_digest=made.model.digest,
+        seconds={**made.seconds, "evaluate": result.seconds},
+        int8_bytes=made.model.size,
+        predictions=result.predictions,
+    )
+
+
+def _name(key: CellKey, bench: Bench) -> str:
+    """What reports call the INT8 model: it has no file of its own."""
+    calibration = CalibrationSet.parse(bench.recipe(key).calibration).short
+    return f"{Path(key.model).stem}.{calibration}.{key.method}.{key.target}"
+
+
+def attempt(step: Callable[[], Any]) -> Any:
+    """What `step` gives, or in one line why it gives nothing.
+
+    Raises:
+        OutputError: nothing can be kept any more, so there is no use in going on.
+    """
+    try:
+        return step()
+    except OutputError:
+        raise
+    except (OnnxptqError, WorkerError, MemoryError) as error:
+        return _line(str(error) or "out of memory")
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return _line(f"a bug of ours: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

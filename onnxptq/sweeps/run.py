@@ -1,0 +1,334 @@
+"""A sweep: from a plan to a study in the store. What the store has is not made again; the rest becomes jobs."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+
+from onnxptq.cache import content_key
+from onnxptq.sweeps.bench import PART_SAMPLES, Bench, open_bench, versions
+from onnxptq.sweeps.engine import Engine, Outcome
+from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.local import cores
+from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.store import Store
+from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey, Study
+
+BATCH_CELLS = 16
+"""Cells in one job at most: they share the reading, decoding and corrupting of the samples that they are judged on."""
+
+BATCH_BYTES = 512 * 2**20
+"""FP32 bytes of the models of one job at most: all of them are loaded at once."""
+
+ATTEMPTS = 2
+"""How often a cell may take its worker with it before it counts as failed: once may be chance (memory was short)."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a sweep is.
+
+    Attributes:
+        cells: in the grid.
+        known: of these, found in the store.
+        done: of these, with a result by now.
+        failed: of `done`.
+        seconds_left: estimated, or None before anything was measured.
+    """
+
+    cells: int
+    known: int
+    done: int
+    failed: int
+    seconds_left: float | None
+
+
+Progress = Callable[[State], None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plan on its inputs.
+
+    Attributes:
+        plan: what is crossed with what.
+        benches: by model.
+        keys: content key of each cell, in the order of the grid.
+        runtimes: identity of each runtime.
+        digest: of the run: the plan and all that it is applied to.
+    """
+
+    plan: Plan
+    benches: Mapping[str, Bench]
+    keys: Mapping[CellKey, str]
+    runtimes: Mapping[str, Mapping[str, str]]
+    digest: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line each."""
+        return tuple(dict.fromkeys(line for bench in self.benches.values() for line in bench.inputs.warnings))
+
+
+def open_grid(plan: Plan, store: Store, engine: Engine) -> Grid:
+    """Looks at the models and the data of a plan.
+
+    Raises:
+        OnnxptqError: one of them cannot be used, or a runtime does not load.
+    """
+    benches = {name: open_bench(plan, name, store.room) for name in plan.models}
+    runtimes = {name: engine.identity(name) for name in plan.runtimes}
+    keys = {key: benches[key.model].cell_key(key, runtimes[key.runtime]) for key in plan.grid}
+    digest = content_key("run", plan=plan.to_dict(), cells=list(keys.values()))
+    return Grid(plan, benches, keys, runtimes, digest)
+
+
+def sweep(
+    grid: Grid,
+    store: Store,
+    engine: Engine,
+    *,
+    command: str = "",
+    progress: Progress = lambda state: None,
+) -> str:
+    """Makes every cell of a grid that the store does not have; failed ones are tried again.
+
+    Args:
+        grid: from `open_grid`.
+        store: where results go, each job's in one transaction.
+        engine: who does the work; entered already.
+        command: the command line, for the report.
+        progress: called as results come in.
+
+    Returns:
+        The name of the run.
+
+    Raises:
+        OutputError: results cannot be kept any more. What is stored stays.
+        OnnxptqError: a model or its data turned out to be unusable.
+    """
+    run = store.start(_empty_study(grid, command), grid.digest, list(grid.keys.values()))
+    known = {key: cell for key in set(grid.keys.values()) if (cell := store.get(key)) and cell.status == DONE}
+    count = _Count(grid, known, engine.workers, progress)
+    missing = [key for key, content in _distinct(grid.keys).items() if content not in known]
+    for cells in _results(grid, missing, store, engine):
+        store.put({grid.keys[cell.key]: cell for cell in cells})
+        count.add(cells)
+    store.finish(run, _now())
+    return run
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a sweep would do.
+
+    Attributes:
+        cells: in the grid.
+        distinct: of different content: each is made once.
+        known: of the distinct ones, found in the store.
+        todo: of the distinct ones, still to be made.
+        workers: how many would make them.
+        seconds: how long that would take; None where nothing is known and nothing could be measured.
+        corruptions: what models are judged under.
+        samples: rows that each model is judged on, of the first model.
+    """
+
+    cells: int
+    distinct: int
+    known: int
+    todo: int
+    workers: int
+    seconds: float | None
+    corruptions: tuple[str, ...]
+    samples: int
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON types."""
+        return {**asdict(self), "corruptions": list(self.corruptions)}
+
+
+def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
+    """What a sweep would do. One missing cell is made, and kept, to measure how long the others take."""
+    distinct = _distinct(grid.keys)
+    known = {key: cell for key, content in distinct.items() if (cell := store.get(content)) and cell.status == DONE}
+    missing = [key for key in distinct if key not in known]
+    measured = list(known.values())
+    for cells in _results(grid, missing[:1], store, engine):
+        store.put({grid.keys[cell.key]: cell for cell in cells})
+        measured += [cell for cell in cells if cell.status == DONE]
+    todo = max(0, len(missing) - 1)
+    samples = next(iter(grid.benches.values())).samples
+    return Ahead(
+        cells=len(grid.keys),
+        distinct=len(distinct),
+        known=len(known),
+        todo=todo,
+        workers=engine.workers,
+        seconds=estimate(grid, measured, todo, engine.workers),
+        corruptions=samples.corruptions,
+        samples=len(samples),
+    )
+
+
+def estimate(grid: Grid, cells: Iterable[Cell], todo: int, workers: int) -> float | None:
+    """Seconds that `todo` more cells take, from those that were measured; None where none was."""
+    measured = [cell.seconds for cell in cells if cell.seconds]
+    if not measured:
+        return None
+    plan = grid.plan
+    # A pass serves all methods, targets and runtimes of one set; its seconds are those of the cells that made it.
+    passes = todo / max(1, len(plan.methods) * len(plan.targets) * len(plan.runtimes))
+    seconds = 0.0
+    for part, times in (("calibrate", passes), ("quantize", todo), ("evaluate", todo)):
+        spent = [one.get(part, 0.0) for one in measured if one.get(part, 0.0) > 0.0]
+        seconds += times * median(spent) if spent else 0.0
+    return seconds / workers
+
+
+def _distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
+    """One cell of each content: a sampler in place of a set's own makes equal cells of several sets."""
+    first: dict[str, CellKey] = {}
+    for key, content in keys.items():
+        first.setdefault(content, key)
+    return {key: content for content, key in first.items()}
+
+
+def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine) -> Iterator[tuple[Cell, ...]]:
+    """Runs jobs until each missing cell has a result. A job whose worker died is done again cell by cell.
+
+    For each model: first what all its jobs share, so that no two workers make it at once; then the parts of large
+    calibration sets; then the cells.
+    """
+    by_model = {model: [key for key in missing if key.model == model] for model in grid.plan.models}
+    room = store.room.root.resolve()
+    running: Counter[str] = Counter()
+
+    def submit(jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            engine.submit(job)
+            running[job.model] += 1
+
+    submit(Job(grid.plan, model, (), room, engine.threads) for model, keys in by_model.items() if keys)
+    while running.total():
+        outcome = engine.wait()
+        job = outcome.job
+        running[job.model] -= 1
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.died:
+            again, failed = _after_death(outcome, by_model[job.model])
+            submit(again)
+            if failed:
+                yield failed
+                continue
+        elif job.part is None and job.cells:
+            yield outcome.result.cells
+            continue
+        keys, bench = by_model[job.model], grid.benches[job.model]
+        if not job.cells and not outcome.died:
+            submit(replace(job, cells=(key,), part=part) for key, part in _parts(keys, bench))
+        if not running[job.model]:
+            submit(replace(job, cells=batch, part=None) for batch in _batches(keys, bench, engine.workers))
+
+
+def _after_death(outcome: Outcome, keys: Sequence[CellKey]) -> tuple[list[Job], tuple[Cell, ...]]:
+    """What is done again after a worker died of a job, and the cells that are given up for it."""
+    job, deaths = outcome.job, outcome.job.attempt + 1
+    if len(job.cells) > 1:
+        return [replace(job, cells=(key,)) for key in job.cells], ()
+    if deaths < ATTEMPTS:
+        return [replace(job, attempt=deaths)], ()
+    if job.part is not None:
+        return [], ()  # The cells that need the part will make it, or say why not.
+    reason = f"its worker {outcome.died}, {deaths} times"
+    return [], tuple(Cell(key, FAILED, error=reason) for key in job.cells or keys)
+
+
+def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[int, int]]]:
+    """The parts of the calibration sets that are large enough to be observed by several workers."""
+    size = bench.plan.calib_size or 0
+    count = -(-size // PART_SAMPLES)
+    if count < 2:
+        return []
+    sets = {(bench.recipe(key).calibration, key.seed, bench.recipe(key).environments): key for key in keys}
+    return [(key, (part, count)) for key in sets.values() for part in range(count)]
+
+
+def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
+    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job."""
+    most = max(1, min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size), -(-len(keys) // workers)))
+
+    def drawn(key: CellKey) -> tuple[str, int, bool]:
+        return bench.recipe(key).calibration, key.seed, key.runtime == "cpu"
+
+    batch: list[CellKey] = []
+    for _, group in itertools.groupby(sorted(keys, key=drawn), key=drawn):
+        one = list(group)
+        if batch and len(batch) + len(one) > most:
+            yield tuple(batch)
+            batch = []
+        batch += one
+    if batch:
+        yield tuple(batch)
+
+
+class _Count:
+    """Counts the cells of the grid, those of equal content as one result each."""
+
+    def __init__(self, grid: Grid, known: Mapping[str, Cell], workers: int, progress: Progress) -> None:
+        self._workers = workers
+        self._grid = grid
+        self._results = dict(known)
+        self._measured: list[Cell] = []
+        self._progress = progress
+        self._known = sum(content in known for content in grid.keys.values())
+        self._show()
+
+    def add(self, cells: Iterable[Cell]) -> None:
+        """More results."""
+        for cell in cells:
+            self._results[self._grid.keys[cell.key]] = cell
+            self._measured.append(cell)
+        self._show()
+
+    def _show(self) -> None:
+        found = [self._results[content] for content in self._grid.keys.values() if content in self._results]
+        todo = len({*self._grid.keys.values()} - {*self._results})
+        self._progress(
+            State(
+                cells=len(self._grid.keys),
+                known=self._known,
+                done=len(found),
+                failed=sum(cell.status == FAILED for cell in found),
+                seconds_left=estimate(self._grid, self._measured, todo, self._workers),
+            )
+        )
+
+
+def _empty_study(grid: Grid, command: str) -> Study:
+    created = _now()
+    return Study(
+        run=f"{created[:10]}-{grid.digest[:6]}",
+        name=grid.plan.title,
+        created=created,
+        plan=grid.plan.to_dict(),
+        cells=tuple(Cell(key, FAILED) for key in grid.keys),
+        versions=versions(),
+        machine=_machine(grid),
+        command=command,
+    )
+
+
+def _machine(grid: Grid) -> dict[str, object]:
+    from onnxptq.runtimes import cpu_features
+
+    gpus = sorted({identity["gpu"] for identity in grid.runtimes.values() if identity.get("gpu")})
+    return {"cpu": " ".join(cpu_features()), "cores": cores(), **({"gpu": ", ".join(gpus)} if gpus else {})}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

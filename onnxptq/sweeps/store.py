@@ -1,0 +1,356 @@
+"""The store of sweeps: one SQLite file in the room. Cells are kept by their content, runs say which cells are theirs.
+
+A cell is written in one transaction and carries a digest of itself: what is there is whole, and what was damaged on the
+disk is as if it were not there. WAL mode lets two sweeps write at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxptq.cache import Room, cache_room
+from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
+from onnxptq.sweeps.plan import Plan, plan_from_dict
+from onnxptq.sweeps.study import FAILED, Cell, CellKey, Study
+
+SCHEMA_VERSION = 1
+
+_BUSY_SECONDS = 60.0
+"""How long a writer waits for another one; a cell takes about a millisecond to write."""
+
+METRICS = (
+    "fp32_average",
+    "int8_average",
+    "average_drop",
+    "worst_group",
+    "worst_accuracy",
+    "largest_drop_group",
+    "largest_drop",
+    "crossfit_drop",
+    "crossfit_drop_low",
+    "crossfit_drop_high",
+    "cvar10_drop",
+    "flip_rate",
+    "sqnr_db",
+)
+"""Of a cell's report, as columns of the view `metrics`."""
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS store (schema_version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, created TEXT NOT NULL, finished TEXT,
+    plan TEXT NOT NULL, versions TEXT NOT NULL, machine TEXT NOT NULL, command TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (
+    cell TEXT PRIMARY KEY, status TEXT NOT NULL, error TEXT NOT NULL, report TEXT NOT NULL, ranges TEXT NOT NULL,
+    recipe_digest TEXT NOT NULL, model_digest TEXT NOT NULL, seconds TEXT NOT NULL, int8_bytes INTEGER NOT NULL,
+    predictions TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS grid (
+    run TEXT NOT NULL REFERENCES runs, position INTEGER NOT NULL, cell TEXT NOT NULL, model TEXT NOT NULL,
+    calibration TEXT NOT NULL, strategy TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
+    runtime TEXT NOT NULL, seed INTEGER NOT NULL, PRIMARY KEY (run, position));
+CREATE VIEW IF NOT EXISTS metrics AS
+    SELECT grid.run, position, model, calibration, strategy, method, target, runtime, seed, status, error,
+    {", ".join(f"json_extract(report, '$.{name}') AS {name}" for name in METRICS)},
+    int8_bytes, recipe_digest, model_digest, predictions
+    FROM grid JOIN cells USING (cell);
+"""
+
+_TEXTS = (
+    "status",
+    "error",
+    "report",
+    "ranges",
+    "recipe_digest",
+    "model_digest",
+    "seconds",
+    "int8_bytes",
+    "predictions",
+)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of `onnxptq runs list`.
+
+    Attributes:
+        run: its name.
+        name: the plan's title.
+        created: ISO 8601, UTC.
+        finished: the same, or None while cells are missing.
+        cells, done, failed: how many there are, how many have a result, and how many of these failed.
+    """
+
+    run: str
+    name: str
+    created: str
+    finished: str | None
+    cells: int
+    done: int
+    failed: int
+
+
+class Store:
+    """Runs and cells in one room. Made where there is none.
+
+    Raises:
+        DataError: the file is damaged, or of a newer version.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.path = room.folder("sweeps") / "sweeps.sqlite"
+        with self._explained():
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # A cell that was said to be stored is stored, also when the power fails.
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._prepare()
+
+    def close(self) -> None:
+        """Ends the connection; the last one folds the journal into the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def run_of(self, digest: str) -> str | None:
+        """The run of this plan on these inputs, or None."""
+        with self._explained():
+            row = self._connection.execute("SELECT run FROM runs WHERE digest = ?", (digest,)).fetchone()
+        return row[0] if row else None
+
+    def start(self, study: Study, digest: str, cells: Sequence[str]) -> str:
+        """Begins a run, or finds the one of the same digest that is there already.
+
+        Args:
+            study: the run without results: its grid is that of `study.cells`.
+            digest: of the plan and all that it is applied to.
+            cells: the content key of each cell of the grid.
+
+        Returns:
+            The name of the run.
+        """
+        row = (study.run, digest, study.name, study.created, _json(study.plan), _json(study.versions))
+        with self._explained(), self._transaction():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO runs (run, digest, name, created, plan, versions, machine, command) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, _json(study.machine), study.command),
+            )
+            name: str = self._connection.execute("SELECT run FROM runs WHERE digest = ?", (digest,)).fetchone()[0]
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO grid VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (name, position, cell, *asdict(one.key).values())
+                    for position, (cell, one) in enumerate(zip(cells, study.cells, strict=True))
+                ],
+            )
+        return name
+
+    def put(self, cells: Mapping[str, Cell]) -> None:
+        """Keeps results by their content key, all of them or none."""
+        rows = [(key, *(values := _row(cell)), _digest(key, values)) for key, cell in cells.items()]
+        with self._explained(), self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def get(self, key: str) -> Cell | None:
+        """The result with this content key, without its place in a grid; None where there is none, or it is damaged."""
+        with self._explained():
+            row = self._connection.execute(
+                f"SELECT {', '.join(_TEXTS)}, digest FROM cells WHERE cell = ?", (key,)
+            ).fetchone()
+        if row is None or _digest(key, row[:-1]) != row[-1]:
+            return None
+        values = dict(zip(_TEXTS, row[:-1], strict=True))
+        for name in ("report", "ranges", "seconds"):
+            values[name] = json.loads(values[name])
+        values["ranges"] = {tensor: (low, high) for tensor, (low, high) in values["ranges"].items()}
+        return Cell(_NOWHERE, **values)
+
+    def finish(self, run: str, when: str) -> None:
+        """Notes that every cell of a run has a result."""
+        with self._explained(), self._transaction():
+            self._connection.execute("UPDATE runs SET finished = ? WHERE run = ?", (when, run))
+
+    def runs(self) -> list[RunSummary]:
+        """All runs, the oldest first."""
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT run, name, created, finished, count(*), count(status), count(*) FILTER (WHERE status = ?) "
+                "FROM runs JOIN grid USING (run) LEFT JOIN cells USING (cell) "
+                "GROUP BY run ORDER BY created, runs.rowid",
+                (FAILED,),
+            ).fetchall()
+        return [RunSummary(*row) for row in rows]
+
+    def find(self, run: str) -> str:
+        """The full name of a run from its name, a prefix that only it has, or "last".
+
+        Raises:
+            UsageError: there is none, or several.
+        """
+        names = [one.run for one in self.runs()]
+        if not names:
+            raise UsageError(f"there is no run in {self.path}. `onnxptq sweep` makes one.")
+        if run == "last":
+            return names[-1]
+        found = [run] if run in names else [name for name in names if name.startswith(run)]
+        if not found:
+            raise UsageError(f"there is no run {run!r} in {self.path}. {did_you_mean(run, [*names, 'last'])}")
+        if len(found) > 1:
+            raise UsageError(f"several runs are called {run!r}: {', '.join(found)}. Give more of the name.")
+        return found[0]
+
+    def unfinished(self, plan: Plan | None) -> Plan:
+        """The plan of the last run that did not finish; `plan` itself where it is the plan of one.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT run, plan FROM runs WHERE finished IS NULL ORDER BY created DESC, rowid DESC"
+            ).fetchall()
+        plans = [plan_from_dict(json.loads(text), f"the plan of {run}") for run, text in rows]
+        found = next((one for one in plans if plan is None or one == plan), None)
+        if found is None:
+            which = "run" if plan is None else "run of this plan"
+            raise UsageError(
+                f"there is no {which} in {self.path} that did not finish. Leave --resume out to start one."
+            )
+        return found
+
+    def study(self, run: str) -> Study:
+        """A run with all its cells that have a result. Raises UsageError as `find` does."""
+        run = self.find(run)
+        with self._explained():
+            columns = "name, created, plan, versions, machine, command"
+            row = self._connection.execute(f"SELECT {columns} FROM runs WHERE run = ?", (run,)).fetchone()
+            grid = self._connection.execute(
+                "SELECT cell, model, calibration, strategy, method, target, runtime, seed FROM grid WHERE run = ? "
+                "ORDER BY position",
+                (run,),
+            ).fetchall()
+        name, created, plan, versions, machine, command = row
+        found = ((CellKey(*place), self.get(cell)) for cell, *place in grid)
+        return Study(
+            run=run,
+            name=name,
+            created=created,
+            plan=json.loads(plan),
+            cells=tuple(replace(cell, key=key) for key, cell in found if cell is not None),
+            versions=json.loads(versions),
+            machine=json.loads(machine),
+            command=command,
+        )
+
+    def _prepare(self) -> None:
+        tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
+        if not tables:
+            with self._transaction():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._connection.execute(statement)
+                if not self._connection.execute("SELECT count(*) FROM store").fetchone()[0]:
+                    self._connection.execute("INSERT INTO store VALUES (?)", (SCHEMA_VERSION,))
+        version = self._connection.execute("SELECT schema_version FROM store").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"the store {self.path} has schema {version}; this version reads {SCHEMA_VERSION}. "
+                "Update onnxptq, or give another folder with --store."
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # At once, and not at the first write: two that read first and then want to write would lock each other out.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._rolled_back()
+            raise
+        self._connection.execute("COMMIT")
+
+    def _rolled_back(self) -> None:
+        if self._connection.in_transaction:  # A full disk has rolled it back already.
+            self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"the store {self.path} cannot be written: {error}. Free some space, or give another folder with "
+                "--store; what is stored stays, and the sweep goes on from there."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"the store {self.path} is damaged ({error}). Move it away: the sweep makes it again, and finds the "
+                "predictions that it made."
+            ) from error
+
+
+_NOWHERE = CellKey("", "", "", "", "", "", 0)
+
+
+def load_study(run: str = "last", store: Path | None = None) -> Study:
+    """A run with its cells.
+
+    Args:
+        run: its name, a prefix that only it has, or "last".
+        store: the folder of `--store`; None is the cache room.
+
+    Raises:
+        UsageError: there is no such run, or several.
+        DataError: the store is damaged, or of a newer version.
+    """
+    with Store(room_of(store)) as opened:
+        return opened.study(run)
+
+
+def room_of(store: str | Path | None) -> Room:
+    """The room of a store: the folder of `--store`, or the user's cache room."""
+    return cache_room() if store is None else Room(Path(store))
+
+
+def flat(study: Study) -> list[dict[str, Any]]:
+    """One row a cell, without its groups and ranges: what `runs export` and `--json` write."""
+    return [
+        {
+            **asdict(cell.key),
+            "status": cell.status,
+            "error": cell.error,
+            **{name: cell.report.get(name) for name in METRICS},
+            "int8_bytes": cell.int8_bytes,
+            "recipe_digest": cell.recipe_digest,
+            "model_digest": cell.model_digest,
+            "predictions": cell.predictions,
+            **{f"seconds_{part}": cell.seconds.get(part) for part in ("calibrate", "quantize", "evaluate")},
+        }
+        for cell in study.cells
+    ]
+
+
+def _row(cell: Cell) -> tuple[Any, ...]:
+    texts = {"report": _json(cell.report), "ranges": _json(cell.ranges), "seconds": _json(cell.seconds)}
+    return tuple(texts.get(name, getattr(cell, name)) for name in _TEXTS)
+
+
+def _digest(key: str, values: Sequence[Any]) -> str:
+    """Of a row: what a disk did to it shows."""
+    return hashlib.sha256(_json([key, *values]).encode()).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,257 @@
+"""Sweeps: what is shared is made once, what is stored is not made again, and what dies costs one cell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import onnxptq
+from onnxptq.cache import Room
+from onnxptq.calibrators.statistics import CalibrationStatistics
+from onnxptq.errors import OutputError, UsageError
+from onnxptq.quantization import passes
+from onnxptq.quantization.passes import observe
+from onnxptq.sweeps.bench import open_bench
+from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.local import LocalEngine
+from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.run import look_ahead, open_grid, sweep
+from onnxptq.sweeps.store import Store, load_study
+from onnxptq.sweeps.study import DONE, FAILED, Study
+
+from .inline import SMALL, InlineEngine
+
+RunPlan = Callable[..., tuple[Study, InlineEngine]]
+
+
+@pytest.fixture
+def begun(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, in which two of the four cells are missing."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    with sqlite3.connect(tmp_path / "v1/sweeps/sweeps.sqlite") as store:
+        store.execute("DELETE FROM cells WHERE rowid > 2")
+        store.execute("UPDATE runs SET finished = NULL")
+    return tmp_path
+
+
+def test_a_cell_is_what_quantize_makes_of_it(finished: Path, tmp_path: Path) -> None:
+    study = load_study("last", finished)
+    assert [cell.status for cell in study.cells] == [DONE] * 4
+    alone = onnxptq.quantize(calib="dark@3", calib_size=16, method="percentile:percentile=99.0", output=tmp_path / "m")
+    assert study.cells[-1].recipe_digest == alone.recipe.digest
+    assert study.cells[-1].report["groups"] and study.cells[-1].ranges
+    assert load_study("last", finished).plan == SMALL.to_dict()
+    run = onnxptq.evaluate([tmp_path / "m"], corruptions=["clean"])
+    assert run.reports[0].sources == 900, "quantize judges on all samples, this plan on 200"
+    assert study.cells[-1].report["sources"] == 200
+
+
+def test_predictions_are_parquet_files_in_the_store(finished: Path) -> None:
+    from onnxptq.evaluation import load_predictions
+
+    for cell in load_study("last", finished).cells:
+        (run,) = load_predictions(finished / cell.predictions)
+        assert run.correct.mean() == pytest.approx(cell.report["int8_average"])
+
+
+def test_what_is_stored_is_not_made_again(begun: Path, run_plan: RunPlan, finished: Path) -> None:
+    study, engine = run_plan()
+    assert len(engine.cells) == 2
+    assert study == replace(load_study("last", finished), cells=study.cells)
+    for again, before in zip(study.cells, load_study("last", finished).cells, strict=True):
+        assert replace(again, seconds={}) == replace(before, seconds={}), "resumed or not, the result is the same"
+    assert run_plan()[1].done == [], "and a third time nothing at all"
+
+
+def test_a_damaged_cell_and_a_damaged_file_are_made_anew(finished: Path, tmp_path: Path, run_plan: RunPlan) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    before = load_study("last", tmp_path).cells[0]
+    (tmp_path / before.predictions).write_bytes((tmp_path / before.predictions).read_bytes()[:1000])
+    with sqlite3.connect(tmp_path / "v1/sweeps/sweeps.sqlite") as store:
+        store.execute("UPDATE cells SET report = '{}' WHERE model_digest = ?", (before.model_digest,))
+    study, engine = run_plan()
+    assert engine.cells == [before.key]
+    assert study.cells[0].report == before.report
+
+
+def test_one_pass_serves_every_method_and_target(run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes_made = []
+    collect = passes.collect
+    monkeypatch.setattr(passes, "collect", lambda *a, **k: passes_made.append(1) or collect(*a, **k))
+    methods = ("minmax", "percentile", "entropy", "mse")
+    plan = replace(SMALL, calibrations=("clean",), methods=methods, targets=("cpu", "tensorrt"), eval_size=50)
+    study, _ = run_plan(plan)
+    assert [cell.status for cell in study.cells] == [DONE] * 8
+    assert len(passes_made) == 1
+    by_method = {cell.key.method: cell for cell in study.cells if cell.key.target == "cpu"}
+    assert by_method["entropy"].model_digest == by_method["minmax"].model_digest, "128 bins: a search of one candidate"
+    assert by_method["entropy"].seconds["evaluate"] == 0.0, "equal models are judged once"
+
+
+def test_cells_of_equal_content_are_made_once(run_plan: RunPlan) -> None:
+    plan = replace(SMALL, calibrations=("clean", "imbalanced"), strategies=("easy",), methods=("minmax",), eval_size=50)
+    study, engine = run_plan(plan)
+    assert len(engine.cells) == 1, "the strategy's sampler takes the place of both sets' own"
+    assert study.cells[0].report == study.cells[1].report
+    assert [cell.key.calibration for cell in study.cells] == ["clean", "imbalanced"]
+
+
+def test_what_is_wrong_with_one_set_fails_its_cells_alone(run_plan: RunPlan) -> None:
+    plan = replace(SMALL, calibrations=("clean", "single-class:10"), methods=("minmax",), eval_size=50)
+    study, _ = run_plan(plan)
+    assert [cell.status for cell in study.cells] == [DONE, FAILED]
+    assert "has no class '10'" in study.cells[1].error
+
+
+def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPlan) -> None:
+    deadly = SMALL.grid[1]
+    study, engine = run_plan(replace(SMALL, eval_size=50), InlineEngine(deadly=frozenset([deadly])))
+    failed = [cell for cell in study.cells if cell.status == FAILED]
+    assert [cell.key for cell in failed] == [deadly]
+    assert failed[0].error == "its worker was killed by SIGSEGV, 2 times"
+    study, engine = run_plan(replace(SMALL, eval_size=50))
+    assert engine.cells == [deadly], "a failed cell is tried again"
+    assert all(cell.status == DONE for cell in study.cells)
+
+
+def test_a_changed_input_is_another_run(run_plan: RunPlan, save_classifier: Any, tmp_path: Path) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((200, 6)).astype(np.float32), y=np.arange(200) % 4)
+    model = str(save_classifier())
+    plan = Plan(models=(model,), data=str(tmp_path / "data.npz"), corruptions=("clean",), calib_size=16)
+    first, engine = run_plan(plan)
+    assert len(engine.cells) == 1
+    save_classifier(seed=1)  # Another model under the same name.
+    second, engine = run_plan(plan)
+    assert len(engine.cells) == 1 and second.run != first.run
+
+
+def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: Path, run_plan: RunPlan) -> None:
+    plan = replace(SMALL, calibrations=("dark@3",), methods=("percentile",), calib_size=300, eval_size=50)
+    _, engine = run_plan(plan)
+    parts = [job.part for job in engine.done if job.part is not None]
+    assert parts == [(0, 2), (1, 2)]
+    bench = open_bench(plan, "builtin", Room(tmp_path))
+    recipe = bench.recipe(plan.grid[0])
+    samples = bench.draw(recipe)
+    merged, _ = bench.statistics(recipe, samples)
+    assert merged is not None
+    whole = observe(bench.folded, {"": samples}, bench.tensors, histograms=True)
+    for name, statistics in {"merged": merged, "whole": whole}.items():
+        CalibrationStatistics(statistics.environments, statistics.samples).save(tmp_path / name)
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_dry_run_measures_one_cell_and_keeps_it(run_plan: RunPlan, finished: Path, begun: Path) -> None:
+    with Store(Room(begun)) as store:
+        engine = InlineEngine()
+        ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
+        assert (ahead.cells, ahead.known, ahead.todo) == (4, 2, 1)
+        assert ahead.seconds and ahead.seconds > 0
+    assert len(run_plan()[1].cells) == 1
+
+
+def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
+    with Store(Room(begun)) as store:
+        assert store.unfinished(None) == SMALL
+        with pytest.raises(UsageError, match="no run of this plan"):
+            store.unfinished(replace(SMALL, calib_size=17))
+        store.finish(store.find("last"), "now")
+        with pytest.raises(UsageError, match="did not finish"):
+            store.unfinished(None)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes: as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_stops_the_sweep_and_it_goes_on_when_there_is_space(begun: Path, run_plan: RunPlan) -> None:
+    shutil.rmtree(begun / "v1/predictions")
+    with largest_file(4096), pytest.raises(OutputError):
+        run_plan()
+    assert len(load_study("last", begun).cells) == 2, "what was stored stays"
+    assert not list(begun.rglob("*.part")), "and nothing half written does"
+    study, engine = run_plan()
+    assert len(engine.cells) == 2 and all(cell.status == DONE for cell in study.cells)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_worker_that_is_killed_is_replaced(begun: Path) -> None:
+    with LocalEngine(1) as engine:
+        engine.submit(Job(SMALL, "builtin", (), begun, 1))
+        os.kill(engine._pool[0].process.pid or 0, signal.SIGKILL)
+        outcome = engine.wait()
+        assert outcome.died == "was killed by SIGKILL" and outcome.error is None
+        with Store(Room(begun)) as store:
+            sweep(open_grid(SMALL, store, engine), store, engine)
+    assert [cell.status for cell in load_study("last", begun).cells] == [DONE] * 4
+
+
+_SWEEP = """
+import sys
+from pathlib import Path
+
+from onnxptq.cache import Room
+from onnxptq.sweeps.local import LocalEngine
+from onnxptq.sweeps.run import open_grid, sweep
+from onnxptq.sweeps.store import Store
+
+
+class Loud(LocalEngine):
+    def submit(self, job):
+        super().submit(job)
+        print(self._pool[0].process.pid, flush=True)
+
+
+if __name__ == "__main__":
+    store, engine = Store(Room(Path(sys.argv[1]))), Loud(1)
+    sweep(open_grid(store.unfinished(None), store, engine), store, engine)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_sweep_that_was_killed_goes_on_and_leaves_no_worker_behind(begun: Path, run_plan: RunPlan) -> None:
+    (begun / "sweep.py").write_text(_SWEEP)
+    command = [sys.executable, begun / "sweep.py", begun]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        worker = int(killed.stdout.readline())
+        killed.kill()
+    assert _ends(worker)
+    study, engine = run_plan()
+    assert len(engine.cells) == 2 and [cell.status for cell in study.cells] == [DONE] * 4
+
+
+def _ends(process: int) -> bool:
+    for _ in range(600):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        state = Path(f"/proc/{process}/stat")
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
