@@ -83,6 +83,14 @@ def test_failures_and_a_single_seed_are_said(make_study):
     assert "One seed" in caveats
 
 
+def test_an_unfinished_study_is_said_to_be_one(make_study):
+    made = make_study(seeds=(0, 1, 2))
+    axes = {name: [0] for name in ("models", "targets", "runtimes")}
+    axes |= {"calibrations": [0] * 3, "strategies": [0] * 2, "methods": [0] * 2, "seeds": [0] * 5}
+    caveats = verdict(summarize(replace(made, plan=axes))).caveats
+    assert caveats[0].startswith("The study is not finished: 36 of 60 cells have a result.")
+
+
 def test_markdown_keeps_names_from_becoming_markup(make_study):
     made = make_study(calibrations=("clean", "<b>|x|*y*"), name="# @all [a](b)")
     text = study_markdown(summarize(made), answer_questions(made))
