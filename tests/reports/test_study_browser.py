@@ -177,6 +177,16 @@ CONTRAST = """() => {
 """The least contrast of text to what is behind it (WCAG 1.4.3 wants 4.5)."""
 
 
+def test_on_paper_it_is_light_whatever_the_theme(opened):
+    page = opened(scheme="dark")
+    page.emulate_media(media="print")
+    page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
+    page.wait_for_function(f"({CONTRAST})() >= 4.5")
+    colour = "getComputedStyle(document.querySelector('#heat-map button[data-verdict=safe]')).backgroundColor"
+    page.wait_for_function(f"{colour}.match(/\\d+/g).map(Number)[0] > 200")
+    assert page.locator("nav").is_hidden()
+
+
 def test_without_a_script_the_verdict_and_the_answers_are_still_there(browser, report):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
