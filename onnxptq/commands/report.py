@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, write_json
+from onnxptq.errors import OutputError
 
 
 @click.command()
@@ -52,6 +53,8 @@ def report(
     for path in filter(None, (str(html), markdown)):
         check_writable(Path(path))
     check_json_target(json_target)
+    if csv_folder and Path(csv_folder).exists() and not Path(csv_folder).is_dir():
+        raise OutputError(f"--csv {csv_folder} is a file; give the name of a folder.")
     check_different(str(html), markdown, json_target)
     study = load_study(run, Path(store) if store else None)
     _check_cells(study)

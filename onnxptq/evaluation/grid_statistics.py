@@ -143,6 +143,8 @@ def block_permutation_test(blocks: Floats, *, permutations: int = PERMUTATIONS, 
     count, levels = blocks.shape
     if count < 2 or levels < 2:
         return None
+    # Around 0, the sum of squares is the variance.
+    blocks = blocks - blocks.mean(axis=1, keepdims=True)
     observed = float(_spread(blocks.sum(axis=0)))
     tolerance = 1e-9 * observed
     orders = list(itertools.permutations(range(levels))) if levels <= 7 else []
@@ -164,9 +166,9 @@ def smallest_p(blocks: int, levels: int) -> float:
     return max(math.exp(-(blocks - 1) * math.lgamma(levels + 1)), 1.0 / (1 + PERMUTATIONS))
 
 
-def _spread(sums: Floats) -> npt.NDArray[np.float64]:
-    spread: Floats = sums.var(axis=-1)
-    return spread
+def _spread(sums: Floats) -> Floats:
+    squares: Floats = np.einsum("...k,...k->...", sums, sums)
+    return squares
 
 
 def jackknife_interval(

@@ -29,6 +29,7 @@ def synthetic_report(key: CellKey, rng: np.random.Generator, classes: Sequence[s
     groups = []
     for label, corruption in itertools.product(classes, CORRUPTIONS):
         drop = fraction(worst if label == classes[0] else 0.1 * harm + 0.004 * rng.standard_normal())
+        wobble = 0.02 * ((12345.678 * drop) % 1.0)
         groups.append(
             {
                 "name": f"label={label}*corruption={corruption}",
@@ -37,11 +38,11 @@ def synthetic_report(key: CellKey, rng: np.random.Generator, classes: Sequence[s
                 "fp32": 0.95,
                 "int8": 0.95 - drop,
                 "drop": drop,
-                "drop_low": drop - 0.03,
-                "drop_high": drop + 0.03,
+                "drop_low": drop - 0.03 - wobble,
+                "drop_high": drop + 0.05 - wobble,
                 "int8_low": 0.5,
                 "int8_high": 1.0,
-                "flips": abs(drop),
+                "flips": abs(drop) + 0.05 * wobble,
                 "p_value": 0.5,
                 "judged": True,
             }

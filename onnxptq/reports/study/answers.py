@@ -75,7 +75,9 @@ def p_text(value: float | None) -> str:
 
 def interval_text(low: float | None, high: float | None) -> str:
     """An interval of a difference, in points."""
-    return "-" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    if low is None or high is None:
+        return "-"
+    return " to ".join(points(end, signed=True).removesuffix(" points") for end in (low, high))
 
 
 def answer_rows(answers: Answers) -> list[dict[str, Any]]:

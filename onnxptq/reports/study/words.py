@@ -19,7 +19,7 @@ from onnxptq.reports.study.summary import (
     mean,
     set_name,
 )
-from onnxptq.sweeps.study import FAILED
+from onnxptq.sweeps.study import FAILED, Study
 
 _NAMED = 8
 """Names in a sentence before the rest is counted."""
@@ -270,10 +270,25 @@ def _method(summary: Summary) -> list[str]:
     ]
 
 
+_AXES = ("models", "calibrations", "strategies", "methods", "targets", "runtimes", "seeds")
+
+
+def _planned(study: Study) -> int | None:
+    """Cells of the whole grid; None where the plan does not say."""
+    if not all(isinstance(study.plan.get(name), list) for name in _AXES):
+        return None
+    return math.prod(len(study.plan[name]) for name in _AXES)
+
+
 def _caveats(summary: Summary) -> list[str]:
     cells = summary.study.cells
     failed = [cell for cell in cells if cell.status == FAILED]
     caveats = []
+    planned = _planned(summary.study)
+    if planned is not None and planned > len(cells):
+        caveats.append(
+            f"The study is not finished: {len(cells)} of {planned} cells have a result. Go on: onnxptq sweep --resume."
+        )
     if failed:
         first = failed[0]
         where = f"{set_name(first.key.calibration, first.key.strategy)}, {first.key.method}, seed {first.key.seed}"

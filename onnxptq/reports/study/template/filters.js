@@ -46,6 +46,7 @@ function theme() {
     redraw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { show(); redraw(); });
+  matchMedia("print").addEventListener("change", redraw);
   show();
 }
 

@@ -2,11 +2,11 @@
 
 const SHOWN_GROUPS = 20;
 const COLUMNS = [
-  { key: "group", name: "group" }, { key: "set", name: "calibration set" }, { key: "method", name: "method" },
-  { key: "seed", name: "seed" }, { key: "sources", name: "samples", number: true },
-  { key: "fp32", name: "FP32", number: true, show: percent }, { key: "int8", name: "INT8", number: true, show: percent },
-  { key: "drop", name: "drop, points", number: true, show: points },
-  { key: "low", name: "95 % interval", number: true }, { key: "flips", name: "flips", number: true, show: percent },
+  { key: "group", name: "group" }, { key: "drop", name: "drop, points", number: true, show: points },
+  { key: "low", name: "95 % interval", number: true }, { key: "fp32", name: "FP32", number: true, show: percent },
+  { key: "int8", name: "INT8", number: true, show: percent }, { key: "flips", name: "flips", number: true, show: percent },
+  { key: "set", name: "calibration set" }, { key: "method", name: "method" }, { key: "seed", name: "seed", number: true },
+  { key: "sources", name: "samples", number: true },
 ];
 const explorer = { text: "", judged: true, sort: "drop", descending: true, shown: SHOWN_GROUPS };
 

@@ -19,7 +19,7 @@ function drawScatter() {
   const y = axis(shown.map((i) => cells.crossfit_drop[i]), limit, PLOT.height - PLOT.bottom, PLOT.top);
   const hidden = shown.filter((i) => cells.crossfit_drop_low[i] > limit && cells.average_drop[i] <= averageLimit);
   const title = `${count(shown.length, "cell")}: average drop against cross-fitted worst-group drop`;
-  const svg = drawing("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "application", tabindex: "0",
+  const svg = drawing("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, class: "plot", role: "application", tabindex: "0",
     "aria-label": `${title}. Arrow keys go from cell to cell, the largest drop first; Enter shows its groups.` });
   svg.append(...frame(x, y), ...limits(x, y));
   const marks = shown.map((i) => scatterMark(i, x.at(cells.average_drop[i]), y.at(cells.crossfit_drop[i])));

@@ -1,0 +1,135 @@
+"""The HTML file: whole, small, escaped, asking nothing of a network, with the study's own numbers."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+
+import pytest
+
+from onnxptq.reports.study import answer_questions, summarize, write_csv, write_report
+from onnxptq.reports.study.payload import SCALE
+
+VOID = {"meta", "link", "br", "input", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects ids and tables, and fails on tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.attributes += [(tag, *pair) for pair in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def written(study, **options):
+        write_report(study, tmp_path / "report.html", **options)
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    return written
+
+
+def embedded(text):
+    packed = re.search(r'<script type="text/plain" id="data">(.*?)</script>', text, re.DOTALL).group(1)
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def test_the_page_is_well_formed_and_has_every_section_in_order(written, make_study):
+    page = Page(written(make_study()))
+    assert len(page.ids) == len(set(page.ids))
+    sections = ["verdict", "heat", "groups", "scatter", "ranges", "providers", "questions", "reproduce"]
+    assert [name for name in page.ids if name in sections] == sections
+    links = [value[1:] for tag, name, value in page.attributes if name == "href" and value.startswith("#")]
+    assert set(links) <= set(page.ids)
+
+
+def test_nothing_in_the_page_points_anywhere_else(written, make_study):
+    text = written(make_study())
+    page = Page(text)
+    pointers = [value for _, name, value in page.attributes if name in ("src", "href", "action", "srcset", "data")]
+    assert all(value.startswith(("#", "data:,")) for value in pointers)
+    assert "default-src 'none'" in text
+    assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_names_never_become_markup(written, make_study):
+    evil = '</script><img src=x onerror="alert(1)">&amp;$title'
+    text = written(make_study(calibrations=("clean", evil), methods=(evil,), name=evil))
+    assert "<img" not in text
+    page = Page(text)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert evil in "".join(page.text)
+    assert embedded(text)["levels"]["method"] == [evil]
+
+
+def test_the_numbers_are_those_of_the_study(written, make_study):
+    made = make_study(runtimes=("cpu", "openvino"), fails=lambda key: key.seed == 2 and key.calibration == "noisy")
+    data = embedded(written(made))
+    cells, levels = data["cells"], data["levels"]
+    for i, cell in enumerate(made.cells):
+        assert [levels[name][cells[name][i]] for name in levels] == [getattr(cell.key, name) for name in levels]
+        if cell.error:
+            assert cells["error"][i] == cell.error
+            assert cells["crossfit_drop"][i] is cells["groups"][i] is None
+            continue
+        for name in ("average_drop", "crossfit_drop", "crossfit_drop_low", "cvar10_drop", "flip_rate"):
+            assert cells[name][i] == pytest.approx(cell.report[name] * SCALE, abs=0.51)
+        table = data["groupTables"][cells["groups"][i]]
+        shape = data["shapes"][table["shape"]]
+        drops = {data["groupNames"][n]: drop for n, drop in zip(shape["names"], table["drop"], strict=True)}
+        assert drops == pytest.approx({g["name"]: g["drop"] * SCALE for g in cell.report["groups"]}, abs=0.51)
+    *_, entry = data["ranges"]["entries"][0]
+    first = made.cells[0].ranges
+    names = data["ranges"]["tensorLists"][entry["tensors"]]
+    assert dict(zip(names, entry["high"], strict=True)) == pytest.approx({n: r[1] for n, r in first.items()}, rel=1e-3)
+
+
+def test_a_thousand_cells_stay_under_two_megabytes(written, make_study):
+    made = make_study(
+        calibrations=[f"set{i}" for i in range(14)],
+        strategies=("", "autocontrast", "diverse"),
+        methods=[f"method{i}" for i in range(8)],
+        classes=[f"class{i}" for i in range(20)],
+        tensors=60,
+    )
+    assert len(made.cells) == 1008
+    assert len(written(made).encode()) < 2_000_000
+
+
+def test_a_study_of_failures_alone_still_has_a_page(written, make_study):
+    text = written(make_study(fails=lambda key: True))
+    Page(text)
+    assert "12 failed" in text
+
+
+def test_every_table_is_a_csv(tmp_path, make_study):
+    made = make_study(runtimes=("cpu", "openvino"))
+    files = write_csv(summarize(made), answer_questions(made), tmp_path / "new" / "csv")
+    names = {"cells", "groups", "ranges", "combinations", "providers", "questions", "levels", "variance"}
+    assert {file.stem for file in files} == names
+    with (tmp_path / "new" / "csv" / "combinations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(made.cells) / 3
+    drops = [cell.report["crossfit_drop"] for cell in made.cells[:6] if cell.key.runtime == "cpu"]
+    assert float(rows[0]["crossfit_drop"]) == pytest.approx(sum(drops) / 3)

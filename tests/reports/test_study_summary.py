@@ -1,0 +1,100 @@
+"""What a study says in words: safe, unsafe or undecided, for whom, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from onnxptq.gates.policy import WorstGroupDrop
+from onnxptq.reports.study import LIMIT, answer_questions, study_markdown, summarize, verdict
+from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
+
+
+def cell(seed=0, drop=0.0, half=0.005, **place):
+    key = {"model": "m", "calibration": "clean", "strategy": "", "method": "minmax", "target": "cpu", "runtime": "cpu"}
+    report = {"crossfit_drop": drop, "crossfit_drop_low": drop - half, "crossfit_drop_high": drop + half}
+    report |= {"average_drop": 0.001, "cvar10_drop": drop, "flip_rate": 0.01, "largest_drop": drop}
+    report |= {"largest_drop_group": "label=cat*corruption=fog@3", "groups": [], "measure": "accuracy"}
+    return Cell(CellKey(**{**key, **place}, seed=seed), DONE, report=report)
+
+
+def study(*cells, name="s"):
+    return Study("run", name, "2026-11-25T12:00:00Z", {}, cells, {}, {}, "onnxptq sweep")
+
+
+def verdicts(*cells):
+    return [one.verdict for one in summarize(study(*cells)).combinations]
+
+
+def test_the_limit_is_that_of_the_gate():
+    assert WorstGroupDrop().limit == LIMIT
+
+
+@pytest.mark.parametrize(
+    ("drops", "expected"),
+    [
+        ((0.010, 0.014), "safe"),
+        ((0.010, 0.016), "undecided"),
+        ((0.010, 0.024), "undecided"),
+        ((0.010, 0.026), "unsafe"),
+    ],
+)
+def test_safe_means_the_whole_interval_for_every_seed_and_unsafe_for_one(drops, expected):
+    assert verdicts(*(cell(seed, drop) for seed, drop in enumerate(drops))) == [expected]
+
+
+def test_a_seed_that_failed_keeps_a_combination_from_being_safe():
+    failed = replace(cell(1), status="failed", report={}, error="killed")
+    assert verdicts(cell(0), failed) == ["undecided"]
+    assert verdicts(failed) == ["failed"]
+    assert verdicts(cell(0, 0.3), failed) == ["unsafe"]
+
+
+def test_without_a_judged_group_nothing_is_decided():
+    empty = cell()
+    empty = replace(empty, report={**empty.report, **dict.fromkeys(("crossfit_drop", "crossfit_drop_low"), None)})
+    made = summarize(study(empty))
+    assert [one.verdict for one in made.combinations] == ["undecided"]
+    assert "nothing can be called safe" in " ".join(verdict(made).findings)
+
+
+def test_the_words_name_sets_methods_the_worst_group_and_the_remedy(make_study):
+    words = verdict(summarize(make_study()))
+    assert words.headline == "Of 12 combinations: 4 safe, 7 unsafe, 1 undecided."
+    findings = " ".join(words.findings)
+    assert "No method is safe with dark@3." in findings
+    assert "entropy:bins=2048 unsafe" in findings
+    assert "(dark@3, entropy:bins=2048); the group that loses most there is cat, " in findings
+    advice = " ".join(words.advice)
+    assert "Add autocontrast" in advice
+    assert "take minmax" in advice
+
+
+def test_the_words_say_what_the_average_hides():
+    words = verdict(summarize(study(cell(drop=0.3))))
+    assert "The average hides 1 of 1 unsafe combinations" in " ".join(words.findings)
+
+
+def test_failures_and_a_single_seed_are_said(make_study):
+    made = make_study(seeds=(7,), fails=lambda key: key.calibration == "noisy" and key.strategy == "")
+    caveats = " ".join(verdict(summarize(made)).caveats)
+    assert "2 of 12 cells failed. The first: noisy, minmax, seed 7: the worker was killed (SIGKILL)" in caveats
+    assert "One seed" in caveats
+
+
+def test_an_unfinished_study_is_said_to_be_one(make_study):
+    made = make_study(seeds=(0, 1, 2))
+    axes = {name: [0] for name in ("models", "targets", "runtimes")}
+    axes |= {"calibrations": [0] * 3, "strategies": [0] * 2, "methods": [0] * 2, "seeds": [0] * 5}
+    caveats = verdict(summarize(replace(made, plan=axes))).caveats
+    assert caveats[0].startswith("The study is not finished: 36 of 60 cells have a result.")
+
+
+def test_markdown_keeps_names_from_becoming_markup(make_study):
+    made = make_study(calibrations=("clean", "<b>|x|*y*"), name="# @all [a](b)")
+    text = study_markdown(summarize(made), answer_questions(made))
+    assert text.startswith("## \\# @<!-- -->all \\[a\\](b)\n")
+    assert "<b>" not in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| \\<b\\>\\|x\\|\\*y\\* |"))
+    assert row.replace("\\|", "").count("|") == 4
