@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -217,9 +219,17 @@ def test_every_shift_changes_every_sample_and_draws_the_same_ones(
         assert name.endswith(f"+{shift}@{severity}")
 
 
+def test_synthetic_images_need_no_data_and_come_of_the_seed(image_task):
+    sets = [draw(CalibrationSet.parse("synthetic"), image_task, None, size=4, seed=seed) for seed in (0, 0, 1)]
+    one, again, other = ([feeds["x"] for _, feeds in samples] for samples in sets)
+    np.testing.assert_array_equal(one, again)
+    assert len(one) == 4
+    assert all(np.abs(a - b).max() > 0.01 for a, b in itertools.combinations([*one, *other], 2))
+
+
 TESTED_ABOVE = {
     "clean", "small", "stratified", "missing-group", "only-group", "imbalanced", "few-class", "single-class",
-    "hard", "easy", "diverse", "random", "foreign", *ALIASES, *(shift.name for shift in SHIFTS),
+    "hard", "easy", "diverse", "random", "synthetic", "foreign", *ALIASES, *(shift.name for shift in SHIFTS),
 }  # fmt: skip
 
 

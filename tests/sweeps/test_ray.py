@@ -1,0 +1,45 @@
+"""Sweeps on a real local Ray cluster: the same cells as in one process, and no wait for a GPU that no node has."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onnxptq.cache import Room
+from onnxptq.errors import RuntimeUnavailableError
+from onnxptq.sweeps.ray_engine import RayEngine
+from onnxptq.sweeps.run import open_grid, sweep
+from onnxptq.sweeps.store import Store, load_study
+from onnxptq.sweeps.study import DONE
+
+from .inline import SMALL
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Iterator[RayEngine]:
+    """Two workers on this machine, and a room that knows the folded model."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'onnxptq[ray]'")
+    room = tmp_path_factory.mktemp("ray")
+    for kind in ("folded-model", "datasets"):
+        shutil.copytree(finished / "v1" / kind, room / "v1" / kind)
+    with RayEngine(Room(room), most=2) as engine:
+        yield engine
+
+
+def test_the_cells_are_those_of_one_process(cluster: RayEngine, finished: Path) -> None:
+    with Store(cluster.room) as store:
+        study = store.study(sweep(open_grid(SMALL, store, cluster), store, cluster))
+    assert [cell.status for cell in study.cells] == [DONE] * 4
+    for made, alone in zip(study.cells, load_study("last", finished).cells, strict=True):
+        assert replace(made, seconds={}) == replace(alone, seconds={})
+
+
+def test_a_gpu_that_no_node_has_is_an_error_and_no_endless_wait(cluster: RayEngine) -> None:
+    with pytest.raises(RuntimeUnavailableError, match="needs a GPU, and no node of the Ray cluster has one"):
+        cluster.identity("cuda")
