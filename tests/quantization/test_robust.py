@@ -42,7 +42,7 @@ def test_the_file_names_the_augmentations_that_fit_and_the_range_of_the_input_is
     assert "autocontrast@3+invert@5" in chains
     assert "permute_channels@3" not in chains  # The digits are gray.
     assert all(environment.size == 64 for environment in recipe.environments[1:])
-    assert [step.name for step in recipe.bounds] == ["input-range", "operator-bounds"]
+    assert [step.name for step in recipe.bounds] == ["input-range", "operator-bounds", "masked-scores"]
     assert recipe.float_outputs
     source = onnx.load(onnxptq.models.builtin().model)
     name = source.graph.input[0].name
@@ -86,14 +86,14 @@ def test_each_step_has_its_switch():
     whole = apply_method("robust", Recipe())
     assert whole.environments == (Environment(), Environment(AUGMENTATIONS, 64))
     for text, changes in (
-        ("robust:input_range=0", {"bounds": (Step("operator-bounds"),)}),
-        ("robust:operator_bounds=0", {"bounds": (Step("input-range"),)}),
+        ("robust:input_range=0", {"bounds": (Step("operator-bounds"), Step("masked-scores"))}),
+        ("robust:operator_bounds=0", {"bounds": (Step("input-range"), Step("masked-scores"))}),
         ("robust:augmentation=0", {"environments": (Environment(),)}),
         ("robust:float_outputs=0", {"float_outputs": False}),
         ("robust-bn", {"weight_transforms": (Step("renormalize"),)}),
     ):
         assert apply_method(text, Recipe()) == whole.changed(**changes)
-    nothing = {"input_range": 0, "operator_bounds": 0, "augmentation": 0, "float_outputs": 0}
+    nothing = {"input_range": 0, "operator_bounds": 0, "masked_scores": 0, "augmentation": 0, "float_outputs": 0}
     assert apply_method("robust", Recipe(), nothing) == Recipe()
     assert method_label("robust:augmentation=0", {"input_range": 0}) == "robust:augmentation=0,input_range=0"
     with pytest.raises(UsageError, match=r"augmentation of a robust method is 1 .* or 0 .*, got 2"):

@@ -21,7 +21,7 @@ import onnxptq
 from onnxptq.cache import Room
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OutputError, UsageError
-from onnxptq.quantization import passes
+from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
 from onnxptq.sweeps.bench import open_bench
 from onnxptq.sweeps.job import Job
@@ -88,8 +88,8 @@ def test_a_damaged_cell_and_a_damaged_file_are_made_anew(finished: Path, tmp_pat
 
 def test_one_pass_serves_every_method_and_target(run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     passes_made = []
-    collect = passes.collect
-    monkeypatch.setattr(passes, "collect", lambda *a, **k: passes_made.append(1) or collect(*a, **k))
+    collect = CalibrationPass.collect
+    monkeypatch.setattr(CalibrationPass, "collect", lambda *a, **k: passes_made.append(1) or collect(*a, **k))
     methods = ("minmax", "percentile", "entropy", "mse")
     plan = replace(SMALL, calibrations=("clean",), methods=methods, targets=("cpu", "tensorrt"), eval_size=50)
     study, _ = run_plan(plan)
