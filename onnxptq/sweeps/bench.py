@@ -28,6 +28,7 @@ from onnxptq.graphs import fold
 from onnxptq.graphs.external import has_external_data
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.judging import EVALUATION_SEED
+from onnxptq.methods import fitted
 from onnxptq.quantization.passes import observe, statistics_place
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.static import environments_of, quantizer_settings
@@ -86,8 +87,8 @@ class Bench:
         return Subject(self.inputs.model)
 
     def recipe(self, key: CellKey) -> Recipe:
-        """What makes the INT8 model of a cell."""
-        return recipe_of(self.plan, key)
+        """What makes the INT8 model of a cell, with the augmentations of its task where the method wants them."""
+        return fitted(recipe_of(self.plan, key), self.inputs.task)
 
     def runtime(self, name: str) -> Runtime:
         """A runtime of the plan. Raises RuntimeUnavailableError where it does not load here."""

@@ -58,6 +58,12 @@ def test_a_cell_is_what_quantize_makes_of_it(finished: Path, tmp_path: Path) -> 
     assert study.cells[-1].report["sources"] == 200
 
 
+def test_a_method_that_augments_has_the_recipe_that_quantize_uses(run_plan: RunPlan, tmp_path: Path) -> None:
+    study, _ = run_plan(replace(SMALL, calibrations=("dark@3",), methods=("robust",)))
+    alone = onnxptq.quantize(calib="dark@3", calib_size=16, method="robust", output=tmp_path / "m", evaluate=False)
+    assert [(cell.status, cell.recipe_digest) for cell in study.cells] == [(DONE, alone.recipe.digest)]
+
+
 def test_predictions_are_parquet_files_in_the_store(finished: Path) -> None:
     from onnxptq.evaluation import load_predictions
 
