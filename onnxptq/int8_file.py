@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def make_int8(
     if total:
         progress("calibrating", 0, total)
     written = path.with_name("without-provenance.onnx")
-    try:
+    with space_for(model, path.parent):
         quantized = quantize_folded(
             model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
         )
@@ -135,15 +136,26 @@ def make_int8(
             written.unlink()
             written = whole
         write_with_provenance(written, provenance, path)
+    written.unlink()
+    return quantized.notes
+
+
+@contextmanager
+def space_for(model: Model, folder: Path) -> Iterator[None]:
+    """Says that there is no space in the temporary folder where that is why the model could not be quantized in it.
+
+    Raises:
+        OutputError: so it was.
+    """
+    try:
+        yield
     except OnnxptqError:
         raise
     except Exception as error:
         # onnx writes a cut file and says nothing when there is no space, and then cannot read it.
-        if shutil.disk_usage(path.parent).free > _TEMPORARY_COPIES * model.size:
+        if shutil.disk_usage(folder).free > _TEMPORARY_COPIES * model.size:
             raise
         raise OutputError(
             f"no space left in the temporary folder {tempfile.gettempdir()}, where {model.path.name} is quantized. "
             "Free some, or set TMPDIR to another folder."
         ) from error
-    written.unlink()
-    return quantized.notes

@@ -20,6 +20,7 @@ from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, Subject, compare
 from onnxptq.evaluation.run import Candidate, predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
+from onnxptq.int8_file import space_for
 from onnxptq.quantization.static import quantize_folded
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
 from onnxptq.runtimes.session import limit_threads
@@ -146,16 +147,18 @@ class _Maker:
         statistics, calibrated = self._bench.statistics(recipe, samples)
         started = time.perf_counter()
         path = self._folder / f"{len(self._made)}.onnx"
-        quantized = quantize_folded(
-            self._bench.inputs.model,
-            self._bench.folded,
-            samples,
-            recipe,
-            path,
-            statistics=statistics,
-            room=self._bench.room,
-            writers=self._bench.writer,
-        )
+        with space_for(self._bench.inputs.model, self._folder):
+            quantized = quantize_folded(
+                self._bench.inputs.model,
+                self._bench.folded,
+                samples,
+                recipe,
+                path,
+                statistics=statistics,
+                task=self._bench.inputs.task,
+                room=self._bench.room,
+                writers=self._bench.writer,
+            )
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
         made = _Made(load_model(path), quantized.ranges, recipe.digest, seconds, key.runtime)
         self._made[recipe.digest] = made

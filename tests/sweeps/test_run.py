@@ -106,6 +106,17 @@ def test_one_pass_serves_every_method_and_target(run_plan: RunPlan, monkeypatch:
     assert by_method["entropy"].seconds["evaluate"] == 0.0, "equal models are judged once"
 
 
+def test_every_method_that_quantize_knows_can_stand_in_a_plan(run_plan: RunPlan) -> None:
+    from onnxptq.methods import all_methods
+
+    methods = tuple(method.name for method in all_methods())
+    assert "robust" in methods
+    study, _ = run_plan(replace(SMALL, calibrations=("dark@3",), methods=methods, eval_size=50))
+    failed = {cell.key.method: cell.error for cell in study.cells if cell.status == FAILED}
+    # The built-in net's BatchNormalizations were folded before it came to us.
+    assert all("BatchNormalization" in error for error in failed.values()), failed
+
+
 def test_cells_of_equal_content_are_made_once(run_plan: RunPlan) -> None:
     plan = replace(SMALL, calibrations=("clean", "imbalanced"), strategies=("easy",), methods=("minmax",), eval_size=50)
     study, engine = run_plan(plan)
