@@ -55,3 +55,23 @@ HELD_OUT = (
     "gaussian@5+contrast@4",
 )
 """Other families, and mixtures with the severities of dark and contrast that were not tuned on."""
+
+FRESH = (
+    "dark@4",
+    "bright@4",
+    "contrast@2",
+    "contrast@4",
+    "invert@2",
+    "invert@4",
+    "speckle@5",
+    "uniform@5",
+    "impulse@5",
+    "hard+contrast@2",
+    "single-class+blur@5",
+    "small+dark@1",
+    "jpeg@5+contrast@5",
+    "motion_blur@5+blur@5",
+    "gamma@2+blur@4",
+    "bright@4+contrast@3",
+)
+"""Chosen when the rule was finished, and measured once: what it was never looked at with."""
