@@ -5,8 +5,8 @@
 For every calibration set, seed and method one INT8 file is made; files with equal graphs are judged once, several at a
 time on the same decoded and corrupted samples. Groups are label x corruption. MAIN are the corruptions on which the
 methods were chosen; the tables are made on HELD_OUT, whose families neither the choice of a method nor an augmentation
-knows. Predictions are kept in the cache room, so a run that was stopped goes on where it was. On a CPU whose U8S8
-products saturate (`onnxptq providers`) the figures hold that error too; the first line says so.
+knows. Predictions are kept in the cache room, so a run that was stopped goes on where it was. INT8 sums are exact, as
+on a CPU with VNNI (`--ep cpu:exact`): elsewhere the drops would hold an error that no calibration set causes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from onnxptq.evaluation import EvaluationSamples, Subject, compare, named_corrup
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, resolve_for_evaluation
 from onnxptq.judging import EVALUATION_SEED
-from onnxptq.runtimes import cpu_features
-from onnxptq.runtimes.cpu import u8s8_can_saturate
+from onnxptq.runtimes.selection import resolve_runtime
 
 MAIN = ("bright@3", "contrast@3", "blur@5", "gaussian@3", "jpeg@3", "pixelate@3")
 HELD_OUT = ("impulse@3", "shot@3", "motion_blur@3", "fog@3", "saturation@4", "gamma@3")
@@ -100,6 +99,7 @@ def main() -> None:
     parser.add_argument("--eval-data", required=True)
     parser.add_argument("--corruptions", choices=("held-out", "main"), default="held-out")
     parser.add_argument("--target", default="cpu")
+    parser.add_argument("--ep", default="cpu:exact", help="what INT8 is judged on, in this process")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--one-seed", nargs="*", default=ONE_SEED, help="methods that are made with the first seed only"
@@ -116,8 +116,6 @@ def main() -> None:
     made = list(make(chosen, sets, methods))
     scores = judge(chosen, made)
     print(f"    python {' '.join(sys.argv)}\n")
-    if u8s8_can_saturate(cpu_features()):
-        print("U8S8 products can saturate on this CPU: drops hold that error beside quantization's.\n")
     print_means(made, scores, methods, sets)
     print_sets(made, scores, methods, sets)
     if chosen.json:
@@ -165,6 +163,7 @@ def graph_digest(path: Path) -> str:
 def judge(chosen: argparse.Namespace, made: Sequence[Made]) -> dict[str, Score]:
     """The score of each graph, by its digest."""
     room = cache_room()
+    runtime = resolve_runtime(chosen.ep, room)
     reference = load_model(Path(chosen.model))
     dataset, task, _ = resolve_for_evaluation([reference], DataOptions(eval_data=chosen.eval_data), room)
     names = MAIN if chosen.corruptions == "main" else HELD_OUT
@@ -173,7 +172,7 @@ def judge(chosen: argparse.Namespace, made: Sequence[Made]) -> dict[str, Score]:
     scores = {}
     for start in range(0, len(digests), TOGETHER):
         part = digests[start : start + TOGETHER]
-        subjects = [Subject(load_model(Path(chosen.work) / f"{d}.onnx"), threads=1) for d in part]
+        subjects = [Subject(load_model(Path(chosen.work) / f"{d}.onnx"), runtime, threads=1) for d in part]
         subjects = [Subject(reference, threads=1), *subjects]
         base, *runs = predict(subjects, samples, room)
         for digest, run in zip(part, runs, strict=True):

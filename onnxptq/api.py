@@ -25,7 +25,6 @@ from onnxptq.errors import UsageError
 from onnxptq.evaluation import (
     Predictions,
     Report,
-    Subject,
 )
 from onnxptq.files import check_writable
 from onnxptq.graphs import fold
@@ -39,12 +38,12 @@ from onnxptq.judging import (
     evaluation_samples,
     find_reference,
     judge,
-    require_provider,
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
 from onnxptq.quantization.static import check_engine, quantizer_settings
 from onnxptq.recipe import Recipe, Value
+from onnxptq.runtimes.selection import CPU, chosen_runtime
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, total)`."""
@@ -126,7 +125,7 @@ def quantize(
         output: the file to write; None is a name made of model, calibration set and method, in the current folder.
         force: replace an existing file.
         evaluate: judge FP32 and INT8.
-        provider: the execution provider that the INT8 model is judged on.
+        provider: what the INT8 model is judged on, as `compare` takes it: "cpu", "cpu:exact", "openvino", "cpu@1.20".
         groups: groupings such as "label*corruption".
         corruptions: to judge under, beside clean; None is the task's default list.
         options: sources of the two sides, columns, preprocessing.
@@ -157,8 +156,7 @@ def quantize(
     if known is not None:
         known.check_recipe(recipe)
     judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
-    if evaluate and not allow_fallback:
-        require_provider(provider)
+    runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback) if evaluate else CPU
     for side in (inputs.calibration, inputs.evaluation):
         check_fits(side, inputs.task)
     path = Path(output) if output else Path(default_name(inputs, recipe, label))
@@ -180,8 +178,7 @@ def quantize(
             )
         int8 = open_model(made)
         if judged_on is not None:
-            subjects = [Subject(inputs.model), Subject(int8, provider, None, allow_fallback)]
-            judgement = judge(subjects, judged_on, groups, room, progress)
+            judgement = judge(inputs.model, [int8], runtime, judged_on, groups, room, progress)
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             install(made, path)
@@ -221,7 +218,7 @@ def evaluate(
         models: the files to judge.
         data: what to judge on; the built-in data where the models came from the built-in model.
         reference: the FP32 model; None takes the built-in one where the models came from it, else the first model.
-        provider: execution provider of the models; the reference runs on the CPU.
+        provider: what the models run on, as in `quantize`; the reference runs on the CPU.
         corruptions: to judge under, beside clean; None is the task's default list without the families of shifts that
             calibrated a model.
         groups, options, allow_fallback, progress: as in `quantize`.
@@ -235,11 +232,9 @@ def evaluate(
     loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
-    if not allow_fallback:
-        require_provider(provider)
+    runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback)
     samples, warnings = samples_to_judge_on([*loaded, base], corruptions, groups, _options(options, data), room)
-    subjects = [Subject(base), *(Subject(model, provider, None, allow_fallback) for model in loaded)]
-    judgement = judge(subjects, samples, groups, room, progress)
+    judgement = judge(base, loaded, runtime, samples, groups, room, progress)
     return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 

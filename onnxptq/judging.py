@@ -1,4 +1,4 @@
-"""Judging: which reference, which samples, which providers; then predictions of all models on the same samples."""
+"""Judging: which reference, which samples; then predictions of all models on the same samples."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from onnxptq.evaluation import (
     predict,
 )
 from onnxptq.evaluation.groups import check_groupings
+from onnxptq.evaluation.lane import candidates
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
+from onnxptq.runtimes.selection import Runtime
 from onnxptq.tasks import TensorSpec
 from onnxptq.tasks._scores import shown
 
@@ -145,17 +147,6 @@ def samples_to_judge_on(
     return EvaluationSamples(task, dataset, names, EVALUATION_SEED), warnings
 
 
-def require_provider(provider: str) -> None:
-    """Raises RuntimeUnavailableError, with the reason and the remedy, when a provider does not load here."""
-    from onnxptq.runtimes.providers import probe, unavailable
-
-    if provider == "cpu":  # Every ONNX Runtime has it, and a process of its own takes longer than a small model.
-        return
-    status = probe(provider)
-    if not status.loads:
-        raise unavailable(status)
-
-
 @dataclass(frozen=True)
 class Judgement:
     """Predictions of the reference and of each model, a report for each model, and notes for the user."""
@@ -166,10 +157,16 @@ class Judgement:
 
 
 def judge(
-    subjects: Sequence[Subject], samples: EvaluationSamples, groups: Sequence[str], room: Room, progress: Progress
+    reference: Model,
+    models: Sequence[Model],
+    runtime: Runtime,
+    samples: EvaluationSamples,
+    groups: Sequence[str],
+    room: Room,
+    progress: Progress,
 ) -> Judgement:
-    """Runs each subject over the same samples and compares it with the first, the reference."""
-    total = len(samples) * len(subjects)
+    """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them."""
+    total = len(samples) * (len(models) + 1)
     done = 0
 
     def count(rows: int) -> None:
@@ -178,9 +175,20 @@ def judge(
         progress("evaluating", done, total)
 
     progress("evaluating", 0, total)
-    predictions = tuple(predict(subjects, samples, room, count))
+    with candidates(models, runtime, room) as chosen:
+        predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
     reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
-    return Judgement(predictions, reports, _fallback_notes(predictions))
+    return Judgement(predictions, reports, _fallback_notes(predictions) + saturation_notes(models, runtime))
+
+
+def saturation_notes(models: Sequence[Model], runtime: Runtime) -> tuple[str, ...]:
+    """One line where models were judged by kernels that clip: INT8 on an x86 CPU without VNNI."""
+    if not any(model.quantized for model in models) or not runtime.saturates:
+        return ()
+    return (
+        "this CPU has no VNNI, so ONNX Runtime's kernels clip sums of INT8 products: the drops hold that error too. "
+        "--ep cpu:exact judges without it, for a deployment whose CPU or GPU does not clip.",
+    )
 
 
 def _fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:

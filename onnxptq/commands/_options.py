@@ -7,6 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
+EP_HELP = (
+    "What to judge on: a provider or one of `onnxptq runtimes`, with :none, :basic or :extended for less optimization, "
+    "or :exact for a CPU that would clip INT8 sums."
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _READING = (
@@ -21,7 +26,7 @@ _READING = (
 )
 
 _JUDGING = (
-    click.option("--ep", "provider", default="cpu", show_default=True, help="Execution provider to judge on."),
+    click.option("--ep", "provider", default="cpu", show_default=True, metavar="RUNTIME", help=EP_HELP),
     click.option("--allow-fallback", is_flag=True, help="Run on the CPU where the provider does not load, and say so."),
     click.option(
         "--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable."

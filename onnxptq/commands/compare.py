@@ -21,8 +21,8 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
     default=("cpu",),
     show_default=True,
     metavar="RUNTIME",
-    help="A provider, one of `onnxptq runtimes`, or either with :none, :basic, :extended. Repeatable; the first one is "
-    "the reference runtime.",
+    help="A provider, one of `onnxptq runtimes`, or either with :none, :basic, :extended, :exact. Repeatable; the "
+    "first one is the reference runtime.",
 )
 @click.option("--reference", metavar="FP32.onnx", help="The FP32 model. [default: the model it was made from]")
 @click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")

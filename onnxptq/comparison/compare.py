@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 from onnxptq.cache import Room
 from onnxptq.comparison._judge import cause, dependent_groups, provider_flips
-from onnxptq.comparison._lane import Lane, LaneSubject
 from onnxptq.comparison._layers import LAYER_SAMPLES, LayerError, layer_errors, make_probes
 from onnxptq.comparison._numerics import difference, output_step
 from onnxptq.comparison._placement import placement
 from onnxptq.comparison.result import Comparison, Row, Speed, Status
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare
+from onnxptq.evaluation.lane import Lane, LaneSubject
 from onnxptq.evaluation.run import predict_each
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Worker, WorkerError
 from onnxptq.runtimes.latency import Burst, Latency, measure
-from onnxptq.runtimes.providers import find_provider
-from onnxptq.runtimes.selection import Runtime
+from onnxptq.runtimes.selection import CPU, Runtime
 from onnxptq.tasks import Feeds
 
 LOOK_BATCH = 16
@@ -136,7 +135,7 @@ def _names(models: Sequence[Model]) -> dict[str, str]:
 
 def _unfused(model: Model, lanes: Sequence[Lane], settings: CompareSettings) -> Lane:
     """The lane that computes a QDQ graph as it is written: the CPU of this environment under ORT_DISABLE_ALL."""
-    runtime = Runtime("cpu:none", find_provider("cpu"), optimization="none")
+    runtime = replace(CPU, name="cpu:none", optimization="none")
     same = (lane for lane in lanes if lane.model is model and lane.runtime.identity() == runtime.identity())
     return next(same, None) or Lane(model, runtime, settings.timeout_s)
 

@@ -61,6 +61,12 @@ class Predictions:
         return bool((self.label >= 0).all())
 
     @property
+    def runtime(self) -> str:
+        """What the model ran on, as `--ep` names it: "cpu", "cpu:exact", "cpu@1.20"."""
+        known = self.identity["runtime"]
+        return str(known.get("name", known["provider"]))
+
+    @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """bool, (N,): prediction equals label."""
         equal: npt.NDArray[np.bool_] = self.prediction == self.label
@@ -130,7 +136,7 @@ def _to_table(run: Predictions, number: int) -> Any:
     columns: dict[str, Any] = {
         "run": pa.array(np.full(len(run), number, dtype=np.int32)),
         "model": pa.array([run.identity["model"]["name"]] * len(run)),
-        "runtime": pa.array([run.identity["runtime"]["provider"]] * len(run)),
+        "runtime": pa.array([run.runtime] * len(run)),
         "sample_id": pa.array(run.sample_id),
         "source_id": pa.array(run.source_id),
     }

@@ -170,7 +170,7 @@ def compare(
         measure=measure,
         model=model.identity["model"]["name"],
         reference=reference.identity["model"]["name"],
-        provider=model.identity["runtime"]["provider"],
+        provider=model.runtime,
         n=len(model),
         sources=int(drops.n_sources),
         fp32_average=float(was_right.mean()),

@@ -17,7 +17,8 @@ from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model
-from onnxptq.runtimes import Session, open_session, runtime_identity
+from onnxptq.runtimes import open_session
+from onnxptq.runtimes.selection import CPU, Runtime
 from onnxptq.tasks import Feeds, Signature, Task
 
 BATCH = 64
@@ -52,12 +53,9 @@ class Candidate(Protocol):
         """The file."""
         ...
 
-    def settled(self) -> tuple[Candidate, str | None]:
-        """What really runs the model, and why that is not what was asked for, or None."""
-        ...
-
-    def identity(self) -> dict[str, str]:
-        """What decides the numbers, beside the model: as `runtime_identity`."""
+    @property
+    def runtime(self) -> Runtime:
+        """What it runs on."""
         ...
 
     def open(self) -> Runner:
@@ -67,27 +65,24 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is judged, and the provider that it runs on, in this process."""
+    """A model that is judged in this process, and what it runs on: a runtime of this environment.
+
+    `onnxptq.evaluation.lane.candidates` takes any runtime.
+    """
 
     model: Model
-    provider: str = "cpu"
+    runtime: Runtime = CPU
     threads: int | None = None
-    allow_fallback: bool = False
 
-    def open(self) -> Session:
-        """A session of the model on its provider."""
+    def open(self) -> Runner:
+        """A session of the model on its runtime."""
         return open_session(
-            self.model.core.path, self.provider, threads=self.threads, allow_fallback=self.allow_fallback
+            self.model.core.path,
+            self.runtime.provider.name,
+            threads=self.threads,
+            optimization=self.runtime.optimization,
+            options=self.runtime.options,
         )
-
-    def settled(self) -> tuple[Subject, str | None]:
-        """The subject on the provider that really runs it, and why that is not the one asked for, or None."""
-        reason = self.open().fallback_reason if self.allow_fallback else None
-        return (self, None) if reason is None else (replace(self, provider="cpu"), reason)
-
-    def identity(self) -> dict[str, str]:
-        """What decides the numbers, beside the model."""
-        return runtime_identity(self.provider)
 
 
 def predict(
@@ -122,13 +117,10 @@ def predict_each(
 def _predict(
     subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
-    settled = [subject.settled() for subject in subjects]
-    subjects = [subject for subject, _ in settled]
     identities = [_identity(subject, samples) for subject in subjects]
     places = [_place(identity, room) for identity in identities]
-    for identity, (_, reason) in zip(identities, settled, strict=True):
-        if reason is not None:
-            identity["runtime"]["fallback_reason"] = reason
+    for identity, subject in zip(identities, subjects, strict=True):
+        identity["runtime"] |= _name_or_reason(subject.runtime)
     found: list[Predictions | OnnxptqError | None] = [_found(place) for place in places]
     missing = [number for number, run in enumerate(found) if run is None]
     progress(len(samples) * (len(subjects) - len(missing)))
@@ -154,7 +146,7 @@ def _predict(
 
 def predictions_place(subject: Candidate, samples: EvaluationSamples, room: Room) -> Path:
     """Where the predictions of a subject lie, once `predict` has made and kept them."""
-    return _place(_identity(subject.settled()[0], samples), room)
+    return _place(_identity(subject, samples), room)
 
 
 def _place(identity: dict[str, Any], room: Room) -> Path:
@@ -165,7 +157,7 @@ def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": subject.model.path.name, "digest": subject.model.digest},
-        "runtime": subject.identity(),
+        "runtime": subject.runtime.identity(),
         "data": {"digest": samples.dataset.digest, "samples": len(samples.dataset)},
         "task": samples.task.name,
         "preprocessing": samples.task.specification,
@@ -173,6 +165,13 @@ def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
         "corruptions": list(samples.corruptions),
         "seed": samples.seed,
     }
+
+
+def _name_or_reason(runtime: Runtime) -> dict[str, str]:
+    """What a reader should know beside what decides the numbers: the name that was asked for, or why it is not that."""
+    if runtime.fallback_reason is not None:
+        return {"fallback_reason": runtime.fallback_reason}
+    return {} if runtime.name in (runtime.provider.name, runtime.provider.ort_name) else {"name": runtime.name}
 
 
 def _key(identity: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ def make_baseline(
         rows_digest=_rows_digest(model),
         labelled=model.labelled,
         outcomes=model.correct if model.labelled else model.prediction == reference.prediction,
-        provider=str(model.identity["runtime"]["provider"]),
+        provider=model.runtime,
         bytes=size,
         latency_ratio=latency_ratio,
     )

@@ -48,7 +48,8 @@ def check(
         reference: the FP32 file; None finds it where the model says what it was made from.
         data: what to judge on; None is the built-in data, for models made from the built-in one.
         policy: a TOML file or a Policy; None is the default one.
-        provider: execution provider to judge on; None is the CPU (or, with `predictions`, the first run).
+        provider: what to judge on, as `compare` takes it ("cpu@1.20"); None is the CPU (with
+            `predictions` the first run).
         baseline: file of the last accepted model; the check fails on a significant regression against it.
         update_baseline: write the baseline instead, unless the check failed.
         predictions: judge these again; nothing is run, and rules that they cannot answer are NOT JUDGED.

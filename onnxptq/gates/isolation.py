@@ -1,6 +1,6 @@
 """Models that are checked run in processes of their own, with limits: a crash in a native library is no exception.
 
-`Isolation` keeps one worker for each model and provider; its subjects take the place of those that run in this process.
+`Isolation` keeps one worker for each model and runtime; its subjects take the place of those that run in this process.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
+from onnxptq.cache import cache_room
 from onnxptq.errors import ModelError, OnnxptqError
 from onnxptq.evaluation import Subject
 from onnxptq.graphs import Model
-from onnxptq.runtimes import Provider, Session, find_provider, probe
+from onnxptq.runtimes import Session
 from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
-from onnxptq.runtimes.providers import unavailable
+from onnxptq.runtimes.selection import CPU, Runtime
 
 T = TypeVar("T")
 
@@ -59,8 +61,7 @@ class _Lane:
 
     worker: Worker
     opened: Opened
-    provider: Provider
-    fallback_reason: str | None
+    runtime: Runtime
 
 
 class IsolatedSession(Session):
@@ -69,7 +70,7 @@ class IsolatedSession(Session):
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """As `Session.run`. Raises ModelError where the worker died, did not answer or refused."""
         lane: _Lane = self.native
-        return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.provider.name)
+        return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.runtime.name)
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,24 @@ class Isolation:
     ) -> None:
         self._stack.close()
 
-    def subject(self, model: Model, provider: str = "cpu", *, allow_fallback: bool = False) -> IsolatedSubject:
-        """A model to judge on a provider."""
-        return IsolatedSubject(model, provider, None, allow_fallback, isolation=self)
+    def subject(self, model: Model, runtime: Runtime = CPU) -> IsolatedSubject:
+        """A model to judge on a runtime."""
+        return IsolatedSubject(model, runtime, isolation=self)
 
     def session(self, subject: Subject) -> Session:
         """The session of a subject, in its worker.
 
         Raises:
-            RuntimeUnavailableError: the provider does not load here.
             ModelError: the model cannot be loaded within the limits.
         """
         lane = self._lane(subject)
         return IsolatedSession(
             model=subject.model.path,
-            requested=subject.provider,
+            requested=subject.runtime.name,
             providers=lane.opened.providers,
             signature=lane.opened.signature,
             placement=self._placement(lane),
-            fallback_reason=lane.fallback_reason,
+            fallback_reason=lane.runtime.fallback_reason,
             native=lane,
         )
 
@@ -131,7 +131,7 @@ class Isolation:
                 lambda: lane.worker.time(lane.opened, feeds, runs=runs, warmup=warmup),
                 name,
                 "runs",
-                lane.provider.name,
+                lane.runtime.name,
             )
 
         return burst
@@ -141,34 +141,35 @@ class Isolation:
         return None if nodes is None else dict(Counter(node.provider for node in nodes))
 
     def _lane(self, subject: Subject) -> _Lane:
-        key = (subject.model.digest, subject.provider, subject.threads)
+        key = (subject.model.digest, subject.runtime.name, subject.threads)
         if key not in self._lanes:
             self._lanes[key] = self._open(subject)
         return self._lanes[key]
 
     def _open(self, subject: Subject) -> _Lane:
-        provider, reason = find_provider(subject.provider), None
-        # Every ONNX Runtime has the CPU, and trying it takes longer than a small model.
-        if provider.name != "cpu" and not (status := probe(provider.name)).loads:
-            if not subject.allow_fallback:
-                raise unavailable(status)
-            provider, reason = find_provider("cpu"), str(unavailable(status))
+        runtime = subject.runtime
         # CUDA reserves far more address space than it uses.
-        limit = self._limits.bytes_for(subject.model) if provider.name == "cpu" else None
-        worker = self._stack.enter_context(Worker(memory_bytes=limit, timeout_s=self._limits.seconds))
-        names: list[tuple[str, dict[str, str]]] = [(name, {}) for name in (provider.ort_name, *provider.companions)]
+        limit = self._limits.bytes_for(subject.model) if runtime.provider == CPU.provider else None
+        name = subject.model.path.name
+        start = partial(Worker, runtime.python, memory_bytes=limit, timeout_s=self._limits.seconds)
+        worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime.name))
         opened = _explained(
-            lambda: worker.open(subject.model.core.path, names, threads=subject.threads),
-            subject.model.path.name,
+            lambda: worker.open(
+                subject.model.core.path,
+                runtime.session_providers(cache_room(), subject.model.digest, subject.threads),
+                optimization=runtime.optimization,
+                threads=subject.threads,
+            ),
+            name,
             "is loaded",
-            provider.name,
+            runtime.name,
         )
-        if opened.providers[0] != provider.ort_name:
+        if opened.providers[0] != runtime.provider.ort_name:
             raise ModelError(
-                f"{subject.model.path.name} was loaded on {opened.providers[0]} instead of {provider.name}. "
+                f"{name} was loaded on {opened.providers[0]} instead of {runtime.provider.name}. "
                 "Ask for that provider, or look at `onnxptq providers`."
             )
-        return _Lane(worker, opened, provider, reason)
+        return _Lane(worker, opened, runtime)
 
 
 _REMEDIES = {
@@ -180,12 +181,12 @@ _REMEDIES = {
 }
 
 
-def _explained(work: Callable[[], T], model: str, doing: str, provider: str) -> T:
+def _explained(work: Callable[[], T], model: str, doing: str, runtime: str) -> T:
     """The result of `work`. Raises ModelError, in the user's words, where the worker fails."""
     try:
         return work()
     except WorkerError as error:
         reason: OnnxptqError = ModelError(
-            f"{model} cannot be judged: while it {doing} on {provider}, {error.reason}. {_REMEDIES[error.failure]}"
+            f"{model} cannot be judged: while it {doing} on {runtime}, {error.reason}. {_REMEDIES[error.failure]}"
         )
         raise reason from error

@@ -20,7 +20,8 @@ from onnxptq.gates.pairing import pair
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.graphs import Model, read_provenance
 from onnxptq.inputs import DataOptions, open_model
-from onnxptq.judging import check_same_outputs, find_reference, require_provider, samples_to_judge_on
+from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
+from onnxptq.runtimes.selection import Runtime, chosen_runtime
 from onnxptq.tasks import Feeds
 
 Progress = Callable[[str, int, int], None]
@@ -41,7 +42,7 @@ class Request:
     Attributes:
         model: the file to judge.
         reference: the FP32 file; None finds it.
-        provider: the execution provider of the model; the reference runs on the CPU.
+        provider: what the model runs on, as `compare` takes it; the reference runs on the CPU.
         groups: groupings, instead of the policy's.
         corruptions: to judge under, beside clean; None is the task's default list.
         options: the data and how to read it.
@@ -78,10 +79,11 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
     reference = _reference(request, model, policy, domains)
     if reference is not None:
         check_same_outputs(reference, [model])
-    _require_providers(request, policy)
+    runtime = chosen_runtime(request.provider, cache_room(), allow_fallback=request.allow_fallback)
+    others = _others(request.provider, policy)
     with Isolation(request.limits) as isolation:
         base = isolation.subject(reference or model)
-        subject = isolation.subject(model, request.provider, allow_fallback=request.allow_fallback)
+        subject = isolation.subject(model, runtime)
         evidence = Evidence(model=model, reference=reference)
         if policy is not None and not policy.reads_predictions and not policy.latency:
             return policy, _placed(evidence, policy, isolation, subject), ()
@@ -90,12 +92,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         )
         policy = settle(policy, request.groups, labelled=samples.dataset.labels is not None)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
-        others = (
-            [p for p in policy.provider_agreement.providers if p != request.provider]
-            if (policy.provider_agreement)
-            else []
-        )
-        subjects: list[Subject] = [base, subject, *(isolation.subject(model, provider) for provider in others)]
+        subjects: list[Subject] = [base, subject, *(isolation.subject(model, other) for other in others)]
         if policy.reads_predictions:
             runs = _predict(subjects, samples, progress)
             evidence = replace(
@@ -103,12 +100,12 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 predictions=runs[1],
                 reference_predictions=runs[0],
                 pairing=pair(runs[0], runs[1], policy.group_by),
-                by_provider=dict(zip(others, runs[2:], strict=True)),
+                by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
-            warnings += _fallback_note(runs[1])
+            warnings += _fallback_note(runs[1]) + saturation_notes([model], runtime)
         if policy.latency is not None and reference is not None:
             threads = policy.latency.threads or None
-            lanes = [replace(isolation.subject(m, request.provider), threads=threads) for m in (reference, model)]
+            lanes = [replace(isolation.subject(m, runtime), threads=threads) for m in (reference, model)]
             progress("timing", 0, _ROUNDS)
             evidence = replace(evidence, latency=_time(isolation, lanes, samples, policy.latency.batch, progress))
         return policy, _placed(evidence, policy, isolation, subject), warnings
@@ -127,11 +124,10 @@ def _reference(request: Request, model: Model, policy: Policy | None, domains: S
     return find_reference(None, [model])
 
 
-def _require_providers(request: Request, policy: Policy | None) -> None:
-    if not request.allow_fallback:
-        require_provider(request.provider)
-    for provider in policy.provider_agreement.providers if policy and policy.provider_agreement else ():
-        require_provider(provider)
+def _others(judged: str, policy: Policy | None) -> list[Runtime]:
+    """What else the policy wants the model to run on."""
+    names = policy.provider_agreement.providers if policy and policy.provider_agreement else ()
+    return [chosen_runtime(name, cache_room()) for name in names if name != judged]
 
 
 def _predict(subjects: Sequence[Subject], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
@@ -176,7 +172,7 @@ def _time(
         medians = {which: statistics.median(bursts[which](runs, 1)) for which in order}
         ratios.append(medians[1] / medians[0])
         progress("timing", number + 1, _ROUNDS)
-    return Latency(tuple(sorted(ratios)), subjects[1].provider)
+    return Latency(tuple(sorted(ratios)), subjects[1].runtime.name)
 
 
 def _one_batch(samples: EvaluationSamples, size: int) -> Feeds:

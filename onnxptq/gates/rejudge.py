@@ -49,7 +49,7 @@ def read_evidence(
     own = _runs_of_model(runs, before, judged, file)
     chosen = _on(own, provider, file)
     found = settle(policy, groups, labelled=chosen.labelled)
-    names = {str(run.identity["runtime"]["provider"]): run for run in reversed(own)}
+    names = {run.runtime: run for run in reversed(own)}
     evidence = Evidence(
         model=judged,
         reference=base,
@@ -87,9 +87,9 @@ def _of(runs: Sequence[Predictions], model: Model, file: Path) -> list[Predictio
 
 def _on(runs: Sequence[Predictions], provider: str | None, file: Path) -> Predictions:
     for run in runs:
-        if provider in (None, run.identity["runtime"]["provider"]):
+        if provider in (None, run.runtime):
             return run
-    names = ", ".join(str(run.identity["runtime"]["provider"]) for run in runs)
+    names = ", ".join(run.runtime for run in runs)
     raise UsageError(f"{file} has no predictions on {provider!r}, only on {names}. Leave out --ep, or choose of them.")
 
 

@@ -31,10 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.runtimes._messages import readable_cause
-from onnxptq.runtimes._probe import RECORD_PLACEMENT
 from onnxptq.runtimes._worker_records import Description, Failure, Kernel, Opened, PlacedNode, WorkerError, describe
 from onnxptq.runtimes.installation import debugging
-from onnxptq.runtimes.session import LEVELS, Optimization, tensor_spec
+from onnxptq.runtimes.session import LEVELS, Optimization, session_entries, tensor_spec
 from onnxptq.tasks._base import Signature
 
 __all__ = [
@@ -140,7 +139,7 @@ class Worker:
             providers=[[name, dict(options)] for name, options in providers],
             level=LEVELS[optimization],
             threads=threads,
-            entries=dict([RECORD_PLACEMENT]),
+            entries=session_entries(optimization),
             profile_folder=self._folder.name if profile else None,
         )
         nodes = answer["placement"]

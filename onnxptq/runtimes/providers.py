@@ -82,16 +82,17 @@ class ProviderStatus:
     driver: str = ""
 
 
-PROVIDERS: Registry[Provider] = Registry("execution provider", "onnxptq.runtimes", ())
-PROVIDERS.register(
-    Provider(
-        name="cpu",
-        ort_name="CPUExecutionProvider",
-        compiled_remedy=_REINSTALL,
-        library_remedy=_REINSTALL,
-        listed=True,
-    )
+CPU_PROVIDER = Provider(
+    name="cpu",
+    ort_name="CPUExecutionProvider",
+    compiled_remedy=_REINSTALL,
+    library_remedy=_REINSTALL,
+    listed=True,
 )
+"""What every ONNX Runtime has."""
+
+PROVIDERS: Registry[Provider] = Registry("execution provider", "onnxptq.runtimes", ())
+PROVIDERS.register(CPU_PROVIDER)
 PROVIDERS.register(
     Provider(
         name="cuda",

@@ -3,8 +3,9 @@
     PROVIDER[@ENVIRONMENT][:LEVEL]    cpu, cuda, cpu:none, cpu@openvino:basic
     ENVIRONMENT[:LEVEL]               openvino, cpu@1.20 (added by `onnxptq runtimes add`)
 
-LEVEL is how far ONNX Runtime may rewrite the graph: all (the default), extended, basic or none. An environment that has
-the whole name before the colon comes first. Nothing is installed here: only `onnxptq runtimes add` does that.
+LEVEL is how far ONNX Runtime may rewrite the graph: all (the default), extended, basic or none. Another one is exact:
+as all, but sums of INT8 products are not clipped on CPUs without VNNI. An environment that has the whole name before
+the colon comes first. Nothing is installed here: only `onnxptq runtimes add` does that.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import cast, get_args
 from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.runtimes._probe import NVIDIA_PROVIDERS
-from onnxptq.runtimes.cpu import cpu_features
+from onnxptq.runtimes.cpu import cpu_features, u8s8_can_saturate
 from onnxptq.runtimes.environments import Environment, default_packages, environments, find_environment
 from onnxptq.runtimes.installation import import_onnxruntime
 from onnxptq.runtimes.provider_options import DeviceSettings, cache_options, provider_options, thread_options
 from onnxptq.runtimes.providers import (
+    CPU_PROVIDER,
     PROVIDERS,
     Provider,
     find_provider,
@@ -58,6 +60,17 @@ class Runtime:
     def python(self) -> Path | None:
         """The interpreter of its environment; None is this one."""
         return self.environment.python if self.environment else None
+
+    @property
+    def here(self) -> bool:
+        """Whether it needs no process of its own: the CPU of this environment, which is trusted."""
+        return self.environment is None and self.provider == CPU_PROVIDER
+
+    @property
+    def saturates(self) -> bool:
+        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI."""
+        on_cpu = self.provider.ort_name == CPU_PROVIDER.ort_name and self.optimization != "exact"
+        return on_cpu and bool(u8s8_can_saturate(cpu_features()))
 
     @property
     def compiled(self) -> tuple[str, ...]:
@@ -113,6 +126,10 @@ class Runtime:
         )
 
 
+CPU = Runtime("cpu", CPU_PROVIDER)
+"""The CPU of this environment."""
+
+
 def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = None) -> Runtime:
     """The runtime that `text` names.
 
@@ -134,12 +151,19 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
     )
 
 
+def chosen_runtime(text: str, room: Room, *, allow_fallback: bool = False) -> Runtime:
+    """The runtime that `text` names, tried: `resolve_runtime`, then `ready`."""
+    return ready(resolve_runtime(text, room), allow_fallback=allow_fallback)
+
+
 def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     """The runtime, tried with a tiny model; with `allow_fallback` the CPU of this environment where it does not load.
 
     Raises:
         RuntimeUnavailableError: it does not load; the message says why and what helps.
     """
+    if runtime.here:
+        return runtime  # Trying it in a process of its own would take longer than a small model.
     if runtime.environment is None:
         status = probe(runtime.provider.name)
     else:
@@ -149,7 +173,7 @@ def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
     if not allow_fallback:
         raise error
-    return replace(runtime, provider=find_provider("cpu"), environment=None, options={}, fallback_reason=str(error))
+    return replace(runtime, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=str(error))
 
 
 def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:

@@ -19,8 +19,12 @@ from onnxptq.runtimes.providers import Provider, find_provider, probe, unavailab
 from onnxptq.runtimes.quiet import stdout_to_stderr
 from onnxptq.tasks._base import Signature, TensorSpec
 
-Optimization = Literal["all", "extended", "basic", "none"]
-"""How far ONNX Runtime may rewrite the graph: its ORT_ENABLE_ALL, _EXTENDED, _BASIC and ORT_DISABLE_ALL."""
+Optimization = Literal["all", "extended", "basic", "none", "exact"]
+"""How far ONNX Runtime may rewrite the graph: its ORT_ENABLE_ALL, _EXTENDED, _BASIC and ORT_DISABLE_ALL.
+
+"exact" is "all" with the session option `session.x64quantprecision`: sums of INT8 products that x86 CPUs without VNNI
+would clip (`onnxptq.runtimes.cpu.u8s8_can_saturate`) are exact, and slower. Elsewhere it changes nothing.
+"""
 
 _CPU = "cpu"
 LEVELS = {
@@ -28,6 +32,7 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
+    "exact": "ORT_ENABLE_ALL",
 }
 _WARNINGS = 2
 _FATAL_ONLY = 4  # what is an error for ONNX Runtime arrives as an exception
@@ -148,7 +153,7 @@ def _open(
     model: Path,
     provider: Provider,
     threads: int | None,
-    optimization: str,
+    optimization: Optimization,
     options: Mapping[str, str],
     *,
     requested: str | None = None,
@@ -189,14 +194,20 @@ def _open(
     )
 
 
-def _session_options(onnxruntime: Any, threads: int | None, optimization: str) -> Any:
+def _session_options(onnxruntime: Any, threads: int | None, optimization: Optimization) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[optimization])
     options.log_severity_level = _WARNINGS if debugging() else _FATAL_ONLY
-    options.add_session_config_entry(*RECORD_PLACEMENT)
+    for entry in session_entries(optimization).items():
+        options.add_session_config_entry(*entry)
     if (chosen := threads or _default_threads) is not None:
         options.intra_op_num_threads = chosen
     return options
+
+
+def session_entries(optimization: Optimization) -> dict[str, str]:
+    """The configuration entries of every session of ours."""
+    return dict([RECORD_PLACEMENT, *([("session.x64quantprecision", "1")] if optimization == "exact" else [])])
 
 
 def _create(onnxruntime: Any, model: Path, options: Any, providers: list[Any]) -> Any:

@@ -6,8 +6,7 @@ import functools
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from typing import Any
 from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import Range
-from onnxptq.comparison._lane import Lane, LaneSubject
 from onnxptq.errors import OnnxptqError, OutputError
-from onnxptq.evaluation import Predictions, Subject, compare
-from onnxptq.evaluation.run import Candidate, predict, predict_each, predictions_place
+from onnxptq.evaluation import Predictions, compare
+from onnxptq.evaluation.lane import candidates
+from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.int8_file import space_for
 from onnxptq.quantization.static import quantize_folded
-from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
+from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.session import limit_threads
 from onnxptq.sweeps.bench import Bench, open_bench
 from onnxptq.sweeps.plan import Plan
@@ -180,7 +179,7 @@ def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judge
     found: dict[tuple[str, str], _Judged] = {}
     for runtime in dict.fromkeys(one.runtime for one in made):
         models = list({one.model.digest: one.model for one in made if one.runtime == runtime}.values())
-        size = len(models) if runtime == "cpu" else _LANES
+        size = len(models) if bench.runtime(runtime).here else _LANES
         for start in range(0, len(models), size):
             part = models[start : start + size]
             found |= _judge_together(bench, part, runtime)
@@ -189,9 +188,9 @@ def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judge
 
 def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
     started = time.perf_counter()
-    with _candidates(bench, models, runtime) as candidates:
-        reference, *runs = predict_each([bench.reference, *candidates], bench.samples, bench.room)
-        places = [predictions_place(candidate, bench.samples, bench.room) for candidate in candidates]
+    with candidates(models, bench.runtime(runtime), bench.room) as chosen:
+        reference, *runs = predict_each([bench.reference, *chosen], bench.samples, bench.room)
+        places = [predictions_place(candidate, bench.samples, bench.room) for candidate in chosen]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
     judged = {}
@@ -208,22 +207,6 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
 
 def _reporting(bench: Bench, reference: Predictions, run: Predictions) -> Callable[[], dict[str, Any]]:
     return lambda: compare(reference, run, bench.plan.groups).to_dict()
-
-
-@contextmanager
-def _candidates(bench: Bench, models: Sequence[Model], runtime: str) -> Iterator[list[Candidate]]:
-    """The models on a runtime: the CPU in this process, anything else in processes of their own."""
-    if runtime == "cpu":
-        yield [Subject(model) for model in models]
-        return
-    lanes = [Lane(model, bench.runtime(runtime), TIMEOUT_SECONDS) for model in models]
-    try:
-        for lane in lanes:
-            lane.attempt(functools.partial(lane.load, bench.room))
-        yield [LaneSubject(lane) for lane in lanes]
-    finally:
-        for lane in lanes:
-            lane.close()
 
 
 def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], bench: Bench) -> Cell:

@@ -16,6 +16,7 @@ from onnxptq.errors import DataError
 from onnxptq.evaluation import Subject, predict
 from onnxptq.evaluation.report import sqnr_db
 from onnxptq.graphs import load_model
+from onnxptq.runtimes.selection import chosen_runtime
 
 EXACT = ("sample_id", "source_id", "label", "prediction")
 CLOSE = ("score", "margin", "outputs", "signal_energy", "error_energy")
@@ -236,7 +237,7 @@ def test_a_model_that_fell_back_is_judged_as_what_it_ran_on(subject, samples, ro
 
     if probe("tensorrt").loads:
         pytest.skip("TensorRT loads here")
-    asked = replace(subject(), provider="tensorrt", allow_fallback=True)
+    asked = replace(subject(), runtime=chosen_runtime("tensorrt", room, allow_fallback=True))
     (found,) = predict([asked], samples(), room)
     assert found.identity["runtime"]["provider"] == "cpu"
     assert "tensorrt" in found.identity["runtime"]["fallback_reason"]

@@ -13,10 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxptq.cache import Room
 from onnxptq.errors import ModelError, RuntimeUnavailableError
 from onnxptq.gates.isolation import Isolation, Limits
 from onnxptq.graphs import load_model
 from onnxptq.runtimes import open_session
+from onnxptq.runtimes.selection import chosen_runtime
 
 FEEDS = {"x": np.arange(12, dtype=np.float32).reshape(2, 6)}
 
@@ -100,15 +102,17 @@ def test_a_model_that_onnx_runtime_refuses_is_a_clean_error(tmp_path: Path) -> N
         isolation.subject(load_model(path)).open().run(FEEDS)
 
 
-def test_a_provider_that_does_not_load_is_never_replaced_silently(save_classifier: Callable[..., Path]) -> None:
+def test_a_provider_that_does_not_load_is_never_replaced_silently(
+    save_classifier: Callable[..., Path], tmp_path: Path
+) -> None:
     from onnxptq.runtimes import probe_all
 
     missing = next((status.name for status in probe_all() if status.compiled and not status.loads), None)
     if missing is None:
         pytest.skip("every provider that is compiled in loads here")
-    model = load_model(save_classifier())
+    model, room = load_model(save_classifier()), Room(tmp_path)
     with Isolation(Limits()) as isolation:
         with pytest.raises(RuntimeUnavailableError, match=missing):
-            isolation.subject(model, missing).open()
-        session = isolation.subject(model, missing, allow_fallback=True).open()
+            isolation.subject(model, chosen_runtime(missing, room)).open()
+        session = isolation.subject(model, chosen_runtime(missing, room, allow_fallback=True)).open()
         assert session.providers[0] == "CPUExecutionProvider" and missing in str(session.fallback_reason)

@@ -17,7 +17,7 @@ def judge_provider_agreement(policy: Policy, evidence: Evidence) -> list[RuleRes
         return []
     if evidence.predictions is None or evidence.pairing is None:
         return [no_predictions("provider_agreement")]
-    own = str(evidence.predictions.identity["runtime"]["provider"])
+    own = evidence.predictions.runtime
     results = []
     for provider in rule.providers:
         if provider == own:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from onnxptq.cache import Room
+from onnxptq.evaluation.run import Candidate, Subject
 from onnxptq.graphs import Model
-from onnxptq.runtimes.isolated import Kernel, Opened, Worker, WorkerError
+from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Kernel, Opened, Worker, WorkerError
 from onnxptq.runtimes.selection import Runtime
 from onnxptq.tasks import Feeds, Signature
 
@@ -113,7 +116,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class LaneSubject:
-    """A lane as `onnxptq.evaluation.run.predict_each` judges it."""
+    """A lane as `onnxptq.evaluation.run.predict` judges it."""
 
     lane: Lane
 
@@ -123,18 +126,15 @@ class LaneSubject:
         return self.lane.model
 
     @property
+    def runtime(self) -> Runtime:
+        """What it runs on."""
+        return self.lane.runtime
+
+    @property
     def signature(self) -> Signature:
         """Inputs and outputs of the loaded model."""
         assert self.lane.session is not None, "load the lane first"
         return self.lane.session.signature
-
-    def settled(self) -> tuple[LaneSubject, str | None]:
-        """Itself, and why its runtime is not the one that was asked for."""
-        return self, self.lane.runtime.fallback_reason
-
-    def identity(self) -> dict[str, str]:
-        """Of the runtime."""
-        return self.lane.runtime.identity()
 
     def open(self) -> LaneSubject:
         """Itself: the lane is loaded. Raises what made it fail."""
@@ -146,3 +146,24 @@ class LaneSubject:
         """All outputs for `feeds`."""
         assert self.lane.session is not None, "load the lane first"
         return self.lane.worker.run(self.lane.session, feeds)
+
+
+@contextmanager
+def candidates(
+    models: Sequence[Model], runtime: Runtime, room: Room, timeout_s: float = TIMEOUT_SECONDS
+) -> Iterator[list[Candidate]]:
+    """The models on a runtime: the CPU of this environment in this process, any other in processes of their own.
+
+    A model that cannot be loaded there is among them; it raises why when it is judged.
+    """
+    if runtime.here:
+        yield [Subject(model, runtime) for model in models]
+        return
+    lanes = [Lane(model, runtime, timeout_s) for model in models]
+    try:
+        for lane in lanes:
+            lane.attempt(partial(lane.load, room))
+        yield [LaneSubject(lane) for lane in lanes]
+    finally:
+        for lane in lanes:
+            lane.close()
