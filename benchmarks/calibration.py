@@ -36,7 +36,7 @@ STOCK_METHODS = ("MinMax", "Entropy", "Percentile")
 OUR_METHODS = ("minmax", "entropy", "percentile")
 SETS = 4
 
-PARTS = ("pass", "memory", "many", "percentile")
+PARTS = ("pass", "floor", "memory", "many", "percentile")
 PASS_TARGETS = {"resnet50": ("ours", 1.3), "transformer": ("ours", 1.3), "mobilenet_v2": ("ours, fast", 2.5)}
 """What a pass for all methods may cost, times bare inference: of the depthwise net on the optimised graph."""
 
@@ -92,6 +92,15 @@ def one_pass(path: Path, network: str, count: int, tensors: list[str], optimized
     for name in OUR_METHODS:
         for tensor in tensors:
             RANGE_METHODS.get(name).range(statistics.per_environment(tensor), QuantizationType())
+
+
+def outputs_only(path: Path, network: str, count: int, tensors: list[str], optimized: bool = False) -> None:
+    """What no pass can avoid: inference with the observed tensors as outputs, which nobody then looks at."""
+    from onnxptq.quantization.collect import CalibrationPass
+
+    opened = CalibrationPass(path, tensors, optimized=optimized, threads=1)
+    for _, feeds in Samples(network, count):
+        opened.run(feeds)
 
 
 def stock(path: Path, network: str, count: int, method: str) -> None:
@@ -175,7 +184,8 @@ def percentile_error(path: Path, network: str, count: int) -> Result:
     return worst
 
 
-WORKERS = {worker.__name__: worker for worker in (bare, one_pass, stock, many_ours, many_stock, percentile_error)}
+LANES = (bare, one_pass, outputs_only, stock, many_ours, many_stock, percentile_error)
+WORKERS = {worker.__name__: worker for worker in LANES}
 
 
 def work(task: Result) -> None:
@@ -188,7 +198,7 @@ def work(task: Result) -> None:
     worker, path, count = WORKERS[task.pop("worker")], Path(task.pop("path")), task["count"]
     start_up = 0.0
     with contextlib.redirect_stdout(sys.stderr):
-        if worker in (bare, one_pass, stock):
+        if worker in (bare, one_pass, outputs_only, stock):
             compiled()
             worker(path=path, **{**task, "count": 1})
             start_up = _timed(worker, path, {**task, "count": 1})[0]
@@ -263,6 +273,22 @@ def measure_pass(network: str, path: Path, tensors: list[str], count: int, times
     }
 
 
+def measure_floor(network: str, path: Path, tensors: list[str], count: int, times: int) -> Result:
+    base = {"path": path, "network": network, "count": count}
+    tasks: dict[str, Result] = {
+        "bare": {"worker": "bare", **base},
+        "outputs only": {"worker": "outputs_only", "tensors": tensors, **base},
+        "ours": {"worker": "one_pass", "tensors": tensors, **base},
+        "outputs only, fast": {"worker": "outputs_only", "tensors": tensors, "optimized": True, **base},
+        "ours, fast": {"worker": "one_pass", "tensors": tensors, "optimized": True, **base},
+    }
+    found = repeated(times, tasks)
+    return {
+        "bare_ms": 1000 * found["bare"]["seconds"],
+        "ratios": {name: one["seconds"] / found["bare"]["seconds"] for name, one in found.items()},
+    }
+
+
 def measure_memory(network: str, path: Path, tensors: list[str], counts: tuple[int, int]) -> Result:
     bare_mb = run("bare", path, network, counts[0])["peak_mb"]
     peaks = [run("one_pass", path, network, count, tensors=tensors)["peak_mb"] for count in counts]
@@ -300,6 +326,10 @@ def benchmark(quick: bool, parts: tuple[str, ...]) -> Result:
                 print(f"{network}: one pass ...", file=sys.stderr)
                 measured = measure_pass(network, path, tensors, 12 if quick else 32, 1 if quick else 3)
                 report.setdefault("pass", {})[network] = measured
+            if "floor" in parts:
+                print(f"{network}: floor ...", file=sys.stderr)
+                measured = measure_floor(network, path, tensors, 12 if quick else 32, 1 if quick else 3)
+                report.setdefault("floor", {})[network] = measured
             if "memory" in parts:
                 print(f"{network}: memory ...", file=sys.stderr)
                 counts = (8, 64) if quick else (64, 512)
@@ -345,6 +375,8 @@ def markdown(report: Result) -> str:
         lines += ["", f"Other processes were running (load {report['load']:.1f} at the start): times scatter."]
     if "pass" in report:
         lines += _pass_tables(report["pass"])
+    if "floor" in report:
+        lines += _floor_table(report["floor"])
     if "memory" in report:
         lines += _memory_table(report["memory"], report.get("pass", {}))
     if "many" in report:
@@ -367,6 +399,16 @@ def _pass_tables(passes: Result) -> list[str]:
         lines += ["", f"CPU time per sample over bare FP32 inference, {title}:", "", *_table(["network", *names], rows)]
     rows = [[network, *(f"{one['start_up_seconds'][n]:.2f}" for n in names)] for network, one in passes.items()]
     return [*lines, "", "CPU seconds before the first sample, imports aside:", "", *_table(["network", *names], rows)]
+
+
+def _floor_table(floor: Result) -> list[str]:
+    names = list(next(iter(floor.values()))["ratios"])
+    rows = [
+        [network, f"{one['bare_ms']:.1f}", *(f"{one['ratios'][n]:.2f}" for n in names[1:])]
+        for network, one in floor.items()
+    ]
+    title = "Where the time goes: with the observed tensors as outputs that nobody looks at, and with counting:"
+    return ["", title, "", *_table(["network", "bare, ms a sample", *names[1:]], rows)]
 
 
 def _memory_table(memory: Result, passes: Result) -> list[str]:
@@ -400,7 +442,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples, about five minutes on two cores")
     parser.add_argument("--part", action="append", choices=PARTS, help="measure only this; repeatable [all]")
-    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
+    parser.add_argument("--json", type=Path, help="also write the measurements here; other parts of it are kept")
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the tables in docs/performance.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -408,6 +450,8 @@ def main() -> None:
         work(json.loads(arguments.worker))
         return
     report = benchmark(arguments.quick, tuple(arguments.part or PARTS))
+    if arguments.json and arguments.part and arguments.json.is_file():
+        report = json.loads(arguments.json.read_text()) | report
     print(markdown(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

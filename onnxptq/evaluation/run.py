@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from onnxptq.cache import Room, content_key
 from onnxptq.data.versions import data_versions
-from onnxptq.errors import DataError, OnnxptqError
+from onnxptq.errors import DataError, ModelError, OnnxptqError
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model
 from onnxptq.runtimes import open_session
+from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.selection import CPU, Runtime
 from onnxptq.tasks import Feeds, Signature, Task
 
@@ -209,7 +210,7 @@ def _run(
             return step()
         except OnnxptqError as error:
             if not tolerant:
-                raise
+                raise _named(error, subjects[number]) from error
             results[number] = error
             sessions.pop(number, None)
             return None
@@ -233,6 +234,13 @@ def _run(
         progress(len(rows) * len(subjects))
     ordered = [results[number] for number in range(len(subjects))]
     return [_predictions(one, samples) if isinstance(one, _Gathered) else one for one in ordered]
+
+
+def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
+    """A worker's error does not say which model it was; all others do."""
+    if not isinstance(error, WorkerError):
+        return error
+    return ModelError(f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}.")
 
 
 def _outputs(

@@ -78,11 +78,9 @@ class CalibrationPass:
         accumulators = {name: Accumulator(self._histograms, counter) for name in self._tensors}
         seen = 0
         for sample_id, feeds in samples:
-            fed = {name: batched(array, self._inputs.get(name)) for name, array in feeds.items()}
-            values = run_sample(self._session, self._outputs, fed, sample_id)
+            values = self.run(feeds, sample_id)
             for name in self._tensors:
-                # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
-                value = fed.get(name) if name in self._inputs else values.pop(name)
+                value = values.pop(name, None)
                 _add(accumulators[name], value, name, sample_id)
             seen += 1
             if seen == 1:
@@ -91,6 +89,13 @@ class CalibrationPass:
             raise DataError("the calibration set is empty; give at least one sample")
         found = {name: _statistics(accumulator) for name, accumulator in accumulators.items()}
         return CalibrationStatistics({environment: found}, {environment: seen}, dict(provenance or {}))
+
+    def run(self, feeds: Feeds, sample_id: str = "") -> dict[str, npt.NDArray[Any]]:
+        """The observed tensors of one sample by name. Raises DataError where the feeds do not fit the model."""
+        fed = {name: batched(array, self._inputs.get(name)) for name, array in feeds.items()}
+        values = run_sample(self._session, self._outputs, fed, sample_id)
+        # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
+        return values | {name: fed[name] for name in self._tensors if name in self._inputs and name in fed}
 
 
 def collect(
