@@ -90,10 +90,10 @@ def test_check_judges_on_it_and_compares_it_with_others(
     save_classifier: Callable[..., Path], data: str, tmp_path: Path
 ) -> None:
     model, policy = save_classifier(), tmp_path / "policy.toml"
-    made = onnxptq.quantize(model, data=data, output=tmp_path / "int8.onnx", evaluate=False)
+    made = onnxptq.quantize(model, data=data, output=tmp_path / "int8.onnx", corruptions=["clean"])
     policy.write_text('format = 1\n[provider_agreement]\nproviders = ["cpu:exact", "production:none"]\nlimit = 0.9\n')
     found = check(made.output, data=data, policy=policy, provider="production", corruptions=["clean"])
-    said = [rule.message for rule in found.rules]
+    said = [rule.explanation for rule in found.rules]
     assert len(said) == 2
     assert said[0].startswith("cpu:exact predicts what production does on ")
     assert said[1].startswith("production:none predicts what production does on ")
@@ -116,10 +116,10 @@ def test_a_model_that_a_runtime_refuses_is_named(
     def refuse(self: Lane, room: object) -> None:
         raise WorkerError("refused", "no kernel for QLinearConv")
 
-    made = onnxptq.quantize(save_classifier(), data=data, output=tmp_path / "int8.onnx", evaluate=False)
+    made = onnxptq.quantize(save_classifier(), data=data, output=tmp_path / "int8.onnx", corruptions=["clean"])
     monkeypatch.setattr(Lane, "load", refuse)
     with pytest.raises(ModelError, match=r"int8\.onnx .*production.*no kernel for QLinearConv"):
-        onnxptq.evaluate([made.output], data=data, corruptions=["clean"], provider="production")
+        onnxptq.evaluate([made.output], data=data, corruptions=["clean"], provider="production:basic")
 
 
 @pytest.mark.parametrize(
