@@ -18,6 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,6 +31,8 @@ from onnxptq.evaluation import EvaluationSamples, Subject, compare, named_corrup
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, resolve_for_evaluation
 from onnxptq.judging import EVALUATION_SEED
+from onnxptq.runtimes import open_session
+from onnxptq.runtimes.latency import Latency, measure, timed
 from onnxptq.runtimes.selection import resolve_runtime
 
 MAIN = ("bright@3", "contrast@3", "blur@5", "gaussian@3", "jpeg@3", "pixelate@3")
@@ -64,6 +67,7 @@ ABLATION = (
     "robust:float_outputs=0",
 )
 ONE_SEED = (*STOCK[1:], *ABLATION)
+CALLS = 4000
 TOGETHER = 12
 """Models that read a pass over the evaluation samples side by side."""
 
@@ -106,6 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", help="methods; else the stock ones, the robust ones and the ablation")
     parser.add_argument("--sets", nargs="*", help="names of sets; else all 16 and clean")
+    parser.add_argument("--latency", action="store_true", help="time the methods against minmax; on an idle machine")
     parser.add_argument("--work", default="robustness-work", help="folder for the INT8 files")
     parser.add_argument("--json", help="write every cell here too")
     chosen = parser.parse_args()
@@ -118,6 +123,8 @@ def main() -> None:
     print(f"    python {' '.join(sys.argv)}\n")
     print_means(made, scores, methods, sets)
     print_sets(made, scores, methods, sets)
+    if chosen.latency:
+        print_latency(chosen, made)
     if chosen.json:
         cells = [{**asdict(one), **asdict(scores[one.digest])} for one in made]
         Path(chosen.json).write_text(json.dumps(cells, indent=1) + "\n")
@@ -224,6 +231,21 @@ def print_sets(made: Sequence[Made], scores: dict[str, Score], methods: Sequence
     for name in sets:
         found = [of(made, scores, method, name) for method in methods]
         print(f"| {name} | " + " | ".join(points(mean(f, "crossfit_drop")) if f else "" for f in found) + " |")
+
+
+def print_latency(chosen: argparse.Namespace, made: Sequence[Made]) -> None:
+    """How long one call of each method's first model takes over that of minmax: one sample, one thread, in turns."""
+    first = {one.method: one.digest for one in reversed(made)}
+    dataset, task, _ = resolve_for_evaluation(
+        [load_model(Path(chosen.model))], DataOptions(eval_data=chosen.eval_data), cache_room()
+    )
+    _, feeds = next(EvaluationSamples(task, dataset, ("clean",), EVALUATION_SEED).batches(1))
+    sessions = [open_session(Path(chosen.work) / f"{digest}.onnx", threads=1) for digest in first.values()]
+    times = measure([timed(partial(session.run, feeds)) for session in sessions], CALLS)
+    found = dict(zip(first, (one.p50 for one in times if isinstance(one, Latency)), strict=True))
+    print("\nLatency (median of", CALLS, "calls in turns) over that of minmax:\n\n| method | ratio |\n|---|---|")
+    for method, seconds in found.items():
+        print(f"| `{method}` | {seconds / found['minmax']:.3f} |")
 
 
 def of(made: Sequence[Made], scores: dict[str, Score], method: str, name: str) -> list[Score]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from onnxptq.comparison._multiply_adds import multiply_adds
 from onnxptq.diagnosis.result import Speed
 from onnxptq.evaluation.run import run_padded
 from onnxptq.evaluation.samples import EvaluationSamples
-from onnxptq.runtimes import Session, open_session
-from onnxptq.runtimes.latency import Burst, Latency, measure
-from onnxptq.tasks import Feeds
+from onnxptq.runtimes import open_session
+from onnxptq.runtimes.latency import Latency, measure, timed
 
 RUNS = 100
 """Timed calls of each model."""
@@ -30,7 +29,7 @@ def measure_cost(
         samples: the first one is what they are timed on.
     """
     _, feeds = next(samples.batches(1))
-    times = measure([_burst(open_session(path), feeds) for path in (fp32, int8, mixed)], RUNS)
+    times = measure([timed(partial(run_padded, open_session(path), feeds)) for path in (fp32, int8, mixed)], RUNS)
     for failed in times:
         if not isinstance(failed, Latency):
             raise failed
@@ -44,16 +43,3 @@ def _share(base: Path, float_nodes: Collection[str]) -> float:
     counts = multiply_adds(base)
     total = sum(counts.values())
     return sum(counts.get(node, 0) for node in float_nodes) / total if total else 0.0
-
-
-def _burst(session: Session, feeds: Feeds) -> Burst:
-    def run(runs: int, warmup: int) -> list[float]:
-        seconds = []
-        for number in range(warmup + runs):
-            start = time.perf_counter()
-            run_padded(session, feeds)
-            if number >= warmup:
-                seconds.append(time.perf_counter() - start)
-        return seconds
-
-    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,21 @@ class Latency:
         """From the times of single calls, at least one."""
         p50, p90, p99 = np.percentile(seconds, (50, 90, 99)).tolist()
         return Latency(len(seconds), p50, p90, p99, float(np.mean(seconds)))
+
+
+def timed(call: Callable[[], object]) -> Burst:
+    """What times `call` in this process."""
+
+    def run(runs: int, warmup: int) -> list[float]:
+        seconds = []
+        for number in range(warmup + runs):
+            start = time.perf_counter()
+            call()
+            if number >= warmup:
+                seconds.append(time.perf_counter() - start)
+        return seconds
+
+    return run
 
 
 def measure(lanes: Sequence[Burst], runs: int) -> list[Latency | WorkerError]:
