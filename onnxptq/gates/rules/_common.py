@@ -15,8 +15,8 @@ from onnxptq.evaluation.statistics import (
     proportion_interval,
 )
 from onnxptq.gates.pairing import Pairing, Rows
-from onnxptq.gates.policy import Policy
-from onnxptq.gates.verdict import RuleResult, Verdict
+from onnxptq.gates.policy import Mode, Policy
+from onnxptq.gates.verdict import RuleResult, Unit, Verdict
 
 _NAMED = 5
 """Groups that a sentence names before it says how many more there are."""
@@ -36,6 +36,22 @@ class Estimate:
     high: float
     n: int
     sources: int
+
+    def result(
+        self,
+        rule: str,
+        verdict: Verdict,
+        explanation: str,
+        repair: str,
+        limit: float,
+        mode: Mode,
+        group: str | None = None,
+        unit: Unit = "fraction",
+    ) -> RuleResult:
+        """What a rule says of it; `repair` is what to do where it failed."""
+        next_step = repair if verdict is Verdict.FAILED else ""
+        measured = (self.value, self.low, self.high, limit, mode, self.n, self.sources, unit)
+        return RuleResult(rule, verdict, explanation, next_step, group, *measured)
 
 
 def drop_of(pairing: Pairing, rows: Rows, confidence: float) -> Estimate:

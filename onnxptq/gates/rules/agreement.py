@@ -7,7 +7,9 @@ import numpy as np
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy
 from onnxptq.gates.rules._common import no_predictions, not_judged, percent, share_of, too_few
-from onnxptq.gates.verdict import RuleResult, Verdict, at_least
+from onnxptq.gates.verdict import RuleResult, at_least
+
+_REPAIR = "Deploy on the provider that was judged, or judge on the one that is deployed (--ep)."
 
 
 def judge_provider_agreement(policy: Policy, evidence: Evidence) -> list[RuleResult]:
@@ -33,22 +35,6 @@ def judge_provider_agreement(policy: Policy, evidence: Evidence) -> list[RuleRes
             results.append(too_few("provider_agreement", None, found, rule.limit, policy))
             continue
         verdict = at_least(found.value, found.low, found.high, rule.limit, rule.mode)
-        results.append(
-            RuleResult(
-                "provider_agreement",
-                verdict,
-                f"{provider} predicts what {own} does on {percent(found.value)} of the samples",
-                "Deploy on the provider that was judged, or judge on the one that is deployed (--ep)."
-                if verdict is Verdict.FAILED
-                else "",
-                None,
-                found.value,
-                found.low,
-                found.high,
-                rule.limit,
-                rule.mode,
-                found.n,
-                found.sources,
-            )
-        )
+        text = f"{provider} predicts what {own} does on {percent(found.value)} of the samples"
+        results.append(found.result("provider_agreement", verdict, text, _REPAIR, rule.limit, rule.mode))
     return results

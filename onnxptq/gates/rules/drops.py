@@ -46,21 +46,7 @@ def average_drop(name: str, pairing: Pairing, policy: Policy, limit: float, mode
     if found.sources < policy.samples.minimum:
         return too_few(name, None, found, limit, policy)
     verdict = at_most(found.value, found.low, found.high, limit, mode)
-    return RuleResult(
-        name,
-        verdict,
-        f"the average loses {points(found.value)}",
-        _REPAIR if verdict is Verdict.FAILED else "",
-        None,
-        found.value,
-        found.low,
-        found.high,
-        limit,
-        mode,
-        found.n,
-        found.sources,
-        "drop",
-    )
+    return found.result(name, verdict, f"the average loses {points(found.value)}", _REPAIR, limit, mode, unit="drop")
 
 
 def judge_worst_group_drop(policy: Policy, evidence: Evidence) -> list[RuleResult]:
@@ -96,20 +82,8 @@ def worst_group_drop(name: str, pairing: Pairing, policy: Policy, limit: float, 
         )
     found = worst.estimate
     verdict = at_most(found.value, found.low, found.high, limit, mode)
-    return RuleResult(
-        name,
-        verdict,
-        _explain(pairing, worst, policy, limit),
-        _REPAIR if verdict is Verdict.FAILED else "",
-        worst.group,
-        found.value,
-        found.low,
-        found.high,
-        limit,
-        mode,
-        found.n,
-        found.sources,
-        "drop",
+    return found.result(
+        name, verdict, _explain(pairing, worst, policy, limit), _REPAIR, limit, mode, group=worst.group, unit="drop"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxptq.evaluation.statistics import proportion_interval
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy
@@ -26,22 +28,8 @@ def judge_flip_rate(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     if found.sources < policy.samples.minimum:
         return [too_few("flip_rate", None, found, rule.limit, policy)]
     verdict = at_most(found.value, found.low, found.high, rule.limit, rule.mode)
-    return [
-        RuleResult(
-            "flip_rate",
-            verdict,
-            f"{percent(found.value)} of the predictions differ from the reference's",
-            _REPAIR if verdict is Verdict.FAILED else "",
-            None,
-            found.value,
-            found.low,
-            found.high,
-            rule.limit,
-            rule.mode,
-            found.n,
-            found.sources,
-        )
-    ]
+    text = f"{percent(found.value)} of the predictions differ from the reference's"
+    return [found.result("flip_rate", verdict, text, _REPAIR, rule.limit, rule.mode)]
 
 
 def judge_worst_group_flip_rate(policy: Policy, evidence: Evidence) -> list[RuleResult]:
@@ -59,22 +47,11 @@ def judge_worst_group_flip_rate(policy: Policy, evidence: Evidence) -> list[Rule
         text = f"no group has the {policy.samples.minimum} original samples that it takes to be judged"
         step = "Evaluate on more samples, or group by fewer columns (group_by)."
         return [RuleResult("worst_group_flip_rate", Verdict.UNDECIDED, text, step, limit=rule.limit, mode=rule.mode)]
-    found = worst.estimate
+    # The normal bound does not know that a share is never below 0.
+    found = replace(worst.estimate, low=max(worst.estimate.low, 0.0))
     verdict = at_most(found.value, found.low, found.high, rule.limit, rule.mode)
-    return [
-        RuleResult(
-            "worst_group_flip_rate",
-            verdict,
-            f"in the group with most flips {percent(found.value)} of the predictions differ, chosen on one half of the "
-            "samples and measured on the other",
-            _REPAIR if verdict is Verdict.FAILED else "",
-            worst.group,
-            found.value,
-            max(found.low, 0.0),  # The normal bound does not know that a share is never below 0.
-            found.high,
-            rule.limit,
-            rule.mode,
-            found.n,
-            found.sources,
-        )
-    ]
+    text = (
+        f"in the group with most flips {percent(found.value)} of the predictions differ, chosen on one half of the "
+        "samples and measured on the other"
+    )
+    return [found.result("worst_group_flip_rate", verdict, text, _REPAIR, rule.limit, rule.mode, group=worst.group)]

@@ -56,21 +56,7 @@ def judge_group_drop(policy: Policy, evidence: Evidence) -> list[RuleResult]:
         text = f"the group loses {points(found.value)} (p = {p:.2g} that it loses at most {points(rule.limit)}"
         text += f", corrected for {len(members)} groups)" if len(members) > 1 else ")"
         results.append(
-            RuleResult(
-                "group_drop",
-                verdict,
-                text,
-                _REPAIR if verdict is Verdict.FAILED else "",
-                rule.group,
-                found.value,
-                found.low,
-                found.high,
-                rule.limit,
-                rule.mode,
-                found.n,
-                found.sources,
-                "drop",
-            )
+            found.result("group_drop", verdict, text, _REPAIR, rule.limit, rule.mode, group=rule.group, unit="drop")
         )
     return results
 
@@ -93,22 +79,8 @@ def judge_group_accuracy(policy: Policy, evidence: Evidence) -> list[RuleResult]
             results.append(too_few("group_accuracy", rule.group, found, rule.limit, policy))
             continue
         verdict = at_least(found.value, found.low, found.high, rule.limit, rule.mode)
-        results.append(
-            RuleResult(
-                "group_accuracy",
-                verdict,
-                f"the group's accuracy is {percent(found.value)}; the floor is {percent(rule.limit)}",
-                _REPAIR if verdict is Verdict.FAILED else "",
-                rule.group,
-                found.value,
-                found.low,
-                found.high,
-                rule.limit,
-                rule.mode,
-                found.n,
-                found.sources,
-            )
-        )
+        text = f"the group's accuracy is {percent(found.value)}; the floor is {percent(rule.limit)}"
+        results.append(found.result("group_accuracy", verdict, text, _REPAIR, rule.limit, rule.mode, group=rule.group))
     return results
 
 
