@@ -22,7 +22,7 @@ HEAVY = {"onnx", "onnxruntime", "numpy", "datasets", "pyarrow", "rich", "PIL", "
 
 @pytest.mark.parametrize("command", ["--version", "--help", *(f"{name} --help" for name in cli.COMMANDS)])
 def test_help_and_version_import_nothing_heavy(command: str, place: Any) -> None:
-    done = place.succeeded(*command.split(), PYTHONPROFILEIMPORTTIME="1")
+    done = place.with_processes.succeeded(*command.split(), PYTHONPROFILEIMPORTTIME="1")
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "onnxptq.cli" in imported
     assert not {name.partition(".")[0] for name in imported} & HEAVY
