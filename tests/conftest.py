@@ -18,8 +18,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_room_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache room for the whole run: what one test prepared, the next one finds, as a user does."""
-    room = tmp_path_factory.mktemp("cache-room")
+    """A cache room for the whole run: what one test prepared, the next one finds, in every worker, as a user does."""
+    base = tmp_path_factory.getbasetemp()
+    room = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache-room"
+    room.mkdir(exist_ok=True)
     before = os.environ.get("ONNXPTQ_CACHE")
     os.environ["ONNXPTQ_CACHE"] = str(room)
     os.environ.pop("COLUMNS", None)  # Tables are as wide in a test as in a pipe, whoever runs the tests.
