@@ -79,6 +79,16 @@ def test_the_tables_show_all_that_the_json_has(command: str, place: Any) -> None
     assert json.loads((place.work / "answer.json").read_text()) == answer
 
 
+@pytest.mark.parametrize("command", ["calibs", "shifts", "methods", "targets", "lint --rules"])
+def test_a_narrow_terminal_shows_sentences_below_each_other_and_names_whole(command: str, place: Any) -> None:
+    names = [row.get("name") or row["id"] for row in place.json(*command.split())]
+    lines = place.succeeded(*command.split(), COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "│" not in "".join(lines)
+    heads = [line for line in lines[1:] if line and not line.startswith(" ")]
+    assert [head.partition("@")[0] for head in heads] == [name.partition("@")[0] for name in names]
+
+
 def test_the_cache_room_shows_what_it_holds_and_forgets_it(place: Any, tmp_path: Path) -> None:
     room = tmp_path / "room"
     files = {"v1/predictions/ab/abc.parquet": 10, "v1/predictions/ff/fff.parquet": 20, "v1/folded-model/01/012.onnx": 5}
