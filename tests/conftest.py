@@ -14,6 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# How long an example takes is no claim of these tests: a busy machine with coverage on exceeds any limit.
+settings.register_profile("onnxptq", deadline=None)
+settings.load_profile("onnxptq")
 
 
 @pytest.fixture(scope="session", autouse=True)
