@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# How long an example takes is no claim of these tests: a busy machine with coverage on exceeds any limit.
+settings.register_profile("onnxptq", deadline=None)
+settings.load_profile("onnxptq")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_room_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache room for the whole run: what one test prepared, the next one finds, as a user does."""
-    room = tmp_path_factory.mktemp("cache-room")
+    """A cache room for the whole run: what one test prepared, the next one finds, in every worker, as a user does."""
+    base = tmp_path_factory.getbasetemp()
+    room = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache-room"
+    room.mkdir(exist_ok=True)
     before = os.environ.get("ONNXPTQ_CACHE")
     os.environ["ONNXPTQ_CACHE"] = str(room)
     os.environ.pop("COLUMNS", None)  # Tables are as wide in a test as in a pipe, whoever runs the tests.
@@ -37,26 +46,74 @@ def shared() -> Path:
     return Path(folder)
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def run_here() -> Run:
+    """`run(arguments, cwd, environment)`: all that the command `onnxptq` does, without the start of a process.
+
+    It runs `onnxptq.cli.main` in the process of the tests, with the current folder, the variables and both outputs (as
+    Python and as native code know them) of a process of its own: it spares the imports, a second for each command.
+    What a process is (signals, pipes that close, what is imported) is tested with processes.
+    """
+    from onnxptq.cli import main
+
+    def run(arguments: Sequence[str | Path], cwd: Path, environment: Mapping[str, str]) -> Done:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with _outputs_to(out.fileno(), err.fileno()), _in_folder(cwd, environment):
+                # The command ends with a garbage collection where it failed: not of all that the tests hold.
+                gc.freeze()
+                try:
+                    main([str(argument) for argument in arguments])
+                except SystemExit as ended:
+                    code = ended.code
+                finally:
+                    gc.unfreeze()
+            texts = [(stream.seek(0), stream.read().decode())[1] for stream in (out, err)]
+        return subprocess.CompletedProcess(["onnxptq", *map(str, arguments)], code, *texts)
+
+    return run
+
+
+@contextmanager
+def _outputs_to(*descriptors: int) -> Iterator[None]:
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        stream.flush()
+    saved = os.dup(1), os.dup(2)
+    try:
+        for standard, descriptor in zip((1, 2), descriptors, strict=True):
+            os.dup2(descriptor, standard)
+        with open(1, "w", closefd=False) as sys.stdout, open(2, "w", closefd=False, buffering=1) as sys.stderr:
+            yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for standard, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
+
+
+@contextmanager
+def _in_folder(cwd: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    before = os.environ.copy()
+    temporary, tempfile.tempdir = tempfile.tempdir, None  # Asked for again, from the variables.
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        with chdir(cwd):
+            yield
+    finally:
+        tempfile.tempdir = temporary
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture
-def onnxptq(tmp_path: Path) -> Run:
-    """Runs the installed `onnxptq` command in an empty folder (`tmp_path`), as a user does."""
-    beside = Path(sys.executable).parent / "onnxptq"
-    command = [str(beside)] if beside.is_file() else [shutil.which("onnxptq") or "onnxptq"]
-
-    def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *map(str, arguments)],
-            cwd=options.pop("cwd", tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **options,
-        )
-
-    return run
+def onnxptq(tmp_path: Path, run_here: Run) -> Run:
+    """Runs the `onnxptq` command in an empty folder (`tmp_path`), as a user does."""
+    return lambda *arguments: run_here(arguments, tmp_path, os.environ)
 
 
 @pytest.fixture

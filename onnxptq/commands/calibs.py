@@ -34,7 +34,7 @@ def calibs(json_target: str | None) -> None:
         table = Table("set", "kind", "what it does", "from", title="Calibration sets")
         for row in rows:
             table.add_row(row["name"], row["kind"], row["summary"], row["source"])
-        print_table(table)
+        print_table(table, prose=True)
     write_json(json_target, rows)
 
 

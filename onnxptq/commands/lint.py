@@ -98,7 +98,7 @@ def _print(report: LintReport, ignore: tuple[str, ...]) -> None:
         head = f"{name}\n{findings[0].level}"
         cells = (head, f"{found.title}\n{_places(findings)}", f"{found.why}\n[{found.source}]", found.remedy)
         table.add_row(*(Text(cell) for cell in cells))
-    print_table(table)
+    print_table(table, prose=True)
 
 
 def _places(findings: list[Any]) -> str:
@@ -121,4 +121,4 @@ def _list_rules(target: str | None, ignore: tuple[str, ...], json_target: str | 
     for rule in rules:
         levels = "\n".join(f"{name}: {level}" for name, level in rule.levels.items() if target in (None, name))
         table.add_row(*(Text(cell) for cell in (rule.name, rule.title, levels, rule.why, rule.source)))
-    print_table(table)
+    print_table(table, prose=True)

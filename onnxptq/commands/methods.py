@@ -34,5 +34,5 @@ def methods(json_target: str | None) -> None:
         for method in all_methods():
             shown = ", ".join(f"{key}={value}" for key, value in method.parameters.items())
             table.add_row(method.name, shown, method.summary, method.when, method.source)
-        print_table(table)
+        print_table(table, prose=True)
     write_json(json_target, rows)

@@ -38,5 +38,5 @@ def shifts(json_target: str | None) -> None:
                 f"{row['name']}@{row['default_severity']}",
                 *(str(row[k]) for k in ("family", "modality", "summary", "source")),
             )
-        print_table(table)
+        print_table(table, prose=True)
     write_json(json_target, rows)

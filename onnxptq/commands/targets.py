@@ -44,4 +44,4 @@ def targets(json_target: str | None) -> None:
         for number, choice in enumerate(target.reasons):
             cells = ("" if number else target.name, choice.setting, choice.reason, choice.source)
             table.add_row(*(Text(cell) for cell in cells), end_section=choice is target.reasons[-1])
-    print_table(table)
+    print_table(table, prose=True)

@@ -33,9 +33,6 @@ ENGINES = ("one-pass", "one-pass-fast", "stock")
 
 Progress = Callable[[int], None]
 
-Writers = Callable[[Path, QuantizerSettings, bool], FastWriter]
-"""`(float model, settings, external) -> writer`: whoever writes many range sets of one model keeps its writer."""
-
 
 @dataclass(frozen=True)
 class Quantized:
@@ -50,15 +47,6 @@ class Quantized:
     notes: tuple[str, ...]
 
 
-def _new_writer(source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
-    return FastWriter(source, settings, external=external)
-
-
-def _process_writer(source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
-    # A large model's writer is of no use to another call, since the reference writes.
-    return _new_writer(source, settings, external) if external else writer_for(source, settings)
-
-
 def quantize_folded(
     model: Model,
     folded: Path,
@@ -69,7 +57,6 @@ def quantize_folded(
     statistics: CalibrationStatistics | None = None,
     task: Task | None = None,
     room: Room | None = None,
-    writers: Writers = _process_writer,
     progress: Progress = lambda samples: None,
 ) -> Quantized:
     """Writes the INT8 model of a recipe, without provenance.
@@ -83,7 +70,6 @@ def quantize_folded(
         statistics: what a pass over the recipe's environments left, where it was made before.
         task: of the model, for bounds that ask it; None takes that of the samples.
         room: where statistics are found and kept.
-        writers: gives the writer of `folded`. A model that weight transforms changed has a new one, and is gone after.
         progress: called with the number of calibration samples done since the last call.
 
     Raises:
@@ -109,7 +95,7 @@ def quantize_folded(
             notes: tuple[str, ...] = ()
         else:
             # A changed model's file is gone afterwards, so its writer is of no use to another call.
-            writer = (writers if source == folded else _new_writer)(source, settings, external)
+            writer = (writer_for if source == folded else FastWriter)(source, settings, external=external)
             if statistics is None:
                 statistics = observe(
                     observed,

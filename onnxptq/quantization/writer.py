@@ -186,6 +186,8 @@ class _Written:
 def writer_for(model_path: Path, settings: QuantizerSettings, *, external: bool = False) -> FastWriter:
     """The writer of this process for the model file as it is now: a sweep builds and compares each graph once.
 
+    The last four are kept, so that the targets of one model can take turns.
+
     Args:
         model_path, settings, external: as `FastWriter` takes them.
 
@@ -195,7 +197,7 @@ def writer_for(model_path: Path, settings: QuantizerSettings, *, external: bool 
     return _kept(_Written(model_path, model_path.stat().st_mtime_ns, repr(settings), external, settings))
 
 
-@lru_cache(maxsize=2)  # Each holds a quantized model.
+@lru_cache(maxsize=4)  # Each holds a quantized model.
 def _kept(written: _Written) -> FastWriter:
     return FastWriter(written.model_path, written.settings, external=written.external)
 

@@ -7,15 +7,21 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
-def print_table(table: Table, *, whole: bool = False) -> None:
+PROSE_COLUMNS = 110
+"""Fewer than these, and sentences beside each other are a word or two wide."""
+
+
+def print_table(table: Table, *, whole: bool = False, prose: bool = False) -> None:
     """A table on stdout; as wide as the terminal, or 160 columns where there is none.
 
     Args:
         table: what to print.
         whole: as wide as it needs, on a narrow terminal too: for tables of numbers, which folded nobody can read.
+        prose: its cells are sentences: on a narrow terminal they stand below each other, a block for each row.
     """
     from rich.console import Console
 
@@ -26,4 +32,25 @@ def print_table(table: Table, *, whole: bool = False) -> None:
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     if whole:
         console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
-    console.print(table)
+    if prose and console.width < PROSE_COLUMNS:
+        _print_blocks(console, table)
+    else:
+        console.print(table)
+
+
+def _print_blocks(console: Console, table: Table) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    headings, columns = [column.header for column in table.columns], [list(column.cells) for column in table.columns]
+    if table.title:
+        console.print(table.title, style="italic")
+    for first, *rest in zip(*columns, strict=True):
+        console.print()
+        if str(first):  # Left out where a row goes on with what the one before it is about.
+            console.print(first, style="bold", overflow="fold")
+        block = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
+        for heading, cell in zip(headings[1:], rest, strict=True):
+            if str(cell):
+                block.add_row(Text(f"  {heading}"), cell)
+        console.print(block)

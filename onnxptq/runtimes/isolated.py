@@ -101,6 +101,8 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._kill()  # Ctrl-C: it may be busy for minutes before it sees that its stdin was closed.
         self.close()
 
     @property
@@ -208,8 +210,12 @@ class Worker:
             self._process.wait(_SECONDS_TO_DIE if self._dead is None else 0)
         except subprocess.TimeoutExpired:
             self._kill()
-        self._log.close()
-        self._folder.cleanup()
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+        finally:
+            self._log.close()
+            self._folder.cleanup()
 
     def _save(self, feeds: Feeds) -> dict[str, str]:
         paths = {}

@@ -30,9 +30,8 @@ from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantiza
 from onnxptq.judging import EVALUATION_SEED
 from onnxptq.methods import fitted
 from onnxptq.quantization.passes import observe, statistics_place
-from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.static import environments_of, quantizer_settings
-from onnxptq.quantization.writer import FastWriter
+from onnxptq.quantization.writer import writer_for
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
 from onnxptq.sweeps.plan import BUILTIN, Plan, compose, recipe_of
@@ -70,7 +69,6 @@ class Bench:
     inputs: Inputs
     samples: EvaluationSamples
     places: Mapping[str, str] = field(default_factory=dict)
-    _writers: dict[str, FastWriter] = field(default_factory=dict)
     _drawn: OrderedDict[Any, CalibrationSamples] = field(default_factory=OrderedDict)
     _observed: OrderedDict[Any, CalibrationStatistics] = field(default_factory=OrderedDict)
     _sides: dict[str, Inputs] = field(default_factory=dict)
@@ -106,13 +104,6 @@ class Bench:
 
         return _kept(self._drawn, (recipe.calibration, recipe.size, recipe.seed), make)
 
-    def writer(self, source: Path, settings: QuantizerSettings, external: bool) -> FastWriter:
-        """The writer of the folded model under `settings`; its QDQ graph is built once."""
-        key = repr(settings)  # Its options are a dictionary, which is no key itself.
-        if key not in self._writers:
-            self._writers[key] = FastWriter(source, settings, external=external)
-        return self._writers[key]
-
     @cached_property
     def tensors(self) -> tuple[str, ...]:
         """All that any method and target of the plan reads of a calibration pass, so that one pass serves them all."""
@@ -122,7 +113,7 @@ class Bench:
             recipe = self.recipe(key)
             if (key.calibration, key.seed) == (self.plan.calibrations[0], self.plan.seeds[0]):
                 settings = quantizer_settings(recipe, self.folded)
-                observed.update(self.writer(self.folded, settings, external).plan.observed)
+                observed.update(writer_for(self.folded, settings, external=external).plan.observed)
         return tuple(sorted(observed))
 
     @cached_property

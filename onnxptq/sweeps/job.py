@@ -156,7 +156,6 @@ class _Maker:
                 statistics=statistics,
                 task=self._bench.inputs.task,
                 room=self._bench.room,
-                writers=self._bench.writer,
             )
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
         made = _Made(load_model(path), quantized.ranges, recipe.digest, seconds, key.runtime)

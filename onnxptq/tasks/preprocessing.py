@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxptq.errors import DataError
+from onnxptq.errors import DataError, UsageError
 from onnxptq.tasks._base import Signature
 from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
 from onnxptq.tasks._text_specification import INPUTS
@@ -73,18 +73,28 @@ def find_specification(
 
     Raises:
         DataError: a file or the metadata is not the JSON that it should be.
-        UsageError: `preprocessor_config.json` cannot be expressed.
+        UsageError: `preprocessor_config.json` cannot be expressed, or a flag is about images and the task is not.
     """
     said = {key: value for key, value in flags.items() if value is not None}
     task = said.pop("task", None)
     found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model, signature)
     if found is None:
         found = _from_signature(signature, said, task)
+    _check_about_images(task or found.task, said, model)
     specification = _with_tokenizer({**found.specification, **said}, model)
     if "size" in said and "resize_to" not in said:
         specification.pop("resize_to", None)  # It was meant for another size.
     where = f"{found.where}, changed by flags" if said else found.where
     return Preprocessing(task or found.task, specification, where, found.warning)
+
+
+def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None:
+    useless = [key for key in ("size", "mean", "std") if key in said]
+    if task in (TENSOR, TEXT) and useless:
+        raise UsageError(
+            f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
+            f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
+        )
 
 
 def _in_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:

@@ -13,6 +13,7 @@ from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError
 from onnxptq.quantization.collect import collect
 from onnxptq.quantization.settings import QuantizerSettings
+from onnxptq.quantization.targets import TARGETS
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 
 SETTINGS = {
@@ -178,3 +179,10 @@ def test_a_process_builds_the_graph_of_a_model_and_its_settings_once(build_graph
     assert writer_for(path, QuantizerSettings(per_channel=True)) is not first
     os.utime(path, ns=(1, 1))
     assert writer_for(path, QuantizerSettings()) is not first
+
+
+def test_all_targets_of_one_model_keep_their_writers_while_they_take_turns(build_graph):
+    path = build_graph("conv_relu")
+    writers = [writer_for(path, target.settings) for target in TARGETS]
+    assert [writer_for(path, target.settings) for target in TARGETS] == writers
+    assert len(set(map(id, writers))) > 2  # Some targets have the same settings.

@@ -1,4 +1,4 @@
-"""The installed command in a folder, a home and a temporary folder of its own, and small inputs, good and bad."""
+"""The command in a folder, a home and a temporary folder of its own, and small inputs, good and bad."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,32 @@ class Place:
     Attributes:
         work: the current folder.
         home, temporary: $HOME and $TMPDIR.
-        before: a command that starts ours.
+        run_here: the fixture; None runs every command as a process of its own.
+        before: a command that starts ours, in a process of its own.
     """
 
     work: Path
     home: Path
     temporary: Path
+    run_here: Callable[..., Done] | None
     before: tuple[str, ...] = ()
 
     @classmethod
-    def make(cls, folder: Path) -> Place:
+    def make(cls, folder: Path, run_here: Callable[..., Done]) -> Place:
         folders = [folder / part for part in ("work", "home", "temporary")]
         for one in folders:
             one.mkdir(parents=True)
-        return cls(*folders)
+        return cls(*folders, run_here)
 
     @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "HOME": str(self.home), "TMPDIR": str(self.temporary)}
+    def with_processes(self) -> Place:
+        """The same place, where every command is the installed one in a process of its own."""
+        return replace(self, run_here=None)
+
+    def environment(self, changes: Mapping[str, str | Path]) -> dict[str, str]:
+        """Variables of a command."""
+        given = {**os.environ, "HOME": self.home, "TMPDIR": self.temporary, **changes}
+        return {name: str(value) for name, value in given.items()}
 
     @staticmethod
     def command() -> str:
@@ -60,17 +68,21 @@ class Place:
 
     def run(self, *arguments: str | Path, **environment: str | Path) -> Done:
         """Runs the command and looks for litter."""
-        process = self.start(*arguments, **environment)
-        stdout, stderr = process.communicate(timeout=300)
+        if self.run_here is None:
+            process = self.start(*arguments, **environment)
+            stdout, stderr = process.communicate(timeout=300)
+            done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        else:
+            done = self.run_here(arguments, self.work, self.environment(environment))
         self.check_tidy()
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        return done
 
     def start(self, *arguments: str | Path, **environment: str | Path) -> subprocess.Popen[str]:
         """Starts the command in a process group of its own, as a terminal does."""
         return subprocess.Popen(
             [*self.before, self.command(), *map(str, arguments)],
             cwd=self.work,
-            env={**self.environment, **{name: str(value) for name, value in environment.items()}},
+            env=self.environment(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,8 +118,8 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def new_place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
-    return lambda: Place.make(tmp_path_factory.mktemp("place"))
+def new_place(tmp_path_factory: pytest.TempPathFactory, run_here: Callable[..., Done]) -> Callable[[], Place]:
+    return lambda: Place.make(tmp_path_factory.mktemp("place"), run_here)
 
 
 @pytest.fixture

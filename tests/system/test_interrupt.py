@@ -16,8 +16,9 @@ import pytest
 
 from onnxptq.commands._stop import orderly_stop
 
-LONG = ("quantize", "--calib-size", "800", *(f"--corruption=fog@{severity}" for severity in range(1, 6)))
-"""A second or more of calibration and of evaluation, where nothing of it was done before."""
+EVALUATING = ("quantize", "--calib-size", "16", *(f"--corruption=fog@{severity}" for severity in range(1, 6)))
+LONG = (*EVALUATING, "--calib-size", "800")
+"""A second or more of evaluation, and of calibration too, where nothing of it was done before."""
 
 Started = subprocess.Popen[str]
 
@@ -56,7 +57,7 @@ MOMENTS = {
     "reading its options": reading_its_options,
     "calibrating": at_stage("calibrating", *LONG),
     "calibrating with the stock engine": at_stage("calibrating", *LONG, "--engine", "stock", "--method", "entropy"),
-    "evaluating": at_stage("evaluating", *LONG),
+    "evaluating": at_stage("evaluating", *EVALUATING),
 }
 
 
@@ -103,7 +104,7 @@ def test_temporary_files_that_an_interrupted_library_left_go_with_the_command(tm
 
 
 def test_a_terminated_command_tidies_up_too(place: Any, tmp_path: Path) -> None:
-    process = at_stage("evaluating", *LONG)(place, tmp_path / "room", tmp_path)
+    process = at_stage("evaluating", *EVALUATING)(place, tmp_path / "room", tmp_path)
     process.terminate()
     assert_stopped(process, 128 + signal.SIGTERM, place, tmp_path / "room")
 

@@ -22,7 +22,7 @@ HEAVY = {"onnx", "onnxruntime", "numpy", "datasets", "pyarrow", "rich", "PIL", "
 
 @pytest.mark.parametrize("command", ["--version", "--help", *(f"{name} --help" for name in cli.COMMANDS)])
 def test_help_and_version_import_nothing_heavy(command: str, place: Any) -> None:
-    done = place.succeeded(*command.split(), PYTHONPROFILEIMPORTTIME="1")
+    done = place.with_processes.succeeded(*command.split(), PYTHONPROFILEIMPORTTIME="1")
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "onnxptq.cli" in imported
     assert not {name.partition(".")[0] for name in imported} & HEAVY
@@ -77,6 +77,16 @@ def test_the_tables_show_all_that_the_json_has(command: str, place: Any) -> None
         assert row["name"].partition("@")[0].partition(":")[0] in shown
     place.succeeded(command, "--json", "answer.json")
     assert json.loads((place.work / "answer.json").read_text()) == answer
+
+
+@pytest.mark.parametrize("command", ["calibs", "shifts", "methods", "targets", "lint --rules"])
+def test_a_narrow_terminal_shows_sentences_below_each_other_and_names_whole(command: str, place: Any) -> None:
+    names = [row.get("name") or row["id"] for row in place.json(*command.split())]
+    lines = place.succeeded(*command.split(), COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "│" not in "".join(lines)
+    heads = [line for line in lines[1:] if line and not line.startswith(" ")]
+    assert [head.partition("@")[0] for head in heads] == [name.partition("@")[0] for name in names]
 
 
 def test_the_cache_room_shows_what_it_holds_and_forgets_it(place: Any, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def shifted(
     """README's first command, on a machine where whoever touches the network is caught."""
     spy = tmp_path_factory.mktemp("spy")
     (spy / "sitecustomize.py").write_text(FORBID_NETWORK)
-    place = new_place()
+    place = new_place().with_processes
     if shutil.which("unshare") and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
         place = dataclasses.replace(place, before=("unshare", "-n"))
     options = ["--json", "report.json", "--predictions", "predictions.parquet"]

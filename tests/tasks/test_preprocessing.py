@@ -55,10 +55,16 @@ def test_a_json_file_about_something_else_is_passed_over(tmp_path: Path) -> None
 
 
 def test_flags_override_single_fields(tmp_path: Path) -> None:
-    found = find(tmp_path, METADATA, std=[1.0, 2.0, 3.0], mean=None, task="tensor-classification")
-    assert found.specification == {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}
+    found = find(tmp_path, METADATA, scores="logits", mean=None, task="tensor-classification")
+    assert found.specification == {"mean": [0.1, 0.2, 0.3], "scores": "logits"}
     assert found.task == "tensor-classification"
     assert "changed by flags" in found.where
+
+
+@pytest.mark.parametrize("task", ["tensor-classification", "text-classification"])
+def test_flags_about_images_are_refused_where_there_are_none(tmp_path: Path, task: str) -> None:
+    with pytest.raises(UsageError, match=rf"size and mean are about images.*{task}.*Leave out --size, --mean"):
+        find(tmp_path, made=TENSORS, task=task, size=[8, 8], mean=[0.5])
 
 
 def test_a_size_given_as_a_flag_replaces_the_whole_resizing(tmp_path: Path) -> None:
