@@ -129,7 +129,7 @@ def quantize(
         groups: groupings such as "label*corruption".
         corruptions: to judge under, beside clean; None is the task's default list.
         options: sources of the two sides, columns, preprocessing.
-        allow_fallback: judge on another provider where `provider` does not load.
+        allow_fallback: judge on the CPU of this environment where `provider` does not load or does not take the model.
         progress: called as work goes on.
 
     Raises:
@@ -178,7 +178,9 @@ def quantize(
             )
         int8 = open_model(made)
         if judged_on is not None:
-            judgement = judge(inputs.model, [int8], runtime, judged_on, groups, room, progress)
+            judgement = judge(
+                inputs.model, [int8], runtime, judged_on, groups, room, progress, allow_fallback=allow_fallback
+            )
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             install(made, path)
@@ -234,7 +236,7 @@ def evaluate(
     check_same_outputs(base, loaded)
     runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback)
     samples, warnings = samples_to_judge_on([*loaded, base], corruptions, groups, _options(options, data), room)
-    judgement = judge(base, loaded, runtime, samples, groups, room, progress)
+    judgement = judge(base, loaded, runtime, samples, groups, room, progress, allow_fallback=allow_fallback)
     return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 

@@ -12,6 +12,8 @@ EP_HELP = (
     "or :exact for a CPU that would clip INT8 sums."
 )
 
+FALLBACK_HELP = "Run on the CPU where the provider does not load or does not take the model, and say so."
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _READING = (
@@ -27,7 +29,7 @@ _READING = (
 
 _JUDGING = (
     click.option("--ep", "provider", default="cpu", show_default=True, metavar="RUNTIME", help=EP_HELP),
-    click.option("--allow-fallback", is_flag=True, help="Run on the CPU where the provider does not load, and say so."),
+    click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP),
     click.option(
         "--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable."
     ),

@@ -89,6 +89,10 @@ class Runtime:
         """Number of the GPU."""
         return int(self.options.get("device_id", "0"))
 
+    def fallen_back(self, reason: str) -> Runtime:
+        """The CPU of this environment in its place, which says why."""
+        return replace(self, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=reason)
+
     def identity(self) -> dict[str, str]:
         """What decides the numbers that it computes, for content keys and metadata: as `runtime_identity`, and more."""
         if self.environment is None:
@@ -173,7 +177,7 @@ def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
     if not allow_fallback:
         raise error
-    return replace(runtime, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=str(error))
+    return runtime.fallen_back(str(error))
 
 
 def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:
