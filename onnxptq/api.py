@@ -41,7 +41,7 @@ from onnxptq.judging import (
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
-from onnxptq.quantization.static import check_engine, quantizer_settings
+from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
 from onnxptq.recipe import Recipe, Value
 from onnxptq.runtimes.selection import CPU, chosen_runtime
 
@@ -118,8 +118,8 @@ def quantize(
         parameters: further parameters of the method; None values are left out.
         target: what the deployment needs of the graph.
         exclude: names or patterns of nodes that stay in float.
-        engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "stock" for its own
-            calibrators.
+        engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "one-pass-cuda" to
+            calibrate on the CUDA provider; "stock" for ONNX Runtime's own calibrators.
         statistics: a file of `calibrate` to start from; calibration set, size, seed and engine are then its own.
         recipe: all of the above that makes the model, instead of it.
         output: the file to write; None is a name made of model, calibration set and method, in the current folder.
@@ -146,7 +146,7 @@ def quantize(
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
         unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
-    check_engine(recipe)
+    check_engine(recipe, runs=known is None)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
@@ -196,6 +196,7 @@ def quantize(
         + modernization_notes(inputs.model.path)
         + unused
         + method_warnings(recipe)
+        + engine_notes(recipe.engine)
         + ((narrow,) if narrow else ())
         + notes
         + judgement.notes,

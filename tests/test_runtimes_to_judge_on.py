@@ -128,7 +128,7 @@ REFUSES = "def refuse(self, *a, **k): raise RuntimeError('no kernel for QLinearC
 ELSEWHERE = (
     "from types import SimpleNamespace as N\n"
     "    part = N(ep_name='OtherProvider', get_nodes=lambda: [N(op_type='Gemm', name='g')])\n"
-    "   Session.get_provider_graph_assignment_info = lambda self: [part]"
+    "    Session.get_provider_graph_assignment_info = lambda self: [part]"
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from onnxptq.errors import UsageError
 
 EP_HELP = (
     "What to judge on: a provider or one of `onnxptq runtimes`, with :none, :basic or :extended for less optimization, "
@@ -13,6 +15,8 @@ EP_HELP = (
 )
 
 FALLBACK_HELP = "Run on the CPU where the provider does not load or does not take the model, and say so."
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,3 +93,19 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         task=values.pop("task"),
         **sources,
     )
+
+
+def check_not_given(decides: str, names: Sequence[str]) -> None:
+    """Raises UsageError when an option was given beside the one that decides it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
+            option = parameter.opts[0]
+            raise UsageError(f"{decides} says already what {option} does. Leave out one of the two.")
+
+
+def choose_engine(values: dict[str, Any]) -> None:
+    """Takes `--fast-calibration` out of a command's values: it is an engine. Raises UsageError beside another one."""
+    if values.pop("fast_calibration"):
+        check_not_given("--fast-calibration", ("engine",))
+        values["engine"] = "one-pass-fast"
