@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ from onnxptq.runtimes import open_session
 from onnxptq.runtimes.cpu import u8s8_saturates
 from onnxptq.runtimes.environments import add_interpreter
 from onnxptq.runtimes.isolated import Worker
+from onnxptq.runtimes.selection import CPU, Runtime
+from onnxptq.runtimes.session import Optimization
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,8 +73,11 @@ def test_exact_sums_are_exact_on_every_cpu(saturating: Path) -> None:
     with Worker() as worker:
         (apart,) = worker.run(worker.open(saturating, optimization="exact"), feeds)
     assert (apart == here).all()
-    (plain,) = open_session(saturating).run(feeds)
-    assert (plain < 0.99 * exact).all() == u8s8_saturates()
+    for level in get_args(Optimization):
+        (found,) = open_session(saturating, optimization=level).run(feeds)
+        clips = Runtime("cpu", CPU.provider, optimization=level).saturates
+        assert (found < 0.99 * exact).all() == clips
+        assert not clips or u8s8_saturates()
 
 
 def test_evaluate_takes_a_runtime_of_another_environment(
@@ -171,7 +177,13 @@ def test_a_model_that_crashes_a_runtime_is_not_run_here_instead(
 
 @pytest.mark.parametrize(
     ("features", "provider", "said"),
-    [(("avx2",), "cpu", True), (("avx2",), "cpu:exact", False), (("avx2", "avx512_vnni"), "cpu", False)],
+    [
+        (("avx2",), "cpu", True),
+        (("avx2",), "cpu:extended", True),
+        (("avx2",), "cpu:exact", False),
+        (("avx2",), "cpu:basic", False),
+        (("avx2", "avx512_vnni"), "cpu", False),
+    ],
 )
 def test_a_cpu_that_clips_is_said_where_int8_was_judged_on_it(
     features: tuple[str, ...],

@@ -68,9 +68,12 @@ class Runtime:
 
     @property
     def saturates(self) -> bool:
-        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI."""
-        on_cpu = self.provider.ort_name == CPU_PROVIDER.ort_name and self.optimization != "exact"
-        return on_cpu and bool(u8s8_can_saturate(cpu_features()))
+        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI.
+
+        At less optimization the products of a graph with Q and DQ are not fused, and so computed in float.
+        """
+        fuses = self.optimization in ("all", "extended")
+        return fuses and self.provider.ort_name == CPU_PROVIDER.ort_name and bool(u8s8_can_saturate(cpu_features()))
 
     @property
     def compiled(self) -> tuple[str, ...]:
