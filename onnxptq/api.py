@@ -41,7 +41,7 @@ from onnxptq.judging import (
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
-from onnxptq.quantization.static import check_engine, quantizer_settings
+from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
 from onnxptq.recipe import Recipe, Value
 from onnxptq.runtimes.selection import CPU, chosen_runtime
 
@@ -118,8 +118,8 @@ def quantize(
         parameters: further parameters of the method; None values are left out.
         target: what the deployment needs of the graph.
         exclude: names or patterns of nodes that stay in float.
-        engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "stock" for its own
-            calibrators.
+        engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "one-pass-cuda" to
+            calibrate on the CUDA provider; "stock" for ONNX Runtime's own calibrators.
         statistics: a file of `calibrate` to start from; calibration set, size, seed and engine are then its own.
         recipe: all of the above that makes the model, instead of it.
         output: the file to write; None is a name made of model, calibration set and method, in the current folder.
@@ -129,7 +129,7 @@ def quantize(
         groups: groupings such as "label*corruption".
         corruptions: to judge under, beside clean; None is the task's default list.
         options: sources of the two sides, columns, preprocessing.
-        allow_fallback: judge on another provider where `provider` does not load.
+        allow_fallback: judge on the CPU of this environment where `provider` does not load or does not take the model.
         progress: called as work goes on.
 
     Raises:
@@ -146,7 +146,7 @@ def quantize(
         recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
         unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
-    check_engine(recipe)
+    check_engine(recipe, runs=known is None)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
@@ -178,7 +178,9 @@ def quantize(
             )
         int8 = open_model(made)
         if judged_on is not None:
-            judgement = judge(inputs.model, [int8], runtime, judged_on, groups, room, progress)
+            judgement = judge(
+                inputs.model, [int8], runtime, judged_on, groups, room, progress, allow_fallback=allow_fallback
+            )
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             install(made, path)
@@ -194,6 +196,7 @@ def quantize(
         + modernization_notes(inputs.model.path)
         + unused
         + method_warnings(recipe)
+        + engine_notes(recipe.engine)
         + ((narrow,) if narrow else ())
         + notes
         + judgement.notes,
@@ -234,7 +237,7 @@ def evaluate(
     check_same_outputs(base, loaded)
     runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback)
     samples, warnings = samples_to_judge_on([*loaded, base], corruptions, groups, _options(options, data), room)
-    judgement = judge(base, loaded, runtime, samples, groups, room, progress)
+    judgement = judge(base, loaded, runtime, samples, groups, room, progress, allow_fallback=allow_fallback)
     return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 

@@ -22,9 +22,9 @@ from onnxptq.graphs import Model
 from onnxptq.inputs import DataOptions, Inputs, open_foreign, resolve_for_quantization
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
-from onnxptq.quantization.static import environments_of, is_optimized, quantizer_settings
+from onnxptq.quantization.static import environments_of, is_optimized, provider_of, quantizer_settings
 from onnxptq.recipe import Recipe
-from onnxptq.runtimes import open_session
+from onnxptq.runtimes import open_session, runtime_identity
 from onnxptq.tasks import add_groups
 
 Progress = Callable[[str, int, int], None]
@@ -144,6 +144,7 @@ def observe_calibration(
         observed_tensors(folded, quantizer_settings(recipe, folded)),
         histograms=True,
         optimized=is_optimized(recipe),
+        provider=provider_of(recipe),
         room=room,
         progress=count,
     )
@@ -152,6 +153,8 @@ def observe_calibration(
         "recipe": json.dumps(recipe.to_dict(), sort_keys=True),
         "data": json.dumps(dict(inputs.data), sort_keys=True),
         "calibration": json.dumps({"samples": samples.count, "digest": samples.digest}, sort_keys=True),
+        # Another CPU or ONNX Runtime may compute other last bits: its parts are not parts of this.
+        "runtime": json.dumps(runtime_identity(provider_of(recipe)), sort_keys=True),
         SHARDS: f"{shard[0]}/{shard[1]}",
     }
     return replace(statistics, provenance={**statistics.provenance, **origin})
@@ -161,10 +164,12 @@ def merge_shards(parts: Sequence[CalibrationStatistics]) -> CalibrationStatistic
     """Joins parts of one calibration, byte for byte what one process would have made of them all.
 
     Raises:
-        DataError: nothing to join, a part given twice, or parts of different calibrations.
+        DataError: nothing to join, a part given twice, or parts of different calibrations or of different machines.
     """
     if not parts:
         raise DataError("there are no statistics to merge; give at least one file.")
+    # First: of other calibrations "given twice" would say nothing.
+    merged = merge(*(replace(part, provenance={**part.provenance, SHARDS: ""}) for part in parts))
     indices = [_shard_indices(part) for part in parts]
     counts = {count for _, count in indices}
     if len(counts) > 1:
@@ -175,7 +180,6 @@ def merge_shards(parts: Sequence[CalibrationStatistics]) -> CalibrationStatistic
         raise DataError(f"part {twice[0]} of {counts.pop()} was given twice; its samples would count double.")
     (count,) = counts
     joined = f"{','.join(map(str, listed))}/{count}" if len(listed) < count else "1/1"
-    merged = merge(*(replace(part, provenance={**part.provenance, SHARDS: ""}) for part in parts))
     return replace(merged, provenance={**merged.provenance, SHARDS: joined})
 
 

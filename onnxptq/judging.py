@@ -22,6 +22,7 @@ from onnxptq.evaluation import (
 )
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.lane import candidates
+from onnxptq.evaluation.run import Candidate
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.runtimes.selection import Runtime
@@ -164,8 +165,13 @@ def judge(
     groups: Sequence[str],
     room: Room,
     progress: Progress,
+    *,
+    allow_fallback: bool = False,
 ) -> Judgement:
-    """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them."""
+    """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them.
+
+    With `allow_fallback` a model that the runtime does not take runs on the CPU of this environment.
+    """
     total = len(samples) * (len(models) + 1)
     done = 0
 
@@ -175,15 +181,15 @@ def judge(
         progress("evaluating", done, total)
 
     progress("evaluating", 0, total)
-    with candidates(models, runtime, room) as chosen:
+    with candidates(models, runtime, room, allow_fallback=allow_fallback) as chosen:
         predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
     reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
-    return Judgement(predictions, reports, _fallback_notes(predictions) + saturation_notes(models, runtime))
+    return Judgement(predictions, reports, _fallback_notes(predictions) + saturation_notes(chosen))
 
 
-def saturation_notes(models: Sequence[Model], runtime: Runtime) -> tuple[str, ...]:
+def saturation_notes(judged: Sequence[Candidate]) -> tuple[str, ...]:
     """One line where models were judged by kernels that clip: INT8 on an x86 CPU without VNNI."""
-    if not any(model.quantized for model in models) or not runtime.saturates:
+    if not any(one.model.quantized and one.runtime.saturates for one in judged):
         return ()
     return (
         "this CPU has no VNNI, so ONNX Runtime's kernels clip sums of INT8 products: the drops hold that error too. "

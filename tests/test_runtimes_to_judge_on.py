@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ from onnxptq.runtimes import open_session
 from onnxptq.runtimes.cpu import u8s8_saturates
 from onnxptq.runtimes.environments import add_interpreter
 from onnxptq.runtimes.isolated import Worker
+from onnxptq.runtimes.selection import CPU, Runtime
+from onnxptq.runtimes.session import Optimization
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,8 +73,11 @@ def test_exact_sums_are_exact_on_every_cpu(saturating: Path) -> None:
     with Worker() as worker:
         (apart,) = worker.run(worker.open(saturating, optimization="exact"), feeds)
     assert (apart == here).all()
-    (plain,) = open_session(saturating).run(feeds)
-    assert (plain < 0.99 * exact).all() == u8s8_saturates()
+    for level in get_args(Optimization):
+        (found,) = open_session(saturating, optimization=level).run(feeds)
+        clips = Runtime("cpu", CPU.provider, optimization=level).saturates
+        assert (found < 0.99 * exact).all() == clips
+        assert not clips or u8s8_saturates()
 
 
 def test_evaluate_takes_a_runtime_of_another_environment(
@@ -107,24 +113,77 @@ def test_a_runtime_that_there_is_not_says_how_to_add_it(
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_a_model_that_a_runtime_refuses_is_named(
-    save_classifier: Callable[..., Path], data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def broken(folder: Path, code: str) -> str:
+    """The runtime "broken", whose worker, but not its probe, runs `code` first; `Session` is its InferenceSession."""
+    setup, python = folder / "setup.py", folder / "python"
+    setup.write_text(
+        "import os, runpy, sys\n"
+        "if sys.argv[1].endswith('worker.py'):\n"
+        "    from onnxruntime import InferenceSession as Session\n"
+        f"    {code}\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -P "{setup}" "$@"\n')
+    python.chmod(0o755)
+    add_interpreter(cache_room(), "broken", python, force=True)
+    return "broken"
+
+
+REFUSES = "def refuse(self, *a, **k): raise RuntimeError('no kernel for QLinearConv')\n    Session.__init__ = refuse"
+ELSEWHERE = (
+    "from types import SimpleNamespace as N\n"
+    "    part = N(ep_name='OtherProvider', get_nodes=lambda: [N(op_type='Gemm', name='g')])\n"
+    "    Session.get_provider_graph_assignment_info = lambda self: [part]"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")
+@pytest.mark.parametrize(
+    ("code", "level", "why"),  # Levels of their own: what would be found as kept predictions is not run.
+    [(REFUSES, "basic", "no kernel for QLinearConv"), (ELSEWHERE, "extended", "would run on OtherProvider")],
+)
+def test_a_model_that_a_runtime_does_not_take_is_an_error_or_where_allowed_judged_on_the_cpu(
+    save_classifier: Callable[..., Path], data: str, tmp_path: Path, code: str, level: str, why: str
 ) -> None:
-    from onnxptq.evaluation.lane import Lane
-    from onnxptq.runtimes.isolated import WorkerError
-
-    def refuse(self: Lane, room: object) -> None:
-        raise WorkerError("refused", "no kernel for QLinearConv")
-
+    runtime = f"{broken(tmp_path, code)}:{level}"
     made = onnxptq.quantize(save_classifier(), data=data, output=tmp_path / "int8.onnx", corruptions=["clean"])
-    monkeypatch.setattr(Lane, "load", refuse)
-    with pytest.raises(ModelError, match=r"int8\.onnx .*production.*no kernel for QLinearConv"):
-        onnxptq.evaluate([made.output], data=data, corruptions=["clean"], provider="production:basic")
+    asked = {"data": data, "corruptions": ["clean"], "provider": runtime}
+    message = rf"int8\.onnx .*{runtime}.*{why}.*--allow-fallback"
+    with pytest.raises(ModelError, match=message):
+        onnxptq.evaluate([made.output], **asked)
+    with pytest.raises(ModelError, match=message):
+        check(made.output, **asked)
+    found = onnxptq.evaluate([made.output], **asked, allow_fallback=True)
+    (note,) = [warning for warning in found.warnings if "int8.onnx was judged on cpu: " in warning]
+    assert f"{runtime} does not take the model" in note
+    assert why in note
+    here = onnxptq.evaluate([made.output], data=data, corruptions=["clean"], provider=f"cpu:{level}")
+    assert (found.predictions[1].outputs == here.predictions[1].outputs).all()
+    checked = check(made.output, **asked, allow_fallback=True)
+    assert note in checked.warnings
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")
+def test_a_model_that_crashes_a_runtime_is_not_run_here_instead(
+    save_classifier: Callable[..., Path], data: str, tmp_path: Path
+) -> None:
+    runtime = broken(tmp_path, "Session.__init__ = lambda *a, **k: os.abort()")
+    asked = {"data": data, "corruptions": ["clean"], "provider": runtime, "allow_fallback": True}
+    for judge in (lambda path: onnxptq.evaluate([path], **asked), lambda path: check(path, reference=path, **asked)):
+        with pytest.raises(ModelError, match="SIGABRT"):
+            judge(save_classifier())
 
 
 @pytest.mark.parametrize(
     ("features", "provider", "said"),
-    [(("avx2",), "cpu", True), (("avx2",), "cpu:exact", False), (("avx2", "avx512_vnni"), "cpu", False)],
+    [
+        (("avx2",), "cpu", True),
+        (("avx2",), "cpu:extended", True),
+        (("avx2",), "cpu:exact", False),
+        (("avx2",), "cpu:basic", False),
+        (("avx2", "avx512_vnni"), "cpu", False),
+    ],
 )
 def test_a_cpu_that_clips_is_said_where_int8_was_judged_on_it(
     features: tuple[str, ...],

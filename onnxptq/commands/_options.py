@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from onnxptq.errors import UsageError
 
 EP_HELP = (
     "What to judge on: a provider or one of `onnxptq runtimes`, with :none, :basic or :extended for less optimization, "
     "or :exact for a CPU that would clip INT8 sums."
 )
+
+FALLBACK_HELP = "Run on the CPU where the provider does not load or does not take the model, and say so."
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +33,7 @@ _READING = (
 
 _JUDGING = (
     click.option("--ep", "provider", default="cpu", show_default=True, metavar="RUNTIME", help=EP_HELP),
-    click.option("--allow-fallback", is_flag=True, help="Run on the CPU where the provider does not load, and say so."),
+    click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP),
     click.option(
         "--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable."
     ),
@@ -87,3 +93,19 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         task=values.pop("task"),
         **sources,
     )
+
+
+def check_not_given(decides: str, names: Sequence[str]) -> None:
+    """Raises UsageError when an option was given beside the one that decides it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
+            option = parameter.opts[0]
+            raise UsageError(f"{decides} says already what {option} does. Leave out one of the two.")
+
+
+def choose_engine(values: dict[str, Any]) -> None:
+    """Takes `--fast-calibration` out of a command's values: it is an engine. Raises UsageError beside another one."""
+    if values.pop("fast_calibration"):
+        check_not_given("--fast-calibration", ("engine",))
+        values["engine"] = "one-pass-fast"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._options import data_options, reading_options
+from onnxptq.commands._options import choose_engine, data_options, reading_options
 from onnxptq.commands._output import json_option, note, progress_bar, write_json
 from onnxptq.commands._statistics import as_json, describe
 
@@ -27,6 +27,7 @@ from onnxptq.commands._statistics import as_json, describe
 @click.option(
     "--fast-calibration", is_flag=True, help="Run the optimised graph: faster, last bits may differ from stock."
 )
+@click.option("--engine", default="one-pass", show_default=True, help="one-pass, or one-pass-cuda (on an NVIDIA GPU).")
 @click.option("--shard", default="1/1", metavar="I/N", help="Only the I-th of N parts of the samples.")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The statistics file.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
@@ -40,6 +41,7 @@ def calibrate(**values: Any) -> None:
     from onnxptq import api
     from onnxptq.errors import OutputError
     from onnxptq.files import check_writable
+    from onnxptq.quantization.static import engine_notes
     from onnxptq.runtimes import stdout_to_stderr
 
     json_target, output, force = values.pop("json_target"), Path(values.pop("output")), values.pop("force")
@@ -47,14 +49,12 @@ def calibrate(**values: Any) -> None:
     if output.exists() and not force:
         raise OutputError(f"{output} exists already. Replace it with --force, or write elsewhere with -o.")
     options = data_options(values, calib_data=values.pop("calib_data"), eval_data=values.pop("eval_data"))
-    engine = "one-pass-fast" if values.pop("fast_calibration") else "one-pass"
+    choose_engine(values)
     with progress_bar() as progress, stdout_to_stderr():
-        statistics = api.calibrate(**values, engine=engine, options=options, progress=progress)
+        statistics = api.calibrate(**values, options=options, progress=progress)
         statistics.save(output)
-    if engine == "one-pass-fast":
-        note(
-            "note: the optimised graph was run: ranges may differ in the last bits from those of the stock calibrators."
-        )
+    for said in engine_notes(values["engine"]):
+        note(f"note: {said}")
     if json_target != "-":
         click.echo(describe(output, statistics))
     write_json(json_target, as_json(output, statistics))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import EP_HELP, Repeatable, data_options, reading_options
+from onnxptq.commands._options import EP_HELP, FALLBACK_HELP, Repeatable, data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import OutputError, UsageError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--policy", metavar="FILE", help="The rules, in TOML. [default: average and worst group]")
 @click.option("--predictions", metavar="FILE", help="Judge these again (evaluate --predictions); runs nothing.")
 @click.option("--ep", "provider", metavar="RUNTIME", help=f"{EP_HELP} [default: cpu]")
-@click.option("--allow-fallback", is_flag=True, help="Run on the CPU where the provider does not load, and say so.")
+@click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP)
 @click.option("--baseline", metavar="FILE", help="The last accepted model: fail on a significant regression.")
 @click.option("--update-baseline", is_flag=True, help="Write --baseline instead, unless the check fails.")
 @click.option("--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable.")

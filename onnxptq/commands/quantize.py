@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._options import data_options, judging_options, reading_options
+from onnxptq.commands._options import (
+    check_not_given,
+    choose_engine,
+    data_options,
+    judging_options,
+    reading_options,
+)
 from onnxptq.commands._output import (
     check_different,
     check_json_target,
@@ -17,8 +23,6 @@ from onnxptq.commands._output import (
     write_json,
 )
 from onnxptq.errors import UsageError
-
-_GIVEN = click.core.ParameterSource.COMMANDLINE
 
 ROBUST_SWITCHES = (
     "robust_no_input_range",
@@ -64,7 +68,10 @@ _IN_A_RECIPE = (
     "--fast-calibration", is_flag=True, help="Calibrate on the optimised graph: faster, last bits may differ."
 )
 @click.option(
-    "--engine", default="one-pass", show_default=True, help="one-pass, or stock (ONNX Runtime's calibrators)."
+    "--engine",
+    default="one-pass",
+    show_default=True,
+    help="one-pass, one-pass-cuda (on an NVIDIA GPU), or stock (ONNX Runtime's calibrators).",
 )
 @click.option("--target", default="cpu", show_default=True, help="What the graph is for (onnxptq targets).")
 @click.option("--exclude", multiple=True, metavar="NODE", help="A node that stays in float, or a pattern. Repeatable.")
@@ -99,12 +106,10 @@ def quantize(**values: Any) -> None:
         check_writable(Path(predictions))
     recipe_file = values.pop("recipe_file")
     if recipe_file:
-        _check_not_given("--recipe", _IN_A_RECIPE)
+        check_not_given("--recipe", _IN_A_RECIPE)
     if values["statistics"]:
-        _check_not_given("--stats", _IN_STATISTICS)
-    if values.pop("fast_calibration"):
-        _check_not_given("--fast-calibration", ("engine",))
-        values["engine"] = "one-pass-fast"
+        check_not_given("--stats", _IN_STATISTICS)
+    choose_engine(values)
     switched_off = [name for name in ROBUST_SWITCHES if values.pop(name)]
     _check_switches(values["method"], switched_off)
     parameters = {"percentile": values.pop("percentile"), "bins": values.pop("entropy_bins")}
@@ -147,15 +152,6 @@ def _check_switches(method: str, switched_off: list[str]) -> None:
                 f"--{name.replace('_', '-')} switches off a step of {having}, and --method is {chosen.name}. "
                 "Leave it out, or use one of these methods."
             )
-
-
-def _check_not_given(decides: str, names: tuple[str, ...]) -> None:
-    """Raises UsageError when an option was given beside the one that decides it."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
-            option = parameter.opts[0]
-            raise UsageError(f"{decides} says already what {option} does. Leave out one of the two.")
 
 
 def _as_json(result: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxptq.comparison.result import Comparison, Row
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.runtimes.selection import Runtime
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,17 @@ def parse_limits(texts: Sequence[str], runtimes: Sequence[str]) -> dict[str, flo
 
 def check_limits(comparison: Comparison, limits: dict[str, float]) -> list[PlacementVerdict]:
     """A verdict for each model on each runtime that has a limit. A row that failed has share 0: nothing ran there."""
-    providers = {runtime.name: runtime.provider.ort_name for runtime in comparison.runtimes}
-    asked = {
-        runtime.name: "" if runtime.fallback_reason else providers[runtime.name] for runtime in comparison.runtimes
-    }
+    asked = {runtime.name: own_provider(runtime) for runtime in comparison.runtimes}
     return [
         PlacementVerdict(row.runtime, row.model, limits[row.runtime], share(row, asked[row.runtime]))
         for row in comparison.rows
         if row.runtime in limits
     ]
+
+
+def own_provider(runtime: Runtime) -> str:
+    """ONNX Runtime's name of the provider that was asked for; "", which takes nothing, where the CPU stands in."""
+    return "" if runtime.fallback_reason else runtime.provider.ort_name
 
 
 def share(row: Row, provider: str) -> float | None:

@@ -59,11 +59,7 @@ class Lane:
         """Starts the process and opens the session. Raises WorkerError where it is not where it should be."""
         self._worker = Worker(self.runtime.python, timeout_s=self.timeout_s)
         self.session = self._threaded[None] = self._open(room)
-        used = self.session.providers[:1]
-        if self.session.placement is not None:
-            used = tuple(sorted({node.provider for node in self.session.placement}))
-        if used and self.runtime.provider.ort_name not in used:
-            raise WorkerError("refused", f"all of the model would run on {' and '.join(used)}")
+        check_taken(self.session, self.runtime)
 
     def look(self, feeds: Feeds, room: Room) -> None:
         """Runs once for its memory, and once in a session of its own for its kernels."""
@@ -150,11 +146,17 @@ class LaneSubject:
 
 @contextmanager
 def candidates(
-    models: Sequence[Model], runtime: Runtime, room: Room, timeout_s: float = TIMEOUT_SECONDS
+    models: Sequence[Model],
+    runtime: Runtime,
+    room: Room,
+    timeout_s: float = TIMEOUT_SECONDS,
+    *,
+    allow_fallback: bool = False,
 ) -> Iterator[list[Candidate]]:
     """The models on a runtime: the CPU of this environment in this process, any other in processes of their own.
 
-    A model that cannot be loaded there is among them; it raises why when it is judged.
+    A model that cannot be loaded there is among them; it raises why when it is judged. With `allow_fallback` one that
+    the runtime refuses is judged on the CPU of this environment instead, and says why.
     """
     if runtime.here:
         yield [Subject(model, runtime) for model in models]
@@ -163,7 +165,28 @@ def candidates(
     try:
         for lane in lanes:
             lane.attempt(partial(lane.load, room))
-        yield [LaneSubject(lane) for lane in lanes]
+        yield [_settled(lane, allow_fallback) for lane in lanes]
     finally:
         for lane in lanes:
             lane.close()
+
+
+def check_taken(session: Opened, runtime: Runtime) -> None:
+    """Raises WorkerError ("refused") where the runtime's provider took no node of the model."""
+    used = session.providers[:1]
+    if session.placement is not None:
+        used = tuple(sorted({node.provider for node in session.placement}))
+    if used and runtime.provider.ort_name not in used:
+        raise WorkerError("refused", f"all of the model would run on {' and '.join(used)}")
+
+
+def after_refusal(runtime: Runtime, failure: WorkerError) -> Runtime:
+    """The CPU of this environment, where a fallback is allowed from a runtime that refused a model."""
+    return runtime.fallen_back(f"{runtime.name} does not take the model: {failure.reason}.")
+
+
+def _settled(lane: Lane, allow_fallback: bool) -> Candidate:
+    # A crash or a hang may be the model's fault: it would end this process too.
+    if not allow_fallback or lane.failure is None or lane.failure.failure != "refused":
+        return LaneSubject(lane)
+    return Subject(lane.model, after_refusal(lane.runtime, lane.failure))

@@ -56,7 +56,7 @@ def check(
         groups: groupings, instead of the policy's `group_by`.
         corruptions: to judge under, beside clean; None is the task's default list.
         options: how to read the data.
-        allow_fallback: judge on the CPU where the provider does not load.
+        allow_fallback: judge on the CPU where the provider does not load or does not take the model.
         limits: what a model may take in time and memory.
         command: the command that repeats this; None makes it from the arguments.
         progress: called as work goes on.

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnxptq.cache import cache_room
 from onnxptq.errors import ModelError, OnnxptqError
 from onnxptq.evaluation import Subject
+from onnxptq.evaluation.lane import after_refusal, check_taken
 from onnxptq.graphs import Model
 from onnxptq.runtimes import Session
 from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
@@ -70,7 +71,7 @@ class IsolatedSession(Session):
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """As `Session.run`. Raises ModelError where the worker died, did not answer or refused."""
         lane: _Lane = self.native
-        return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.runtime.name)
+        return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.runtime)
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,22 @@ class Isolation:
     ) -> None:
         self._stack.close()
 
-    def subject(self, model: Model, runtime: Runtime = CPU) -> IsolatedSubject:
-        """A model to judge on a runtime."""
-        return IsolatedSubject(model, runtime, isolation=self)
+    def subject(self, model: Model, runtime: Runtime = CPU, *, allow_fallback: bool = False) -> IsolatedSubject:
+        """A model to judge on a runtime; with `allow_fallback` on the CPU where the runtime does not take it.
+
+        Raises:
+            ModelError: it was tried, for the fallback, and crashed, hung or took too much memory.
+        """
+        subject = IsolatedSubject(model, runtime, isolation=self)
+        if not allow_fallback or runtime.here:
+            return subject
+        try:
+            self._lane(subject)
+        except ModelError as error:
+            if not isinstance(error.__cause__, WorkerError) or error.__cause__.failure != "refused":
+                raise
+            return replace(subject, runtime=after_refusal(runtime, error.__cause__))
+        return subject
 
     def session(self, subject: Subject) -> Session:
         """The session of a subject, in its worker.
@@ -131,7 +145,7 @@ class Isolation:
                 lambda: lane.worker.time(lane.opened, feeds, runs=runs, warmup=warmup),
                 name,
                 "runs",
-                lane.runtime.name,
+                lane.runtime,
             )
 
         return burst
@@ -152,7 +166,7 @@ class Isolation:
         limit = self._limits.bytes_for(subject.model) if runtime.provider == CPU.provider else None
         name = subject.model.path.name
         start = partial(Worker, runtime.python, memory_bytes=limit, timeout_s=self._limits.seconds)
-        worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime.name))
+        worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime))
         opened = _explained(
             lambda: worker.open(
                 subject.model.core.path,
@@ -162,13 +176,9 @@ class Isolation:
             ),
             name,
             "is loaded",
-            runtime.name,
+            runtime,
         )
-        if opened.providers[0] != runtime.provider.ort_name:
-            raise ModelError(
-                f"{name} was loaded on {opened.providers[0]} instead of {runtime.provider.name}. "
-                "Ask for that provider, or look at `onnxptq providers`."
-            )
+        _explained(partial(check_taken, opened, runtime), name, "is loaded", runtime)
         return _Lane(worker, opened, runtime)
 
 
@@ -181,12 +191,15 @@ _REMEDIES = {
 }
 
 
-def _explained(work: Callable[[], T], model: str, doing: str, runtime: str) -> T:
+def _explained(work: Callable[[], T], model: str, doing: str, runtime: Runtime) -> T:
     """The result of `work`. Raises ModelError, in the user's words, where the worker fails."""
     try:
         return work()
     except WorkerError as error:
+        remedy = _REMEDIES[error.failure]
+        if error.failure == "refused" and not runtime.here:
+            remedy = "--allow-fallback permits the CPU of this environment instead."
         reason: OnnxptqError = ModelError(
-            f"{model} cannot be judged: while it {doing} on {runtime}, {error.reason}. {_REMEDIES[error.failure]}"
+            f"{model} cannot be judged: while it {doing} on {runtime.name}, {error.reason}. {remedy}"
         )
         raise reason from error

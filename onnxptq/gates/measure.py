@@ -46,7 +46,7 @@ class Request:
         groups: groupings, instead of the policy's.
         corruptions: to judge under, beside clean; None is the task's default list.
         options: the data and how to read it.
-        allow_fallback: judge on the CPU where the provider does not load.
+        allow_fallback: judge on the CPU where the provider does not load or does not take the model.
         limits: what a model may take.
     """
 
@@ -83,7 +83,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
     others = _others(request.provider, policy)
     with Isolation(request.limits) as isolation:
         base = isolation.subject(reference or model)
-        subject = isolation.subject(model, runtime)
+        subject = isolation.subject(model, runtime, allow_fallback=request.allow_fallback)
         evidence = Evidence(model=model, reference=reference)
         if policy is not None and not policy.reads_predictions and not policy.latency:
             return policy, _placed(evidence, policy, isolation, subject), ()
@@ -102,10 +102,10 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 pairing=pair(runs[0], runs[1], policy.group_by),
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
-            warnings += _fallback_note(runs[1]) + saturation_notes([model], runtime)
+            warnings += _fallback_note(runs[1]) + saturation_notes([subject])
         if policy.latency is not None and reference is not None:
             threads = policy.latency.threads or None
-            lanes = [replace(isolation.subject(m, runtime), threads=threads) for m in (reference, model)]
+            lanes = [replace(isolation.subject(m, subject.runtime), threads=threads) for m in (reference, model)]
             progress("timing", 0, _ROUNDS)
             evidence = replace(evidence, latency=_time(isolation, lanes, samples, policy.latency.batch, progress))
         return policy, _placed(evidence, policy, isolation, subject), warnings

@@ -24,6 +24,7 @@ def observe(
     *,
     histograms: bool,
     optimized: bool = False,
+    provider: str = "cpu",
     room: Room | None = None,
     progress: Progress = lambda samples: None,
 ) -> CalibrationStatistics:
@@ -35,6 +36,7 @@ def observe(
         tensors: what the quantizer reads.
         histograms: count values, beside exact extremes.
         optimized: run the graph that ONNX Runtime optimised (`--fast-calibration`).
+        provider: the execution provider to run on.
         room: where statistics are kept; None keeps none.
         progress: called with the number of samples done since the last call.
     """
@@ -44,7 +46,9 @@ def observe(
         # With histograms it knows all that it knows without them.
         places = []
         if room is not None:
-            places = [statistics_place(room, source, samples, tensors, h, optimized) for h in (True, histograms)]
+            places = [
+                statistics_place(room, source, samples, tensors, h, optimized, provider) for h in (True, histograms)
+            ]
         found = next((place for place in places if place.is_file()), None)
         if found is not None:
             kept = CalibrationStatistics.load(found)
@@ -53,7 +57,9 @@ def observe(
             progress(len(samples))
         else:
             counted = _Counted(samples, progress)
-            opened = opened or CalibrationPass(source, tensors, histograms=histograms, optimized=optimized)
+            opened = opened or CalibrationPass(
+                source, tensors, provider=provider, histograms=histograms, optimized=optimized
+            )
             part = opened.collect(counted, environment=name)
             if room:
                 part.save(places[-1])
@@ -62,7 +68,13 @@ def observe(
 
 
 def statistics_place(
-    room: Room, source: Path, samples: CalibrationSamples, tensors: Sequence[str], histograms: bool, optimized: bool
+    room: Room,
+    source: Path,
+    samples: CalibrationSamples,
+    tensors: Sequence[str],
+    histograms: bool,
+    optimized: bool,
+    provider: str = "cpu",
 ) -> Path:
     """Where `observe` keeps the statistics of one environment, or of one part of it."""
     key = content_key(
@@ -75,7 +87,7 @@ def statistics_place(
         tensors=sorted(tensors),
         histograms=histograms,
         optimized=optimized,
-        runtime=runtime_identity("cpu"),
+        runtime=runtime_identity(provider),
         versions=data_versions(),
     )
     return room.place("statistics", key, ".stats")

@@ -12,7 +12,7 @@ from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import RANGE_METHODS, Range
 from onnxptq.calibrators.statistics import CalibrationStatistics
-from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import float_parts
@@ -26,10 +26,19 @@ from onnxptq.quantization.stock_calibrators import stock_ranges
 from onnxptq.quantization.targets import target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 from onnxptq.recipe import Environment, Recipe
+from onnxptq.runtimes import probe
 from onnxptq.tasks import Task
 
-ENGINES = ("one-pass", "one-pass-fast", "stock")
-"""Ours; ours on the graph that ONNX Runtime optimised, whose values may differ in the last bits; ONNX Runtime's own."""
+ENGINES = ("one-pass", "one-pass-fast", "one-pass-cuda", "stock")
+"""Ours; ours on the graph that ONNX Runtime optimised, or on the CUDA provider, so that values may differ in the last
+bits; ONNX Runtime's own."""
+
+_ENGINE_NOTES = {
+    "one-pass-fast": "calibrated on the optimised graph: ranges may differ in the last bits from those of the stock "
+    "calibrators.",
+    "one-pass-cuda": "calibrated on the CUDA provider: ranges may differ from those of the CPU as far as it rounds "
+    "otherwise.",
+}
 
 Progress = Callable[[int], None]
 
@@ -76,7 +85,7 @@ def quantize_folded(
         UsageError: the recipe names what there is not.
         DataError: a sample gives NaN or infinity, or does not fit the model.
     """
-    check_engine(recipe)
+    check_engine(recipe, runs=statistics is None)
     if samples is None and (statistics is None or recipe.weight_transforms or recipe.engine == "stock"):
         raise UsageError("from statistics alone weights cannot be changed, and ONNX Runtime's calibrators cannot run.")
     task = task or (samples.task if samples else None)
@@ -103,6 +112,7 @@ def quantize_folded(
                     writer.plan.observed,
                     histograms=RANGE_METHODS.get(recipe.ranges.name).needs_histogram,
                     optimized=is_optimized(recipe),
+                    provider=provider_of(recipe),
                     room=room,
                     progress=progress,
                 )
@@ -117,15 +127,36 @@ def quantize_folded(
     return Quantized(chosen, notes)
 
 
-def check_engine(recipe: Recipe) -> None:
-    """Raises UsageError when the recipe names an engine that there is not."""
+def check_engine(recipe: Recipe, *, runs: bool = True) -> None:
+    """Whether the recipe's engine is there and, where it is to run, can run here.
+
+    Raises:
+        UsageError: there is no such engine.
+        RuntimeUnavailableError: the provider that it runs on does not load.
+    """
     if recipe.engine not in ENGINES:
         raise UsageError(f"unknown engine {recipe.engine!r}. {did_you_mean(recipe.engine, ENGINES)}")
+    provider = provider_of(recipe)
+    if runs and provider != "cpu" and not (status := probe(provider)).loads:
+        raise RuntimeUnavailableError(
+            f"the engine {recipe.engine!r} runs on the execution provider {provider!r}, which does not load here: "
+            f"{status.reason}. {status.remedy} Leave --engine out to calibrate on the CPU."
+        )
 
 
 def is_optimized(recipe: Recipe) -> bool:
     """Whether calibration runs on the graph that ONNX Runtime optimised."""
     return recipe.engine == "one-pass-fast"
+
+
+def provider_of(recipe: Recipe) -> str:
+    """The execution provider that observes the calibration set. First passes of two (moments) stay on the CPU."""
+    return "cuda" if recipe.engine == "one-pass-cuda" else "cpu"
+
+
+def engine_notes(engine: str) -> tuple[str, ...]:
+    """What is not as with the default engine, in one line."""
+    return (_ENGINE_NOTES[engine],) if engine in _ENGINE_NOTES else ()
 
 
 def environments_of(recipe: Recipe, samples: CalibrationSamples | None) -> dict[str, CalibrationSamples]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxptq.comparison._layers import LayerError
 from onnxptq.comparison._numerics import Difference
-from onnxptq.comparison.placement_limits import PlacementVerdict, share
+from onnxptq.comparison.placement_limits import PlacementVerdict, own_provider, share
 from onnxptq.comparison.result import Comparison, Row, Speed
 from onnxptq.reports.tables import print_table
 
@@ -26,9 +26,10 @@ def print_comparison(comparison: Comparison, verdicts: Sequence[PlacementVerdict
     for runtime in comparison.runtimes:
         identity = runtime.identity()
         where = f"in {runtime.environment.name}" if runtime.environment else "here"
+        instead = "does not load, instead of it " if runtime.fallback_reason else ""
         print(
-            f"{runtime.name}: {runtime.provider.ort_name}, {identity['distribution']} {identity['onnxruntime']} "
-            f"{where}, graph optimization {runtime.optimization}"
+            f"{runtime.name}: {instead}{runtime.provider.ort_name}, {identity['distribution']} "
+            f"{identity['onnxruntime']} {where}, graph optimization {runtime.optimization}"
         )
     for row in comparison.failed:
         print(f"{row.model} on {row.runtime}: {row.status}: {row.reason}")
@@ -142,7 +143,7 @@ def _print_speed(comparison: Comparison) -> None:
 
 
 def _facts(row: Row, comparison: Comparison) -> tuple[str, ...]:
-    provider = next(r.provider.ort_name for r in comparison.runtimes if r.name == row.runtime)
+    provider = next(own_provider(runtime) for runtime in comparison.runtimes if runtime.name == row.runtime)
     placed, on_it = row.placement, share(row, provider)
     nodes = "unknown" if placed.nodes is None else f"{placed.nodes.get(provider, 0)} of {sum(placed.nodes.values())}"
     return (

@@ -116,8 +116,8 @@ PROVIDERS.register(
     Provider(
         name="openvino",
         ort_name="OpenVINOExecutionProvider",
-        compiled_remedy="pip install onnxruntime-openvino in an environment of its own: it overwrites the ONNX Runtime "
-        "that is installed here.",
+        compiled_remedy="`onnxptq runtimes add openvino` builds an environment of its own for it, and --ep openvino "
+        "then means that: in this one onnxruntime-openvino would overwrite the ONNX Runtime that is installed.",
         library_remedy="Install it again: pip install --force-reinstall onnxruntime-openvino.",
         listed=True,
     )

@@ -68,9 +68,12 @@ class Runtime:
 
     @property
     def saturates(self) -> bool:
-        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI."""
-        on_cpu = self.provider.ort_name == CPU_PROVIDER.ort_name and self.optimization != "exact"
-        return on_cpu and bool(u8s8_can_saturate(cpu_features()))
+        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI.
+
+        At less optimization the products of a graph with Q and DQ are not fused, and so computed in float.
+        """
+        fuses = self.optimization in ("all", "extended")
+        return fuses and self.provider.ort_name == CPU_PROVIDER.ort_name and bool(u8s8_can_saturate(cpu_features()))
 
     @property
     def compiled(self) -> tuple[str, ...]:
@@ -88,6 +91,10 @@ class Runtime:
     def device(self) -> int:
         """Number of the GPU."""
         return int(self.options.get("device_id", "0"))
+
+    def fallen_back(self, reason: str) -> Runtime:
+        """The CPU of this environment in its place, which says why."""
+        return replace(self, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=reason)
 
     def identity(self) -> dict[str, str]:
         """What decides the numbers that it computes, for content keys and metadata: as `runtime_identity`, and more."""
@@ -173,7 +180,7 @@ def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
     if not allow_fallback:
         raise error
-    return replace(runtime, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=str(error))
+    return runtime.fallen_back(str(error))
 
 
 def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:

@@ -12,6 +12,7 @@ from onnxptq.comparison import CompareSettings, Comparison
 from onnxptq.comparison.named import compare_models
 from onnxptq.errors import ModelError, RuntimeUnavailableError
 from onnxptq.inputs import DataOptions
+from onnxptq.reports.comparison import print_comparison
 from onnxptq.runtimes import probe
 from onnxptq.runtimes.environments import add_interpreter, find_environment
 
@@ -52,7 +53,7 @@ def test_a_missing_provider_is_an_error_with_its_reason_before_anything_runs(run
     assert probe(name).reason in str(caught.value)
 
 
-def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(run: Run) -> None:
+def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     name = missing_provider()
     comparison = run("cpu", name, allow_fallback=True)
     row = comparison.rows[-1]
@@ -60,6 +61,10 @@ def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(run: Run) -> None:
     assert row.between is not None
     assert row.between.equal
     assert any(name in warning and probe(name).reason in warning for warning in comparison.warnings)
+    print_comparison(comparison, [])
+    said = capsys.readouterr().out
+    assert f"{name}: does not load, instead of it CPUExecutionProvider" in said
+    assert "0 of 49" in said
 
 
 def test_a_worker_that_is_killed_is_a_row_and_the_others_finish(run: Run, misbehaving: Misbehaving) -> None:

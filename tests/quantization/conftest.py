@@ -229,14 +229,18 @@ def write(tmp_path: Path) -> Callable[..., bytes]:
     """Quantizes a file by a recipe's fields: `write(path, samples, ranges=..., ...)`; the bytes of the INT8 file."""
 
     def write(
-        path: Path, samples: object, progress: Callable[[int], None] = lambda count: None, **fields: object
+        path: Path,
+        samples: object,
+        progress: Callable[[int], None] = lambda count: None,
+        room: object = None,
+        **fields: object,
     ) -> bytes:
         from onnxptq.graphs import load_model
         from onnxptq.quantization.static import quantize_folded
         from onnxptq.recipe import Recipe
 
         output = tmp_path / "int8.onnx"
-        quantize_folded(load_model(path), path, samples, Recipe(**fields), output, progress=progress)
+        quantize_folded(load_model(path), path, samples, Recipe(**fields), output, room=room, progress=progress)
         return output.read_bytes()
 
     return write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxptq.quantization.collect import collect
@@ -45,3 +46,15 @@ def test_moments_are_those_of_the_cpu_within_rounding(build_graph, draw):
     for what in ("mean", "variance"):
         ours, theirs = (getattr(m.tensors["conv2"], what) for m in (on_gpu, on_cpu))
         np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_quantize_calibrates_on_it(build_graph, calibration, write):
+    path = build_graph("depthwise_clip")
+    on_cpu, on_gpu = (write(path, calibration(path), engine=engine) for engine in ("one-pass", "one-pass-cuda"))
+    for ours, theirs in zip(scales(on_gpu), scales(on_cpu), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-2)
+
+
+def scales(data):
+    tensors = onnx.load_from_string(data).graph.initializer
+    return [onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name.endswith("_scale")]

@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxptq.calibrators.methods import RANGE_METHODS, RangeMethod
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import load_model
+from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.static import node_names, quantizer_settings
 from onnxptq.recipe import Environment, Recipe, Step
 
@@ -170,3 +171,26 @@ def test_the_model_that_was_folded_is_left_as_it_was(build_graph, calibration, w
     write(path, calibration(path), float_outputs=True)
     assert path.read_bytes() == before
     assert {p.name for p in path.parent.iterdir()} - names == {"int8.onnx"}
+
+
+def test_the_cuda_engine_observes_on_the_cuda_provider_and_finds_no_statistics_of_the_cpu(
+    build_graph, calibration, write, monkeypatch, tmp_path
+):
+    """CUDA itself is in test_gpu.py. Here whatever asks for it gets the CPU."""
+    from onnxptq.cache import Room
+    from onnxptq.quantization import passes
+    from onnxptq.runtimes import probe
+
+    asked = []
+
+    def opened(*arguments, provider, **options):
+        asked.append(provider)
+        return CalibrationPass(*arguments, **options)
+
+    monkeypatch.setattr(passes, "CalibrationPass", opened)
+    monkeypatch.setattr("onnxptq.quantization.static.probe", lambda name: probe("cpu"))
+    path, room = build_graph("depthwise_clip"), Room(tmp_path / "room")
+    samples = calibration(path)
+    files = {write(path, samples, room=room, engine=engine) for engine in ("one-pass", "one-pass-cuda", "one-pass")}
+    assert asked == ["cpu", "cuda"]
+    assert len(files) == 1

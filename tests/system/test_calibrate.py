@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import onnxptq
+from onnxptq.calibration import merge_shards
+from onnxptq.errors import DataError
 
 SET = ("--calib", "dark@3", "--calib-size", "24")
 
@@ -45,6 +50,7 @@ def test_fast_calibration_is_part_of_the_recipe_and_says_what_it_changes(place: 
     done = place.succeeded("calibrate", *SET, "--fast-calibration", "-o", "fast.stats")
     assert "last bits" in done.stderr
     done = place.succeeded("quantize", *SET, "--fast-calibration", "--no-evaluate", "--json", "-")
+    assert "last bits" in done.stderr
     assert json.loads(done.stdout)["recipe"]["engine"] == "one-pass-fast"
 
 
@@ -55,6 +61,8 @@ def test_parts_that_do_not_make_a_whole_are_refused(place: Any, whole: Path) -> 
     assert "lack part 3 of 3" in place.refused("quantize", "--stats", "two.stats", "--no-evaluate")
     assert "given twice" in place.refused("merge-stats", "1.stats", "1.stats", "-o", "x.stats")
     assert "different divisions" in place.refused("merge-stats", "1.stats", whole, "-o", "x.stats")
+    place.succeeded("calibrate", *SET, "--fast-calibration", "-o", "fast.stats")
+    assert "describe different runs" in place.refused("merge-stats", whole, "fast.stats", "-o", "x.stats")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +79,17 @@ def test_wrong_use_is_explained(place: Any, arguments: tuple[str, ...], words: s
     assert words in place.refused(*arguments)
 
 
+def test_the_pass_on_cuda_says_why_it_cannot_run_before_any_work(place: Any) -> None:
+    from onnxptq.runtimes import probe
+
+    if (status := probe("cuda")).loads:
+        pytest.skip("CUDA loads here")
+    for command in (("calibrate", "-o", "x.stats"), ("quantize", "--no-evaluate")):
+        said = place.refused(*command, *SET, "--engine", "one-pass-cuda")
+        assert status.reason in said
+        assert "Leave --engine out" in said
+
+
 def test_statistics_decide_what_they_decided(place: Any, whole: Path, inputs: Path) -> None:
     assert "--calib" in place.refused("quantize", "--stats", whole, "--calib", "clean")
     assert "another model" in place.refused("quantize", inputs / "tensor.onnx", "--stats", whole, "--no-evaluate")
@@ -81,3 +100,13 @@ def test_statistics_decide_what_they_decided(place: Any, whole: Path, inputs: Pa
 def test_a_damaged_statistics_file_is_refused(place: Any, whole: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:100])
     assert "all.stats" in place.refused("quantize", "--stats", whole, "--no-evaluate")
+
+
+def test_parts_of_another_cpu_or_onnx_runtime_are_refused() -> None:
+    one = onnxptq.calibrate(calib="dark@3", calib_size=8, shard="1/2")
+    runtime = json.loads(one.provenance["runtime"])
+    other = json.dumps({**runtime, "cpu_features": f"{runtime['cpu_features']} amx_int8"}, sort_keys=True)
+    second = replace(one, provenance={**one.provenance, "shards": "2/2"})
+    assert merge_shards([one, second]).provenance["shards"] == "1/1"
+    with pytest.raises(DataError, match="amx_int8"):
+        merge_shards([one, replace(second, provenance={**second.provenance, "runtime": other})])

@@ -69,16 +69,21 @@ def clean(new_place: Callable[[], Any], cache_room_of_the_tests: Path) -> Run:
     return Run(place, done.stdout, done.stderr, json.loads(done.stdout))
 
 
+def said(run: Run) -> list[str]:
+    """The lines of stderr, but for what is said of a CPU that clips: these are claims about the set."""
+    return [line for line in run.stderr.splitlines() if not line.startswith("note: this CPU has no VNNI")]
+
+
 def test_the_default_run_needs_no_network_and_writes_one_model(shifted: Run) -> None:
     assert shifted.place.files() == [SHIFTED, "predictions.parquet", "report.json"]
     onnx.checker.check_model(shifted.place.work / SHIFTED)
-    *stages, warning = shifted.stderr.splitlines()
+    *stages, warning = said(shifted)
     assert stages == ["calibrating ...", "evaluating ..."]
     assert warning.startswith("note: the calibration set dark@3 is dangerous")
 
 
 def test_a_harmless_set_is_quantized_without_a_warning(clean: Run) -> None:
-    assert clean.stderr.splitlines() == ["calibrating ...", "evaluating ..."]
+    assert said(clean) == ["calibrating ...", "evaluating ..."]
 
 
 def test_one_line_says_average_worst_group_largest_drop_and_size(shifted: Run) -> None:
