@@ -244,6 +244,5 @@ def peak_mb() -> float:
 
 
 WORK = {
-    one.__name__: one
-    for one in (quantize_ours, quantize_stock, evaluate_ours, evaluate_bare, schedule, sweep_memory)
+    one.__name__: one for one in (quantize_ours, quantize_stock, evaluate_ours, evaluate_bare, schedule, sweep_memory)
 }

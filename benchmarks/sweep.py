@@ -184,7 +184,9 @@ def against_targets(report: Figures) -> list[list[str]]:
     for network, one in report["networks"].items():
         if "quantize" in one:
             ratio = one["quantize"]["stock"]["seconds"] / one["quantize"]["ours"]["seconds"]
-            row(f"quantization, {network}: stock over ours", f"{ratio:.1f}", f"at least {CHEAPER:.0f}", ratio >= CHEAPER)
+            row(
+                f"quantization, {network}: stock over ours", f"{ratio:.1f}", f"at least {CHEAPER:.0f}", ratio >= CHEAPER
+            )
         if "evaluate" in one:
             ratio = one["evaluate"]["ours"]["seconds"] / one["evaluate"]["bare"]["seconds"]
             row(f"evaluation, {network}: over bare", f"{ratio:.2f}", f"at most {OVER_BARE}", ratio <= OVER_BARE)
@@ -250,7 +252,9 @@ def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer samples and repeats, under ten minutes on two cores")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer samples and repeats, under ten minutes on two cores"
+    )
     parser.add_argument("--part", action="append", choices=PARTS, help="measure only this; repeatable [all]")
     parser.add_argument("--shared", type=Path, metavar="DIR", help="folder with the CIFAR-10 nets and data")
     parser.add_argument("--json", type=Path, help="also write the measurements to this file")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnxptq.evaluation._bootstrap import (
     REPLICATES,
     BootstrapMeans,
+    bootstrap_mean,
     bootstrap_means,
     percentile_interval,
     resampling_weights,
@@ -29,6 +30,7 @@ __all__ = [
     "BootstrapMeans",
     "CrossfitDrop",
     "SourceSums",
+    "bootstrap_mean",
     "bootstrap_means",
     "crossfit_drop",
     "cvar_drop",

@@ -26,6 +26,7 @@ def observe(
     optimized: bool = False,
     room: Room | None = None,
     progress: Progress = lambda samples: None,
+    open_pass: Callable[[], CalibrationPass] | None = None,
 ) -> CalibrationStatistics:
     """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
 
@@ -37,7 +38,9 @@ def observe(
         optimized: run the graph that ONNX Runtime optimised (`--fast-calibration`).
         room: where statistics are kept; None keeps none.
         progress: called with the number of samples done since the last call.
+        open_pass: gives the pass where one is needed; for a caller who has several sets and opens the model once.
     """
+    open_pass = open_pass or (lambda: CalibrationPass(source, tensors, histograms=histograms, optimized=optimized))
     parts = []
     opened: CalibrationPass | None = None
     for name, samples in environments.items():
@@ -53,7 +56,7 @@ def observe(
             progress(len(samples))
         else:
             counted = _Counted(samples, progress)
-            opened = opened or CalibrationPass(source, tensors, histograms=histograms, optimized=optimized)
+            opened = opened or open_pass()
             part = opened.collect(counted, environment=name)
             if room:
                 part.save(places[-1])
