@@ -7,8 +7,8 @@ on the CIFAR-10 nets in DIR/models with data in DIR/data. Every measurement runs
 core with one thread, ours and theirs in turn; the least of the repeats counts. Times are CPU seconds, but for scheduler
 and store, where a flush to the disk is wall time.
 
-- quantize: folding, drawing, passes, ranges and files of 24 models, against `quant_pre_process` once and `quantize_static`
-  24 times on samples that lie in memory.
+- quantize: folding, drawing, passes, ranges and files of 24 models, against `quant_pre_process` once and
+  `quantize_static` 24 times on samples that lie in memory.
 - evaluate: FP32 and the distinct INT8 models judged (decoding, corruptions, predictions kept, reports), against bare
   `session.run` for the same predictions on batches that lie in memory.
 - schedule: a sweep whose jobs are done at once, and one that finds every cell in the store.
@@ -43,7 +43,7 @@ CORRUPTIONS = ("fog@3", "motion_blur@3")
 CIFAR = ("cifar10_mobilenet", "cifar10_resnet20")
 
 CHEAPER, OVER_BARE, CELL_SECONDS, GROWTH = 15.0, 1.05, 0.010, 1.05
-"""Targets: at least so many times less than stock; at most so many times bare; a cell; memory of ten times the cells."""
+"""Targets: so many times less than stock; so many times bare; a cell; memory at ten times the cells."""
 
 
 def plan_of(network: str, folder: Path, shared: Path | None, quick: bool) -> Any:
@@ -171,7 +171,7 @@ def benchmark(quick: bool, parts: tuple[str, ...], shared: Path | None) -> Figur
     return report
 
 
-# --- What is said ------------------------------------------------------------------------------------------------------
+# --- What is said -----------------------------------------------------------------------------------------------------
 
 
 def against_targets(report: Figures) -> list[list[str]]:
