@@ -171,6 +171,8 @@ class Bench:
             corruptions=list(self.samples.corruptions),
             evaluation_seed=self.samples.seed,
             groups=list(self.plan.groups),
+            # Left out where it was not given, so that cells of before are found.
+            **({"minimum_samples": self.plan.minimum_samples} if self.plan.minimum_samples else {}),
             runtime=dict(runtime),
             report=REPORT_VERSION,
             versions={**data_versions(), "onnx": onnx.__version__, "python": platform.python_version()},

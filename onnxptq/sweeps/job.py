@@ -18,6 +18,7 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.comparison._lane import Lane, LaneSubject
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, Subject, compare
+from onnxptq.evaluation.report import MINIMUM_SAMPLES
 from onnxptq.evaluation.run import Candidate, predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.int8_file import space_for
@@ -207,7 +208,8 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
 
 
 def _reporting(bench: Bench, reference: Predictions, run: Predictions) -> Callable[[], dict[str, Any]]:
-    return lambda: compare(reference, run, bench.plan.groups).to_dict()
+    least = bench.plan.minimum_samples or MINIMUM_SAMPLES
+    return lambda: compare(reference, run, bench.plan.groups, minimum_samples=least).to_dict()
 
 
 @contextmanager
