@@ -117,7 +117,7 @@ def test_a_preset_judges_by_corruption_where_classes_are_too_rare_for_a_verdict(
     assert (builtin.groups, builtin.minimum_samples) == (("label*corruption", "corruption"), 139)
     assert plan_from_dict(builtin.to_dict(), "plan") == builtin
 
-    many = {"x": np.random.default_rng(0).integers(0, 256, (3000, 8, 8), np.uint8), "y": np.arange(3000) % 10}
+    many = {"x": np.random.default_rng(0).integers(0, 256, (6000, 8, 8), np.uint8), "y": np.arange(6000) % 10}
     np.savez(tmp_path / "many.npz", **many)
     assert preset_plan("quick", Plan(data=str(tmp_path / "many.npz")), cache_room()).groups == ()
 
