@@ -63,11 +63,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def plan(save_classifier: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Two cells of a model and data that are named as they lie in the current folder."""
+    """Two cells, of a set in two parts; model and data are named as they lie in the current folder."""
     monkeypatch.chdir(tmp_path)
     save_classifier()
     rng = np.random.default_rng(0)
-    np.savez("data.npz", x=rng.standard_normal((200, 6)).astype(np.float32), y=np.arange(200) % 4)
+    np.savez("data.npz", x=rng.standard_normal((1000, 6)).astype(np.float32), y=np.arange(1000) % 4)
     return Plan(
         models=("net.onnx",), data="data.npz", corruptions=("clean",), methods=("minmax", "percentile"), calib_size=300
     )
