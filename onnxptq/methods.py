@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,7 @@ def fitted(recipe: Recipe, task: Task) -> Recipe:
     return recipe.changed(environments=tuple(dict.fromkeys(environments)))
 
 
+@functools.lru_cache(maxsize=256)  # A sweep asks for each method once a cell.
 def _try_out(ranges: Step, environments: int) -> None:
     """Raises what the method says of its parameters now, on four values, and not after all data was read."""
     accumulator = Accumulator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from contextlib import suppress
 
@@ -11,7 +12,12 @@ from onnxptq.data.shifts import DEFINITIONS
 
 def data_versions() -> dict[str, str]:
     """Versions of us, of our shifts, and of the libraries that decode images, read text and draw random numbers."""
+    return {"onnxptq": __version__, "shifts": str(DEFINITIONS), **dict(_libraries())}
+
+
+@functools.cache  # Metadata is read from files, and a sweep asks once a cell.
+def _libraries() -> tuple[tuple[str, str], ...]:
     libraries = {name: importlib.metadata.version(name) for name in ("numpy", "pillow")}
     with suppress(importlib.metadata.PackageNotFoundError):  # The extra `text`.
         libraries["tokenizers"] = importlib.metadata.version("tokenizers")
-    return {"onnxptq": __version__, "shifts": str(DEFINITIONS), **libraries}
+    return tuple(libraries.items())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxptq.errors import UsageError
 from onnxptq.evaluation._intervals import check_confidence
@@ -13,6 +15,13 @@ from onnxptq.evaluation._source_sums import Floats, SourceSums
 
 REPLICATES = 1000
 """Enough for the ends of a 95 % interval to hold within a tenth of its width."""
+
+
+_KEPT_SOURCES = 50_000
+"""50 MB of resamples."""
+
+_BLOCK = 50
+"""Replicates that are worked on together: 400 bytes of weights a source."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,28 @@ def bootstrap_means(sums: SourceSums, replicates: int = REPLICATES, seed: int = 
         groups[i] = np.divide(total, rows, out=np.full(sums.n_groups, np.nan), where=rows > 0)
         overall[i] = weights @ sums.all_total / (weights @ sums.all_rows)
     return BootstrapMeans(groups, overall)
+
+
+def bootstrap_mean(sums: SourceSums, seed: int = 0) -> Floats:
+    """`bootstrap_means(sums, REPLICATES, seed).overall` alone: float64, (REPLICATES,), without looking at groups.
+
+    Resamples depend on the number of sources and the seed only, and those of the last call are kept where they are
+    small (1 byte for each replicate and source): the models of a sweep, judged on the same sources, are resampled once.
+    """
+    if sums.n_sources > _KEPT_SOURCES:
+        weights = resampling_weights(sums.n_sources, REPLICATES, seed)
+        return np.array([(one @ sums.all_total) / (one @ sums.all_rows) for one in weights])
+    overall = np.empty(REPLICATES)
+    for first in range(0, REPLICATES, _BLOCK):
+        block = _drawn(sums.n_sources, seed)[first : first + _BLOCK].astype(np.float64)
+        overall[first : first + _BLOCK] = (block @ sums.all_total) / (block @ sums.all_rows)
+    return overall
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(n_sources: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The weights of all replicates: uint8, (REPLICATES, n_sources). 255 draws of one source do not happen."""
+    return np.stack([one.astype(np.uint8) for one in resampling_weights(n_sources, REPLICATES, seed)])
 
 
 def percentile_interval(replicates: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:

@@ -45,6 +45,17 @@ class CrossfitDrop:
         return self.value - half, self.value + half
 
 
+def sources_to_decide(limit: float, confidence: float = 0.95) -> int:
+    """Sources that a group needs before `crossfit_drop` can show that it loses at most `limit`, a fraction.
+
+    With one worst group of n sources, none of which changes, the interval is that of the two pseudo-flips alone: its
+    upper end is z sqrt(2) / n. Where predictions do change it takes more.
+    """
+    if not 0.0 < limit < 1.0:
+        raise UsageError(f"the limit must be above 0 and below 1, got {limit}. Usual: 0.02.")
+    return math.ceil(two_sided_quantile(confidence) * math.sqrt(2.0) / limit)
+
+
 def worst_weights(values: Floats, count: int) -> Floats:
     """Weights, (G,), that sum to 1 over the `count` largest values; those tied for the last places share them.
 

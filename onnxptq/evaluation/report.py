@@ -15,7 +15,7 @@ from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
     SourceSums,
-    bootstrap_means,
+    bootstrap_mean,
     crossfit_drop,
     cvar_drop,
     drop_interval,
@@ -162,7 +162,7 @@ def compare(
     )
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
-    average_low, average_high = percentile_interval(bootstrap_means(drops, seed=seed).overall)
+    average_low, average_high = percentile_interval(bootstrap_mean(drops, seed))
     eligible = [group for group in groups if group.judged]
     worst = min(eligible, key=lambda g: (g.int8, g.name), default=None)
     hurt = min(eligible, key=lambda g: (-g.drop, g.name), default=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnxptq.evaluation._bootstrap import (
     REPLICATES,
     BootstrapMeans,
+    bootstrap_mean,
     bootstrap_means,
     percentile_interval,
     resampling_weights,
@@ -21,7 +22,14 @@ from onnxptq.evaluation._intervals import (
 )
 from onnxptq.evaluation._paired_tests import equality_p_values, exceedance_p_values, holm, mcnemar, sign_flip_test
 from onnxptq.evaluation._source_sums import SourceSums, design_effects, losses_and_gains, sum_by_source
-from onnxptq.evaluation._worst_group import SPLITS, CrossfitDrop, crossfit_drop, cvar_drop, worst_count
+from onnxptq.evaluation._worst_group import (
+    SPLITS,
+    CrossfitDrop,
+    crossfit_drop,
+    cvar_drop,
+    sources_to_decide,
+    worst_count,
+)
 
 __all__ = [
     "REPLICATES",
@@ -29,6 +37,7 @@ __all__ = [
     "BootstrapMeans",
     "CrossfitDrop",
     "SourceSums",
+    "bootstrap_mean",
     "bootstrap_means",
     "crossfit_drop",
     "cvar_drop",
@@ -44,6 +53,7 @@ __all__ = [
     "proportion_interval",
     "resampling_weights",
     "sign_flip_test",
+    "sources_to_decide",
     "sum_by_source",
     "wilson_interval",
     "worst_count",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from onnxptq.cache import Room, content_key
@@ -27,6 +28,7 @@ def observe(
     provider: str = "cpu",
     room: Room | None = None,
     progress: Progress = lambda samples: None,
+    open_pass: Callable[[], CalibrationPass] | None = None,
 ) -> CalibrationStatistics:
     """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
 
@@ -39,7 +41,11 @@ def observe(
         provider: the execution provider to run on.
         room: where statistics are kept; None keeps none.
         progress: called with the number of samples done since the last call.
+        open_pass: gives the pass where one is needed; for a caller who has several sets and opens the model once.
     """
+    open_pass = open_pass or partial(
+        CalibrationPass, source, tensors, provider=provider, histograms=histograms, optimized=optimized
+    )
     parts = []
     opened: CalibrationPass | None = None
     for name, samples in environments.items():
@@ -57,9 +63,7 @@ def observe(
             progress(len(samples))
         else:
             counted = _Counted(samples, progress)
-            opened = opened or CalibrationPass(
-                source, tensors, provider=provider, histograms=histograms, optimized=optimized
-            )
+            opened = opened or open_pass()
             part = opened.collect(counted, environment=name)
             if room:
                 part.save(places[-1])

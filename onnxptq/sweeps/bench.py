@@ -29,11 +29,13 @@ from onnxptq.graphs.external import has_external_data
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.judging import EVALUATION_SEED
 from onnxptq.methods import fitted
+from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe, statistics_place
 from onnxptq.quantization.static import environments_of, quantizer_settings
 from onnxptq.quantization.writer import writer_for
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
+from onnxptq.sweeps.kept_samples import KeptSamples
 from onnxptq.sweeps.plan import BUILTIN, Plan, compose, recipe_of
 from onnxptq.sweeps.study import CellKey
 
@@ -160,6 +162,8 @@ class Bench:
             corruptions=list(self.samples.corruptions),
             evaluation_seed=self.samples.seed,
             groups=list(self.plan.groups),
+            # Left out where it was not given, so that cells of before are found.
+            **({"minimum_samples": self.plan.minimum_samples} if self.plan.minimum_samples else {}),
             runtime=dict(runtime),
             report=REPORT_VERSION,
             versions={**data_versions(), "onnx": onnx.__version__, "python": platform.python_version()},
@@ -186,7 +190,19 @@ class Bench:
         return merge(*(self._observe_share(name, replace(samples, shard=(part, count))) for part in range(count)))
 
     def _observe_share(self, name: str, samples: CalibrationSamples) -> CalibrationStatistics:
-        return observe(self.folded, {name: samples}, self.tensors, histograms=self.histograms, room=self.room)
+        return observe(
+            self.folded,
+            {name: samples},
+            self.tensors,
+            histograms=self.histograms,
+            room=self.room,
+            open_pass=lambda: self._pass,
+        )
+
+    @cached_property
+    def _pass(self) -> CalibrationPass:
+        # All sets run in one session: loading the model takes as long as some ten samples.
+        return CalibrationPass(self.folded, self.tensors, histograms=self.histograms)
 
     def _side(self, calibration_set: CalibrationSet) -> Inputs:
         source = calibration_set.foreign if calibration_set.needs_data else _NO_DATA
@@ -220,7 +236,7 @@ def open_bench(plan: Plan, name: str, room: Room, places: Mapping[str, str] | No
         corruptions = named_corruptions(plan.corruptions, inputs.task)
     else:
         corruptions = default_corruptions(inputs.task, plan.families)
-    samples = EvaluationSamples(inputs.task, evaluation, corruptions, EVALUATION_SEED)
+    samples = KeptSamples(inputs.task, evaluation, corruptions, EVALUATION_SEED)
     return Bench(plan, name, room, inputs, samples, places)
 
 

@@ -17,6 +17,7 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, compare
 from onnxptq.evaluation.lane import candidates
+from onnxptq.evaluation.report import MINIMUM_SAMPLES
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.int8_file import space_for
@@ -205,7 +206,8 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
 
 
 def _reporting(bench: Bench, reference: Predictions, run: Predictions) -> Callable[[], dict[str, Any]]:
-    return lambda: compare(reference, run, bench.plan.groups).to_dict()
+    least = bench.plan.minimum_samples or MINIMUM_SAMPLES
+    return lambda: compare(reference, run, bench.plan.groups, minimum_samples=least).to_dict()
 
 
 def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], bench: Bench) -> Cell:

@@ -72,6 +72,9 @@ class Plan:
         About("Corruptions to judge under, beside clean. Left out: the task's, without families that a set uses."),
     ] = ()
     groups: Annotated[tuple[str, ...], About('Groupings, as in ["label*corruption"].')] = ()
+    minimum_samples: Annotated[
+        int | None, About("Samples from which a group is judged. Left out: 20. Smaller ones are shown.", minimum=1)
+    ] = None
     reading: Reading = field(default_factory=Reading)
 
     @property

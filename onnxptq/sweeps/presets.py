@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSet
+from onnxptq.data import Dataset
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.evaluation.statistics import sources_to_decide
+from onnxptq.gates.policy import WorstGroupDrop
 from onnxptq.inputs import resolve_for_quantization
 from onnxptq.methods import all_methods
 from onnxptq.sweeps.plan import BUILTIN, FORMAT, Plan, checked, compose
@@ -95,12 +100,13 @@ def preset_plan(name: str, plan: Plan, room: Room) -> Plan:
     if name not in PRESETS:
         raise UsageError(f"unknown preset {name!r}. {did_you_mean(name, PRESETS)}")
     preset = PRESETS[name]
-    tasks, labelled = [], True
+    tasks, labelled, fewest = [], True, None
     for model in plan.models:
         path = None if model == BUILTIN else model
         inputs = resolve_for_quantization(path, plan.options, room, needs_data=True, evaluate=True)
         tasks.append(inputs.task)
         labelled = labelled and inputs.calibration is not None and inputs.calibration.labels is not None
+        fewest = fewest or _fewest_of_a_class(inputs.evaluation)
 
     def fits(text: str) -> bool:
         return _fits(text, tasks, labelled)
@@ -116,6 +122,7 @@ def preset_plan(name: str, plan: Plan, room: Room) -> Plan:
             seeds=preset.seeds,
             corruptions=_only(fits, preset.corruptions),
             eval_size=preset.eval_size,
+            **_judged_groups(fewest, preset.eval_size),
         ),
         f"preset {name}",
     )
@@ -157,6 +164,7 @@ _COMMENTS = {
     "eval_size": "",
     "corruptions": "Groups are label x corruption. Judge by corruptions that no calibration set uses.",
     "groups": "",
+    "minimum_samples": "Groups of fewer samples are shown, and never judged: too few to decide at a limit of 2 points.",
 }
 
 _EXAMPLES = {
@@ -164,6 +172,7 @@ _EXAMPLES = {
     "calib_size": "128",
     "eval_size": "2000",
     "groups": '["label*corruption"]',
+    "minimum_samples": "20",
     "corruptions": '["fog@3"]',
 }
 
@@ -173,6 +182,25 @@ def _fits(text: str, tasks: Iterable[Task], labelled: bool) -> bool:
     if not labelled and calibration_set.sampler == "imbalanced":
         return False
     return all(task.fits(name) is None for task in tasks for name, _ in calibration_set.shifts)
+
+
+def _fewest_of_a_class(evaluation: Dataset | None) -> tuple[int, int] | None:
+    """Samples of the rarest class, and of all; None without labels."""
+    if evaluation is None or evaluation.labels is None:
+        return None
+    counts = np.bincount(evaluation.labels)
+    return int(counts[counts > 0].min()), len(evaluation)
+
+
+def _judged_groups(fewest: tuple[int, int] | None, eval_size: int | None) -> dict[str, Any]:
+    """Coarser groups beside label x corruption, where classes are too rare for a verdict at the report's limit.
+
+    The classes are shown then, and the corruptions are judged.
+    """
+    needed = sources_to_decide(WorstGroupDrop().limit)
+    if fewest is None or fewest[0] * min(1.0, (eval_size or fewest[1]) / fewest[1]) >= needed:
+        return {}
+    return {"groups": ("label*corruption", "corruption"), "minimum_samples": needed}
 
 
 def _only(fits: Callable[[str], bool], texts: Iterable[str]) -> tuple[str, ...]:

@@ -103,7 +103,8 @@ class RayEngine:
             ray.init(include_dashboard=None if self.address else False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(
-                f"Ray does not start: {error}. Check --ray-address, or leave it out for a cluster on this machine."
+                f"Ray does not start: {error}. Check --ray-address, or leave it out for a cluster on this machine. "
+                "A cluster with token authentication wants RAY_AUTH_MODE=token here too."
             ) from error
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in place; ours tidies up.

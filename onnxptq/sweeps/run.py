@@ -112,7 +112,7 @@ def sweep(
         OnnxptqError: a model or its data turned out to be unusable.
     """
     run = store.start(_empty_study(grid, command), grid.digest, list(grid.keys.values()))
-    known = {key: cell for key in set(grid.keys.values()) if (cell := store.get(key)) and cell.status == DONE}
+    known = {key: cell for key in set(grid.keys.values()) if (cell := _known(store, key))}
     count = _Count(grid, known, engine.workers, progress)
     missing = [key for key, content in _distinct(grid.keys).items() if content not in known]
     for cells in _results(grid, missing, store, engine):
@@ -154,7 +154,7 @@ class Ahead:
 def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
     """What a sweep would do. One missing cell is made, and kept, to measure how long the others take."""
     distinct = _distinct(grid.keys)
-    known = {key: cell for key, content in distinct.items() if (cell := store.get(content)) and cell.status == DONE}
+    known = {key: cell for key, content in distinct.items() if (cell := _known(store, content))}
     missing = [key for key in distinct if key not in known]
     measured = list(known.values())
     for cells in _results(grid, missing[:1], store, engine):
@@ -187,6 +187,17 @@ def estimate(grid: Grid, cells: Iterable[Cell], todo: int, workers: int) -> floa
         spent = [one.get(part, 0.0) for one in measured if one.get(part, 0.0) > 0.0]
         seconds += times * median(spent) if spent else 0.0
     return seconds / workers
+
+
+def _known(store: Store, content: str) -> Cell | None:
+    """A cell that was made before, without its groups and ranges."""
+    cell = store.get(content)
+    return _slim(cell) if cell and cell.status == DONE else None
+
+
+def _slim(cell: Cell) -> Cell:
+    # Groups and ranges lie in the store; thousands of cells with theirs would fill memory.
+    return replace(cell, report={}, ranges={})
 
 
 def _distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
@@ -291,8 +302,8 @@ class _Count:
     def add(self, cells: Iterable[Cell]) -> None:
         """More results."""
         for cell in cells:
-            self._results[self._grid.keys[cell.key]] = cell
-            self._measured.append(cell)
+            self._results[self._grid.keys[cell.key]] = slim = _slim(cell)
+            self._measured.append(slim)
         self._show()
 
     def _show(self) -> None:

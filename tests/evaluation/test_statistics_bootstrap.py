@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import UsageError
-from onnxptq.evaluation.statistics import bootstrap_means, percentile_interval, resampling_weights, sum_by_source
+from onnxptq.evaluation import _bootstrap
+from onnxptq.evaluation.statistics import (
+    bootstrap_mean,
+    bootstrap_means,
+    percentile_interval,
+    resampling_weights,
+    sum_by_source,
+)
 
 
 def test_replicates_equal_a_resample_of_rows_taken_source_by_source():
@@ -22,6 +29,16 @@ def test_replicates_equal_a_resample_of_rows_taken_source_by_source():
         assert found.overall[replicate] == pytest.approx(value[rows].mean())
         for g, members in enumerate(groups):
             assert found.groups[replicate, g] == pytest.approx(value[rows[np.isin(rows, members)]].mean())
+
+
+@pytest.mark.parametrize("kept", [0, 50_000])
+def test_the_mean_alone_is_that_of_all_groups_resampled_bit_for_bit(kept, monkeypatch):
+    monkeypatch.setattr(_bootstrap, "_KEPT_SOURCES", kept)
+    rng = np.random.default_rng(2)
+    source = np.arange(90) % 30
+    for _ in range(2):  # The second finds the resamples of the first.
+        drops = sum_by_source(rng.integers(-1, 2, 90), source, [np.arange(0, 90, 2), np.arange(90)])
+        np.testing.assert_array_equal(bootstrap_mean(drops, seed=3), bootstrap_means(drops, seed=3).overall)
 
 
 def test_spread_of_replicates_is_the_standard_error_of_the_mean():

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxptq.errors import UsageError
-from onnxptq.evaluation.statistics import crossfit_drop, cvar_drop, drop_interval, sum_by_source, worst_count
+from onnxptq.evaluation.statistics import (
+    crossfit_drop,
+    cvar_drop,
+    drop_interval,
+    sources_to_decide,
+    sum_by_source,
+    worst_count,
+)
 
 
 def simulated(rng: np.random.Generator, groups: int, n: int, bad_drop: float = 0.0, flips: float = 0.02):
@@ -166,3 +173,13 @@ def test_numbers_that_make_no_split_are_refused():
         crossfit_drop(sums, splits=0)
     with pytest.raises(UsageError, match="worst"):
         crossfit_drop(sums, worst=0)
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.1])
+def test_no_fewer_sources_can_show_a_drop_within_the_limit(limit):
+    needed = sources_to_decide(limit)
+    for n, decided in ((needed + needed % 2, True), (needed - 2 + needed % 2 - 2, False)):
+        _, high = crossfit_drop(sum_by_source(np.zeros(n), np.arange(n), [np.arange(n)])).interval()
+        assert (high <= limit) is decided
+    with pytest.raises(UsageError, match="limit"):
+        sources_to_decide(0.0)

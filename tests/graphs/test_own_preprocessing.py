@@ -15,6 +15,9 @@ from onnxptq.calibrators.samples import draw
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.inputs import DataOptions, build_task, open_model, resolve_for_quantization
 from onnxptq.runtimes import open_session
+from onnxptq.sweeps.job import Job, run_job
+from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.study import DONE
 
 
 @pytest.fixture
@@ -58,6 +61,20 @@ def test_quantize_makes_a_model_that_takes_the_same_files_and_judges_it_as_it_is
         (raw,) = inputs.evaluation.read(np.array([position]))
         (logits,) = session.run({"image": np.frombuffer(raw["image"], np.uint8)})
         np.testing.assert_array_equal(logits[0], int8.outputs[position])
+
+
+def test_a_sweep_judges_it_as_quantize_does(save_encoded, folder, tmp_path):
+    model = str(save_encoded())
+    plan = Plan(
+        models=(model,), data=str(folder), calibrations=("clean", "dark@3"), corruptions=("fog@3",), groups=("label",)
+    )
+    cells = run_job(Job(plan, model, plan.grid, tmp_path / "room", 1)).cells
+    assert [(cell.status, cell.error) for cell in cells] == [(DONE, "")] * 2
+    made = onnxptq.quantize(
+        model, data=str(folder), calib="dark@3", groups=["label"], corruptions=["fog@3"], output=tmp_path / "int8.onnx"
+    )
+    expected = made.report.to_dict()
+    assert {**cells[1].report, "model": expected["model"]} == expected
 
 
 @pytest.mark.parametrize("rgb", [False, True])

@@ -98,3 +98,13 @@ def test_markdown_keeps_names_from_becoming_markup(make_study):
     assert "<b>" not in text
     (row,) = (line for line in text.splitlines() if line.startswith("| \\<b\\>\\|x\\|\\*y\\* |"))
     assert row.replace("\\|", "").count("|") == 4
+
+
+def test_groups_too_small_for_any_verdict_are_named_with_the_number_that_it_takes():
+    near = cell(drop=0.01, half=0.02)
+    small = replace(near, report={**near.report, "groups": [{"sources": 90, "judged": True}]})
+    (said,) = [line for line in verdict(summarize(study(small))).advice if "cannot be" in line]
+    assert "the smallest has 90 samples, and it takes 139 to show a drop of at most 2.0 points" in said
+    large = replace(near, report={**near.report, "groups": [{"sources": 140, "judged": True}]})
+    assert "about 4 times as many" in " ".join(verdict(summarize(study(large))).advice)
+    assert verdict(summarize(study(small), limit=0.0)), "a limit of nothing has no such number"

@@ -110,6 +110,18 @@ def test_every_preset_fits_the_builtin_model(name: str) -> None:
     assert not plan.families & {"weather", "motion"}, "it is judged by fog and motion blur"
 
 
+def test_a_preset_judges_by_corruption_where_classes_are_too_rare_for_a_verdict(tmp_path: Path) -> None:
+    import numpy as np
+
+    builtin = preset_plan("quick", Plan(), cache_room())
+    assert (builtin.groups, builtin.minimum_samples) == (("label*corruption", "corruption"), 139)
+    assert plan_from_dict(builtin.to_dict(), "plan") == builtin
+
+    many = {"x": np.random.default_rng(0).integers(0, 256, (6000, 8, 8), np.uint8), "y": np.arange(6000) % 10}
+    np.savez(tmp_path / "many.npz", **many)
+    assert preset_plan("quick", Plan(data=str(tmp_path / "many.npz")), cache_room()).groups == ()
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="Did you mean 'paper'"):
         preset_plan("papers", Plan(), cache_room())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +16,7 @@ import pytest
 
 from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError
+from onnxptq.sweeps.engine import Outcome
 from onnxptq.sweeps.ray_engine import RayEngine
 from onnxptq.sweeps.run import open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
@@ -43,3 +49,32 @@ def test_the_cells_are_those_of_one_process(cluster: RayEngine, finished: Path) 
 def test_a_gpu_that_no_node_has_is_an_error_and_no_endless_wait(cluster: RayEngine) -> None:
     with pytest.raises(RuntimeUnavailableError, match="needs a GPU, and no node of the Ray cluster has one"):
         cluster.identity("cuda")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_worker_that_is_killed_costs_no_cell(cluster: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(SMALL, calib_size=17)
+    killed: list[int] = []
+    wait = RayEngine.wait
+
+    def kill_and_wait(engine: RayEngine) -> Outcome:
+        if not killed:
+            killed.append(_busy_worker())
+            os.kill(killed[0], signal.SIGKILL)
+        return wait(engine)
+
+    monkeypatch.setattr(RayEngine, "wait", kill_and_wait)
+    with Store(cluster.room) as store:
+        study = store.study(sweep(open_grid(plan, store, cluster), store, cluster))
+    assert killed and [cell.status for cell in study.cells] == [DONE] * 4
+
+
+def _busy_worker() -> int:
+    """The process that does a job: Ray names it by the task."""
+    for _ in range(600):
+        for status in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if status.read_bytes().startswith(b"ray::_work"):
+                    return int(status.parent.name)
+        time.sleep(0.05)
+    pytest.fail("no worker of Ray began the job")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxptq.evaluation.statistics import sources_to_decide
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
     BROKEN,
@@ -207,6 +208,13 @@ def _samples(summary: Summary) -> list[str]:
         for one in near
         if one.high is not None and one.crossfit_drop is not None and one.crossfit_drop < summary.limit
     ]
+    fewest = _fewest_judged(summary.study)
+    if near and fewest is not None and summary.limit and fewest < (needed := sources_to_decide(summary.limit)):
+        return [
+            f"{len(near)} combinations are within the limit, but not surely, and with these groups they cannot be: the "
+            f"smallest has {fewest} samples, and it takes {needed} to show a drop of at most {points(summary.limit)} "
+            'even where no prediction changes. Judge on more samples, or by coarser groups (groups = ["corruption"]).'
+        ]
     if not factors:
         return []
     times = max(2, math.ceil(statistics.median(factors)))
@@ -215,6 +223,12 @@ def _samples(summary: Summary) -> list[str]:
         f"with the root of their number; about {times} times as many would show half of these safe, if the estimates "
         "hold."
     ]
+
+
+def _fewest_judged(study: Study) -> int | None:
+    """Original samples of the smallest judged group; every cell is judged on the same ones."""
+    groups = next((cell.report["groups"] for cell in study.cells if cell.report.get("groups")), ())
+    return min((group["sources"] for group in groups if group["judged"]), default=None)
 
 
 def _repairs(summary: Summary) -> list[str]:

@@ -1,0 +1,148 @@
+"""`onnxptq sweep`, `runs` and `report` as a user types them: a small plan, end to end, stopped and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from onnxptq.commands.report import report
+from onnxptq.commands.runs import runs
+from onnxptq.commands.sweep import sweep
+from onnxptq.errors import OnnxptqError, OutputError
+
+PLAN = """
+format = 1
+title = "small"
+calibrations = ["clean", "dark@3"]
+methods = ["minmax", "percentile:percentile=99.0"]
+corruptions = ["clean"]
+groups = ["label"]
+calib_size = 16
+eval_size = 100
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plan of four small cells in the current folder, and a store that knows the folded model."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("folded-model", "datasets"):
+        shutil.copytree(finished / "v1" / kind, tmp_path / "store" / "v1" / kind)
+    path = tmp_path / "study.toml"
+    path.write_text(PLAN)
+    return path
+
+
+def run(command: click.Command, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [*map(str, arguments), "--store", "store"])
+
+
+def done(command: click.Command, *arguments: str | Path) -> Result:
+    result = run(command, *arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path) -> None:
+    assert json.loads(done(sweep, plan, "--dry-run", "--jobs", "1", "--json", "-").stdout)["cells"] == 4
+    made = done(sweep, plan, "--jobs", "1", "-o", "s.html", "--json", "s.json")
+    assert "Of 4 combinations:" in made.stdout and "4 of 4 cells, 1 known before" in made.stderr
+    assert Path("s.html").read_text().startswith("<!DOCTYPE html>")
+    said = json.loads(Path("s.json").read_text())
+    assert [cell["status"] for cell in said["cells"]] == ["done"] * 4
+
+    (found,) = json.loads(done(runs, "list", "--json", "-").stdout)
+    assert (found["run"], found["cells"], found["done"], found["failed"]) == (said["run"], 4, 4, 0)
+    assert found["finished"] and said["run"] in done(runs, "list").stdout
+    assert "made by: onnxptq sweep" in done(runs, "show").stdout
+    assert "percentile:percentile=99.0" in done(runs, "show", "last", "--plan").stdout
+
+    for table, columns, rows in (("cells", {"method", "status"}, 4), ("groups", {"group", "drop"}, 40)):
+        extra = () if table == "cells" else (f"--{table}",)
+        done(runs, "export", "last", "-o", f"{table}.csv", *extra)
+        with Path(f"{table}.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == rows and columns <= set(lines[0])
+    again = run(runs, "export", "-o", "cells.csv")
+    assert isinstance(again.exception, OutputError) and "exists already" in str(again.exception)
+
+    reported = done(report, said["run"][:12], "-o", "r.html", "--markdown", "r.md")
+    assert "Of 4 combinations:" in reported.stdout and "## small" in Path("r.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("study.toml", "--data", "x"), "says already what --data does"),
+        (("study.toml", "model.onnx"), "give one plan, or models"),
+        (("nothing.toml",), "there is no plan nothing.toml"),
+        (("--jobs", "0"), "--jobs must be 1 or more"),
+        (("--engine", "rai"), "Did you mean 'ray'"),
+        (("--ray-address", "here:1"), "--ray-address is for --engine ray"),
+        (("--resume",), "did not finish"),
+        (("-o", "no/report.html"), "no folder no"),
+    ],
+)
+def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: str) -> None:
+    refused = run(sweep, *arguments)
+    assert isinstance(refused.exception, OnnxptqError) and refused.stdout == ""
+    assert said in str(refused.exception)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_leaves_nothing_half_written_and_the_sweep_goes_on(plan: Path, tmp_path: Path) -> None:
+    plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean", "dark@3", "noisy", "blur@5"]'))
+    done(sweep, plan, "--dry-run", "--jobs", "1")  # One cell is made, the others are to do.
+    command = [str(Path(sys.executable).with_name("onnxptq")), "sweep", str(plan), "--store", "store", "--jobs", "1"]
+    stopped = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    assert stopped.stderr is not None
+    for line in stopped.stderr:
+        if "cells" in line:  # It has begun.
+            break
+    os.killpg(stopped.pid, signal.SIGINT)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130 and "Traceback" not in said, said
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.glob("*.html"))
+    with sqlite3.connect(tmp_path / "store/v1/sweeps/sweeps.sqlite") as store:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store.execute("SELECT finished FROM runs").fetchone() == (None,)
+    resumed = done(sweep, "--resume", "--jobs", "1", "--json", "-")
+    assert [cell["status"] for cell in json.loads(resumed.stdout)["cells"]] == ["done"] * 8
+    assert "known before" in resumed.stderr
+
+
+def test_two_sweeps_of_one_store_at_once_both_end_with_the_same_study(plan: Path, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("onnxptq")), "sweep", str(plan), "--store", "store", "--jobs", "1"]
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, "-o", f"{n}.html", "--json", "-"], **options) for n in range(2)]  # type: ignore[call-overload]
+    studies = []
+    for process in both:
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        studies.append(json.loads(stdout))
+    for study in studies:
+        for cell in study["cells"]:
+            for part in ("calibrate", "quantize", "evaluate"):
+                cell.pop(f"seconds_{part}")
+    assert studies[0] == studies[1]
+    with sqlite3.connect(tmp_path / "store/v1/sweeps/sweeps.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+        assert store.execute("SELECT count(*) FROM cells").fetchone() == (4,)
