@@ -25,6 +25,7 @@ from onnxptq.evaluation.lane import candidates
 from onnxptq.evaluation.run import Candidate
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
+from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import Runtime
 from onnxptq.tasks import TensorSpec
 from onnxptq.tasks._scores import shown
@@ -191,10 +192,7 @@ def saturation_notes(judged: Sequence[Candidate]) -> tuple[str, ...]:
     """One line where models were judged by kernels that clip: INT8 on an x86 CPU without VNNI."""
     if not any(one.model.quantized and one.runtime.saturates for one in judged):
         return ()
-    return (
-        "this CPU has no VNNI, so ONNX Runtime's kernels clip sums of INT8 products: the drops hold that error too. "
-        "--ep cpu:exact judges without it, for a deployment whose CPU or GPU does not clip.",
-    )
+    return (f"{CLIPS} --ep cpu:exact judges without it, for a deployment whose CPU or GPU does not clip.",)
 
 
 def _fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:

@@ -194,7 +194,7 @@ def test_a_cpu_that_clips_is_said_where_int8_was_judged_on_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("onnxptq.runtimes.selection.cpu_features", lambda: features)
+    monkeypatch.setattr("onnxptq.runtimes.providers.cpu_features", lambda: features)
     made = onnxptq.quantize(
         save_classifier(), data=data, output=tmp_path / "int8.onnx", corruptions=["clean"], provider=provider
     )

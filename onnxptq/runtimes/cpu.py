@@ -14,6 +14,9 @@ from onnxptq.runtimes.quiet import stdout_to_stderr
 INT8_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "dotprod")
 """In the order in which `cpu_features` lists them: x86 first, then ARM. Names as in Linux' `lscpu`."""
 
+CLIPS = "this CPU has no VNNI, so ONNX Runtime's kernels clip sums of INT8 products: the drops hold that error too."
+"""What to say where `u8s8_can_saturate`."""
+
 _CPUINFO = Path("/proc/cpuinfo")
 _LINUX_NAMES = {"asimddp": "dotprod"}
 _MACOS_FLAGS = {"avx2": "avx2", "avx512f": "avx512f", "avx512vnni": "avx512_vnni"}

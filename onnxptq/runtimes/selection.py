@@ -68,12 +68,8 @@ class Runtime:
 
     @property
     def saturates(self) -> bool:
-        """Whether its kernels clip sums of INT8 products: the CPU provider's do on x86 without VNNI.
-
-        At less optimization the products of a graph with Q and DQ are not fused, and so computed in float.
-        """
-        fuses = self.optimization in ("all", "extended")
-        return fuses and self.provider.ort_name == CPU_PROVIDER.ort_name and bool(u8s8_can_saturate(cpu_features()))
+        """Whether its kernels clip sums of INT8 products, see `saturates`."""
+        return saturates(self.identity())
 
     @property
     def compiled(self) -> tuple[str, ...]:
@@ -131,6 +127,19 @@ class Runtime:
             (self.provider.ort_name, {**self.options, **places, **thread_options(self.provider, threads)}),
             *((name, dict(shared)) for name in companions),
         )
+
+
+def saturates(identity: Mapping[str, str]) -> bool:
+    """Whether the kernels of a runtime clip sums of INT8 products: the CPU provider's do on x86 without VNNI.
+
+    At less optimization the products of a graph with Q and DQ are not fused, and so computed in float.
+
+    Args:
+        identity: of the runtime, on the machine that it runs on.
+    """
+    fuses = identity.get("optimization", "all") in ("all", "extended")
+    on_cpu = identity["provider"] == CPU_PROVIDER.name
+    return fuses and on_cpu and bool(u8s8_can_saturate(identity["cpu_features"].split()))
 
 
 CPU = Runtime("cpu", CPU_PROVIDER)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from onnxptq.cache import content_key
+from onnxptq.runtimes.cpu import CLIPS
+from onnxptq.runtimes.selection import saturates
 from onnxptq.sweeps.bench import PART_SAMPLES, Bench, open_bench, versions
 from onnxptq.sweeps.engine import Engine, Outcome
 from onnxptq.sweeps.job import Job
@@ -71,7 +73,12 @@ class Grid:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line each."""
-        return tuple(dict.fromkeys(line for bench in self.benches.values() for line in bench.inputs.warnings))
+        lines = [line for bench in self.benches.values() for line in bench.inputs.warnings]
+        if clipping := [name for name, identity in self.runtimes.items() if saturates(identity)]:
+            lines.append(
+                f'{", ".join(clipping)}: {CLIPS} runtimes = ["cpu:exact"] in a plan (--init) judges without it.'
+            )
+        return tuple(dict.fromkeys(lines))
 
 
 def open_grid(plan: Plan, store: Store, engine: Engine) -> Grid:

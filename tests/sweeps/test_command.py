@@ -101,6 +101,13 @@ def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: st
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_cpu_that_clips_is_said_before_anything_is_judged_on_it(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxptq.runtimes.providers.cpu_features", lambda: ("avx2",))
+    assert "note: cpu: this CPU has no VNNI" in done(sweep, plan, "--dry-run", "--jobs", "1").stderr
+    plan.write_text(PLAN + 'runtimes = ["cpu:exact"]\n')
+    assert "VNNI" not in done(sweep, plan, "--dry-run", "--jobs", "1").stderr
+
+
 def test_ctrl_c_leaves_nothing_half_written_and_the_sweep_goes_on(plan: Path, tmp_path: Path) -> None:
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean", "dark@3", "noisy", "blur@5"]'))
     done(sweep, plan, "--dry-run", "--jobs", "1")  # One cell is made, the others are to do.
