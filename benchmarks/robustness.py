@@ -29,7 +29,7 @@ import onnxptq
 from onnxptq.cache import cache_room
 from onnxptq.evaluation import EvaluationSamples, Subject, compare, named_corruptions, predict
 from onnxptq.graphs import load_model
-from onnxptq.inputs import DataOptions, resolve_for_evaluation
+from onnxptq.inputs import DataOptions, read_preprocessing, resolve_for_evaluation
 from onnxptq.judging import EVALUATION_SEED
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.latency import Latency, measure, timed
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--bn-model", help="the same net with its BatchNormalization, for robust-bn and robust-synthetic"
     )
+    parser.add_argument("--preprocessing", help="JSON file, where a model has none beside it")
     parser.add_argument("--calib-data", required=True)
     parser.add_argument("--eval-data", required=True)
     parser.add_argument("--corruptions", choices=("held-out", "main"), default="held-out")
@@ -134,6 +135,8 @@ def make(chosen: argparse.Namespace, sets: dict[str, str], methods: Sequence[str
     """Makes the INT8 files of the grid, each named by the digest of its graph."""
     folder = Path(chosen.work)
     folder.mkdir(parents=True, exist_ok=True)
+    # The net with its BatchNormalization has no file of its own beside it.
+    preprocessing = read_preprocessing(chosen.preprocessing) if chosen.preprocessing else {}
     for name, calib in sets.items():
         for method in methods:
             # Without data there is nothing that the set could change; noise comes with the seed.
@@ -144,7 +147,7 @@ def make(chosen: argparse.Namespace, sets: dict[str, str], methods: Sequence[str
                 output = folder / "new.onnx"
                 onnxptq.quantize(
                     chosen.bn_model if with_bn and chosen.bn_model else chosen.model,
-                    options=DataOptions(calib_data=chosen.calib_data),
+                    options=DataOptions(calib_data=chosen.calib_data, preprocessing=preprocessing),
                     calib=calib,
                     seed=seed,
                     method=method,
