@@ -43,7 +43,12 @@ class Method:
 METHODS: Registry[Method] = Registry(
     "method",
     "onnxptq.methods",
-    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized", "onnxptq.quantization.robust"),
+    (
+        "onnxptq.quantization.bias_correction",
+        "onnxptq.quantization.equalization",
+        "onnxptq.quantization.renormalized",
+        "onnxptq.quantization.robust",
+    ),
 )
 
 
