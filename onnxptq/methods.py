@@ -44,6 +44,7 @@ METHODS: Registry[Method] = Registry(
     "method",
     "onnxptq.methods",
     (
+        "onnxptq.quantization.adaround",
         "onnxptq.quantization.bias_correction",
         "onnxptq.quantization.equalization",
         "onnxptq.quantization.renormalized",

@@ -60,7 +60,7 @@ class LayerGraph:
         """The value of a node's constant input; None where there is none."""
         return self.constant(node.input[position]) if len(node.input) > position else None
 
-    def only_reader(self, name: str) -> Any | None:
+    def only_reader(self, name: str) -> Any:
         """The one node that reads a tensor; None where there are several, or it is an output of the graph."""
         readers = self.readers[name]
         return readers[0] if len(readers) == 1 and name not in self.outputs else None

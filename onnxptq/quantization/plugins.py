@@ -100,6 +100,7 @@ WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
     "weight transform",
     "onnxptq.weight_transforms",
     (
+        "onnxptq.quantization.adaround",
         "onnxptq.quantization.bias_correction",
         "onnxptq.quantization.equalization",
         "onnxptq.quantization.renormalized",
