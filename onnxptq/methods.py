@@ -49,6 +49,7 @@ METHODS: Registry[Method] = Registry(
         "onnxptq.quantization.equalization",
         "onnxptq.quantization.renormalized",
         "onnxptq.quantization.robust",
+        "onnxptq.quantization.smoothing",
     ),
 )
 

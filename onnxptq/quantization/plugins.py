@@ -104,6 +104,7 @@ WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
         "onnxptq.quantization.bias_correction",
         "onnxptq.quantization.equalization",
         "onnxptq.quantization.renormalized",
+        "onnxptq.quantization.smoothing",
     ),
 )
 BOUNDS: Registry[Bound] = Registry(
