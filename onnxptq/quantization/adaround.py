@@ -232,9 +232,7 @@ class _Rows:
 
 
 def _preset(recipe: Recipe, bits: int = 8, iterations: int = 1000) -> Recipe:
-    given = {"bits": bits, "iterations": iterations}
-    changed = {key: value for key, value in given.items() if value != PARAMETERS[key]}
-    step = Step.of(NAME, **changed)
+    step = Step.of(NAME, bits=bits, iterations=iterations)
     return recipe.changed(weight_transforms=(*recipe.weight_transforms, step), ranges=Step("minmax"))
 
 

@@ -224,7 +224,7 @@ def _make_relu(node: Any) -> None:
 
 
 def _preset(recipe: Recipe, relu6_to_relu: int = 0) -> Recipe:
-    step = Step.of(NAME, relu6_to_relu=True) if relu6_to_relu else Step(NAME)
+    step = Step.of(NAME, relu6_to_relu=bool(relu6_to_relu))
     return recipe.changed(weight_transforms=(*recipe.weight_transforms, step), ranges=Step("minmax"))
 
 

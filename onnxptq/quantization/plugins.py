@@ -112,6 +112,15 @@ BOUNDS: Registry[Bound] = Registry(
 )
 
 
+def written_out(step: Step) -> Step:
+    """A weight transform of a recipe with all its parameters, defaults included.
+
+    Raises:
+        UsageError: there is no such transform, or it does not have a parameter that the step gives.
+    """
+    return Step.of(step.name, **_keywords("weight transform", WEIGHT_TRANSFORMS.get(step.name).parameters, step))
+
+
 def transformed(
     model: Path,
     samples: CalibrationSamples | None,

@@ -258,7 +258,7 @@ def _along(factors: _Floats, axis: int, rank: int) -> _Floats:
 
 
 def _preset(recipe: Recipe, alpha: float = ALPHA) -> Recipe:
-    step = Step(NAME) if alpha == ALPHA else Step.of(NAME, alpha=alpha)
+    step = Step.of(NAME, alpha=alpha)
     return recipe.changed(weight_transforms=(*recipe.weight_transforms, step), ranges=Step("minmax"))
 
 

@@ -169,7 +169,7 @@ def test_remembered_batch_normalizations_follow_the_scales(builder, tmp_path):
 
 
 def test_the_method_is_minmax_on_the_equalised_model(build_graph, calibration, write, tmp_path):
-    assert apply_method("cle", Recipe()) == Recipe(weight_transforms=(Step("cle"),))
+    assert apply_method("cle", Recipe()) == Recipe(weight_transforms=(Step.of("cle", relu6_to_relu=False),))
     recipe = apply_method("cle:relu6_to_relu=1", Recipe())
     assert recipe.weight_transforms == (Step.of("cle", relu6_to_relu=True),)
     path = build_graph("depthwise_clip")

@@ -150,5 +150,5 @@ def test_wrong_input_is_refused(builder, draw, tmp_path):
 
 
 def test_the_method_takes_alpha():
-    assert apply_method("smoothquant", Recipe()).weight_transforms == (Step("smoothquant"),)
+    assert apply_method("smoothquant", Recipe()).weight_transforms == (Step.of("smoothquant", alpha=0.5),)
     assert apply_method("smoothquant:alpha=0.75", Recipe()).weight_transforms == (Step.of("smoothquant", alpha=0.75),)
