@@ -254,7 +254,7 @@ METHODS.register(
         name="adaround",
         summary="MinMax ranges, and weights that were rounded up or down so that each layer keeps its output.",
         source="Nagel et al., Up or down? Adaptive rounding, ICML 2020 (arXiv 2004.10568)",
-        when="weights of 4 bits; at 8 bits there is little to gain. Needs PyTorch, and time for every layer.",
+        when="weights of 4 bits, one scale a channel; at 8 bits there is little to gain. Needs PyTorch, and time.",
         apply=_preset,
         parameters={key: PARAMETERS[key] for key in ("bits", "iterations")},
     )
