@@ -118,16 +118,16 @@ def _pairs(graph: LayerGraph) -> Iterator[_Pair]:
         channels = _outputs_of(graph, first)
         if channels is None:
             continue
-        node, clips, spread = graph.only_reader(first.output[0]), [], False
-        while node is not None and len(node.output) == 1:
+        tensor, clips, spread = first.output[0], [], False
+        while (node := graph.only_reader(tensor)) is not None and node.input[0] == tensor and len(node.output) == 1:
             if _is_relu6(graph, node):
                 clips.append(node)
             elif node.op_type == "Flatten" and attribute(node, "axis", 1) == 1:
                 spread = True
             elif node.op_type not in _COMMUTE:
                 break
-            node = graph.only_reader(node.output[0])
-        inputs = None if node is None else _inputs_of(graph, node)
+            tensor = node.output[0]
+        inputs = _inputs_of(graph, node) if node is not None and node.input[0] == tensor else None
         if inputs and inputs % channels == 0 and (inputs == channels or spread):
             yield _Pair(first, node, tuple(clips), inputs // channels)
 

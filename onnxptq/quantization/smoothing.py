@@ -127,7 +127,8 @@ def _places(graph: LayerGraph, tensor: str, channels: int) -> list[_Place]:
         return []
     for node in graph.readers[tensor]:
         weight = graph.input_constant(node, 1) if node.op_type in ("MatMul", "Gemm") else None
-        reads_it_as_rows = node.input[0] == tensor and node.input[1] != tensor and not attribute(node, "transA", 0)
+        once = node.input[0] == tensor and list(node.input).count(tensor) == 1
+        reads_it_as_rows = once and not attribute(node, "transA", 0)
         # A weight of several nodes would be scaled for each of them.
         own = graph.only_reader(node.input[1]) is node if weight is not None else False
         if weight is None or weight.ndim != 2 or not reads_it_as_rows or not own:

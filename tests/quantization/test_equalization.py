@@ -135,6 +135,14 @@ def test_what_is_shared_dead_or_read_twice_is_left_alone(builder, tmp_path):
     np.testing.assert_allclose(run(tmp_path / "out.onnx", {"x": x}), run(path, {"x": x}), rtol=1e-4, atol=1e-4)
 
 
+def test_a_layer_that_is_added_to_another_is_no_pair_with_it(builder, tmp_path):
+    g = builder(6)
+    y = g.add("Relu", g.add("Gemm", "x", g.weight(6, 6)))
+    y = g.add("Gemm", "x", g.weight(6, 6), y)  # As its third input.
+    path = g.save(tmp_path / "net.onnx", {"x": [2, 6]}, {y: [2, 6]})
+    assert "cle changed nothing" in equalize(path, None, tmp_path / "out.onnx").notes[0]
+
+
 def test_a_relu6_stands_in_the_way_unless_it_may_become_a_relu(builder, tmp_path):
     path = separable(builder, tmp_path / "net.onnx", "Clip")
     changed = equalize(path, None, tmp_path / "out.onnx")
