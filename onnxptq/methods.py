@@ -44,7 +44,14 @@ class Method:
 METHODS: Registry[Method] = Registry(
     "method",
     "onnxptq.methods",
-    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized", "onnxptq.quantization.robust"),
+    (
+        "onnxptq.quantization.adaround",
+        "onnxptq.quantization.bias_correction",
+        "onnxptq.quantization.equalization",
+        "onnxptq.quantization.renormalized",
+        "onnxptq.quantization.robust",
+        "onnxptq.quantization.smoothing",
+    ),
 )
 
 
@@ -93,13 +100,16 @@ def _read(text: str, given: Mapping[str, Value | None] | None) -> tuple[Method, 
 
 
 def canonical(recipe: Recipe) -> Recipe:
-    """The recipe with its calibration set's canonical name and all parameters of its range method written out.
+    """The recipe with its calibration set's canonical name and all parameters of its method and transforms written out.
 
     Two recipes that mean the same then have the same digest, and keep it when a default changes.
 
     Raises:
-        UsageError: an unknown calibration set, range method or parameter, or a value that the method does not take.
+        UsageError: an unknown calibration set, range method, weight transform or parameter, or a value that the range
+            method does not take.
     """
+    from onnxptq.quantization.plugins import written_out
+
     method = RANGE_METHODS.get(recipe.ranges.name)
     for key in recipe.ranges.keywords:
         if key not in method.parameters:
@@ -108,7 +118,11 @@ def canonical(recipe: Recipe) -> Recipe:
             )
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
     _try_out(ranges, len(recipe.environments))
-    return recipe.changed(calibration=str(CalibrationSet.parse(recipe.calibration)), ranges=ranges)
+    return recipe.changed(
+        calibration=str(CalibrationSet.parse(recipe.calibration)),
+        ranges=ranges,
+        weight_transforms=tuple(map(written_out, recipe.weight_transforms)),
+    )
 
 
 def fitted(recipe: Recipe, task: Task) -> Recipe:

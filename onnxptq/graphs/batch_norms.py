@@ -53,25 +53,36 @@ def remember_batch_norms(source: Path, folded: Path) -> None:
         parameters = [constants.get(name) for name in node.input[1:3]]
         if node.op_type != "BatchNormalization" or node.output[0] not in computed or None in parameters:
             continue
-        arrays = [
-            np.asarray(onnx.numpy_helper.to_array(p, str(source.parent)), "<f4") for p in parameters if p is not None
-        ]
-        encoded = [base64.b64encode(array.tobytes()).decode() for array in arrays]
-        found[node.output[0]] = {"scale": encoded[0], "bias": encoded[1]}
+        scale, bias = (onnx.numpy_helper.to_array(p, str(source.parent)) for p in parameters if p is not None)
+        found[node.output[0]] = {"scale": _encoded(scale), "bias": _encoded(bias)}
     if found:
-        kept = {entry.key: entry.value for entry in target.metadata_props}
-        onnx.helper.set_model_props(target, {**kept, KEY: json.dumps(found, sort_keys=True)})
+        _set(target, found)
         onnx.save(target, str(folded))
+
+
+def rescale_batch_norms(proto: onnx.ModelProto, factors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Lets a model remember its former BatchNormalizations as they are after their outputs were scaled, in place.
+
+    Args:
+        proto: the folded model.
+        factors: what each output tensor was multiplied by, positive, (C,). Other tensors may be among them.
+    """
+    found = _remembered(proto)
+    for name in found.keys() & factors.keys():
+        found[name] = {
+            key: _encoded(_decoded(text) * np.asarray(factors[name], np.float32)) for key, text in found[name].items()
+        }
+    if found:
+        _set(proto, found)
 
 
 def remembered_batch_norms(folded: Path) -> Mapping[str, BatchNorm]:
     """The former BatchNormalizations of a folded model, by output tensor."""
     import onnx
 
-    metadata = {entry.key: entry.value for entry in onnx.load(str(folded), load_external_data=False).metadata_props}
     return {
         name: BatchNorm(_decoded(values["scale"]), _decoded(values["bias"]))
-        for name, values in json.loads(metadata.get(KEY, "{}")).items()
+        for name, values in _remembered(onnx.load(str(folded), load_external_data=False)).items()
     }
 
 
@@ -80,6 +91,23 @@ def forget_batch_norms(proto: onnx.ModelProto) -> None:
     kept = [entry for entry in proto.metadata_props if entry.key != KEY]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
+
+
+def _remembered(proto: onnx.ModelProto) -> dict[str, dict[str, str]]:
+    texts = (entry.value for entry in proto.metadata_props if entry.key == KEY)
+    remembered: dict[str, dict[str, str]] = json.loads(next(texts, "{}"))
+    return remembered
+
+
+def _set(proto: onnx.ModelProto, found: Mapping[str, Mapping[str, str]]) -> None:
+    import onnx
+
+    kept = {entry.key: entry.value for entry in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**kept, KEY: json.dumps(found, sort_keys=True)})
+
+
+def _encoded(array: npt.NDArray[np.float32]) -> str:
+    return base64.b64encode(np.asarray(array, "<f4").tobytes()).decode()
 
 
 def _decoded(text: str) -> npt.NDArray[np.float32]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from onnxptq.graphs.external import save_with_links
 from onnxptq.methods import METHODS, Method
 from onnxptq.quantization._inference import load_graph
-from onnxptq.quantization._template import build_template
+from onnxptq.quantization.grids import stock_grids
 from onnxptq.quantization.level_by_level import Samples, rewrite_level_by_level
 from onnxptq.quantization.moments import TensorMoments, collect_moments
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, WeightTransform
@@ -81,48 +81,8 @@ def correct_biases(model: Path, samples: Samples, output: Path, *, settings: Qua
 
 
 def quantized_weights(model: Path, settings: QuantizerSettings) -> Mapping[str, _Floats]:
-    """What the weights of each Conv and Gemm are worth after quantization, as float32, by initializer.
-
-    The stock quantizer is asked, so its rules of symmetry, channels and exclusion need not be known here.
-    """
-    from onnx import numpy_helper
-
-    graph = build_template(model, settings).model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    found = {}
-    for node in graph.node:
-        dequantize = producers.get(node.input[1]) if node.op_type in _LAYERS else None
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
-            continue
-        integers = constants.get(dequantize.input[0])
-        scale, zero = (constants[name] for name in dequantize.input[1:3])
-        axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
-        quantize = producers.get(dequantize.input[0])
-        if integers is not None:
-            name = dequantize.input[0].removesuffix("_quantized")
-        elif quantize is not None and quantize.input[0] in constants:
-            name = quantize.input[0]
-            integers = _quantized(constants[name], scale, zero, axis)
-        else:
-            continue
-        aligned = [_aligned(array, integers.ndim, axis) for array in (scale, zero)]
-        found[name] = ((integers.astype(np.int32) - aligned[1].astype(np.int32)) * aligned[0]).astype(np.float32)
-    return found
-
-
-def _quantized(weight: _Floats, scale: _Floats, zero: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
-    """QuantizeLinear, as ONNX defines it."""
-    limits = np.iinfo(zero.dtype)
-    steps = np.rint(weight / _aligned(scale, weight.ndim, axis)) + _aligned(zero, weight.ndim, axis)
-    integers: npt.NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(zero.dtype)
-    return integers
-
-
-def _aligned(values: npt.NDArray[Any], rank: int, axis: int) -> npt.NDArray[Any]:
-    if values.ndim == 0:
-        return values
-    return values.reshape([-1 if position == axis % rank else 1 for position in range(rank)])
+    """What the weights of each Conv and Gemm are worth after quantization, as float32, by initializer."""
+    return {name: grid.worth(integers) for name, (grid, integers) in stock_grids(model, settings, _LAYERS).items()}
 
 
 def _layers(graph: Any, folder: Path, weights: Mapping[str, _Floats]) -> list[_Layer]:

@@ -8,8 +8,9 @@ fit `HELD_BYTES`; so the whole costs about two passes over the net, and where th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ that at most twice as much is held at once, and one sample's working memory."""
 
 Rewrite = Callable[[Any, str, TensorMoments], None]
 """`(model, tensor, moments)`: changes the `ModelProto` so that the tensor holds what it should, in place."""
+
+Take = Callable[[dict[str, npt.NDArray[Any]], str], None]
+"""`(values by tensor, id)` of one sample."""
+
+Probe = Callable[[Any], list[str]]
+"""`(graph)`: adds nodes and outputs to a part that is run, and names those outputs."""
 
 Samples = Iterable[tuple[str, Feeds]]
 
@@ -64,58 +71,100 @@ def rewrite_level_by_level(
     Raises:
         DataError, ModelError: as `collect_moments`.
     """
-    proto = load_graph(model_path)
-    depth = _depths(proto.graph, tensors)
+    walk = LevelWalk(load_graph(model_path), model_path, samples, tensors, held_bytes=held_bytes)
     found: dict[str, TensorMoments] = {}
-    source: Samples | _Held = samples
     seen = 0
-    for level in range(1, max((depth[name] for name in tensors), default=0) + 1):
-        here = {name: axis for name, axis in tensors.items() if depth[name] == level}
-        boundary = _boundary(proto.graph, depth, level - 1)
-        moments, held = _pass(proto, model_path, source, here, boundary, held_bytes)
+    for level, names in enumerate(walk.levels, 1):
+        axes = {name: tensors[name] for name in names}
+        accumulator = MomentsAccumulator(axes)
+        walk.run(level, names, accumulator.add, partial(_add_moments, axes, opset_of(walk.proto)))
+        moments = accumulator.moments()
         seen = moments.samples
-        for name in here:
+        for name in names:
             found[name] = moments.tensors[name]
-            rewrite(proto, name, found[name])
-        if held is not None:
-            source = held
-    return proto, Moments(found, seen)
+            rewrite(walk.proto, name, found[name])
+    return walk.proto, Moments(found, seen)
 
 
-def _pass(
-    proto: Any,
-    model_path: Path,
-    source: Samples | _Held,
-    tensors: Mapping[str, int],
-    boundary: list[str],
-    held_bytes: int,
-) -> tuple[Moments, _Held | None]:
-    """Moments of `tensors`, and the boundary's activations of all samples where they fit."""
-    given = source.types if isinstance(source, _Held) else None
-    part, outputs = _part(proto, tensors, boundary, given)
-    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        path = Path(folder) / model_path.name
-        save_with_links(part, model_path, path)
-        session, inputs = open_native(path, model_path, "cpu", optimized=False, threads=None)
-    accumulator = MomentsAccumulator(tensors)
-    kept: list[tuple[str, dict[str, npt.NDArray[Any]]]] | None = []
-    size = 0
-    for sample_id, feeds in source:
-        fed = feeds if given else {name: batched(array, inputs.get(name)) for name, array in feeds.items()}
-        # An input that is an output too comes back as an alias of freed memory (onnxruntime#21922).
-        values = {**run_sample(session, outputs, fed, sample_id), **{n: a for n, a in fed.items() if n in boundary}}
-        accumulator.add(values, sample_id)
+def _add_moments(axes: Mapping[str, int], opset: int, graph: Any) -> list[str]:
+    return add_moments(graph, axes, opset)
+
+
+class LevelWalk:
+    """Runs a net level by level: each pass starts from the activations that the pass before left, where they fit.
+
+    Args:
+        proto: the model without its external data. It may change between passes, at levels that were run.
+        model_path: where it was loaded from.
+        samples: (id, feeds), the same at each iteration.
+        tensors: of these, those that lie equally many behind others of them form a level.
+        held_bytes: see `HELD_BYTES`.
+
+    Attributes:
+        proto: as given.
+        levels: the tensors of each level, first level first.
+    """
+
+    def __init__(
+        self, proto: Any, model_path: Path, samples: Samples, tensors: Iterable[str], *, held_bytes: int = HELD_BYTES
+    ) -> None:
+        self.proto = proto
+        self._model_path = model_path
+        self._source: Samples | _Held = samples
+        self._held_bytes = held_bytes
+        wanted = list(tensors)
+        self._depth = _depths(proto.graph, set(wanted))
+        deepest = max((self._depth[name] for name in wanted), default=0)
+        self.levels = [[name for name in wanted if self._depth[name] == level + 1] for level in range(deepest)]
+
+    def run(self, level: int, wanted: Sequence[str], take: Take, probe: Probe | None = None) -> None:
+        """Runs all samples through the net up to one level.
+
+        Args:
+            level: from 1, one after another.
+            wanted: tensors that can be computed from the level before.
+            take: gets their values, sample by sample, or with `probe` what it names instead.
+            probe: `(graph) -> outputs`: adds nodes behind the wanted tensors to the part that is run, and outputs.
+
+        Raises:
+            DataError: a sample does not fit the model.
+            ModelError: ONNX Runtime cannot load it.
+        """
+        boundary = _boundary(self.proto.graph, self._depth, level - 1)
+        given = self._source.types if isinstance(self._source, _Held) else None
+        part, outputs = _part(self.proto, wanted, boundary, given, probe)
+        session, shapes = self._open(part) if outputs else (None, _input_shapes(part.graph))
+        kept: list[tuple[str, dict[str, npt.NDArray[Any]]]] | None = []
+        size = 0
+        for sample_id, feeds in self._source:
+            fed = feeds if given else {name: batched(array, shapes.get(name)) for name, array in feeds.items()}
+            values = run_sample(session, outputs, fed, sample_id) if session else {}
+            # An input that is an output too comes back as an alias of freed memory (onnxruntime#21922).
+            values.update({name: array for name, array in fed.items() if name in boundary or name in wanted})
+            take(values, sample_id)
+            if kept is not None:
+                kept.append((sample_id, {name: values[name] for name in boundary}))
+                size += sum(array.nbytes for array in kept[-1][1].values())
+                kept = kept if size <= self._held_bytes else None
         if kept is not None:
-            kept.append((sample_id, {name: values[name] for name in boundary}))
-            size += sum(array.nbytes for array in kept[-1][1].values())
-            kept = kept if size <= held_bytes else None
-    return accumulator.moments(), None if kept is None else _Held(kept)
+            self._source = _Held(kept)
+
+    def _open(self, part: Any) -> tuple[Any, dict[str, list[Any]]]:
+        with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
+            path = Path(folder) / self._model_path.name
+            save_with_links(part, self._model_path, path)
+            return open_native(path, self._model_path, "cpu", optimized=False, threads=None)
+
+
+def _input_shapes(graph: Any) -> dict[str, list[Any]]:
+    """As a session tells them: a whole number where the model fixes one."""
+    return {value.name: [dim.dim_value or None for dim in value.type.tensor_type.shape.dim] for value in graph.input}
 
 
 def _part(
-    proto: Any, tensors: Mapping[str, int], boundary: list[str], given: Mapping[str, Any] | None
+    proto: Any, wanted: Sequence[str], boundary: list[str], given: Mapping[str, Any] | None, probe: Probe | None
 ) -> tuple[Any, list[str]]:
-    """The part of the model that computes moments and boundary, from the model's inputs or from what is given."""
+    """The part of the model that computes `wanted` and boundary, from the model's inputs or from what is given."""
     import onnx
 
     if given is None:
@@ -124,13 +173,13 @@ def _part(
         kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) for name, dtype in given.items()}
         inputs = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
     names = {value.name for value in inputs}
-    computed = [name for name in boundary if name not in names]
-    part = part_of(proto, inputs, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys((*computed, *tensors))])
-    del part.graph.output[len(computed) :]
-    return part, [*computed, *add_moments(part.graph, tensors, opset_of(proto))]
+    kept = [name for name in (boundary if probe else dict.fromkeys((*boundary, *wanted))) if name not in names]
+    part = part_of(proto, inputs, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys((*kept, *wanted))])
+    del part.graph.output[len(kept) :]
+    return part, [*kept, *(probe(part.graph) if probe else ())]
 
 
-def _depths(graph: Any, targets: Mapping[str, int]) -> dict[str, int]:
+def _depths(graph: Any, targets: Collection[str]) -> dict[str, int]:
     """Of each activation, how many targets lie one behind the other on the way to it, itself included."""
     depth = {value.name: 0 for value in graph.input}
     for tensor in graph.initializer:

@@ -11,10 +11,42 @@ from typing import Any
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import Range
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.quantization._inference import load_graph
+from onnxptq.quantization.grids import Grid, pinned
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
 from onnxptq.registry import Registry
 from onnxptq.tasks import Feeds, Task
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What a weight transform has to say of the model that it wrote.
+
+    Attributes:
+        grids: of weights that lie on a grid already, by initializer: the quantizer will keep to it.
+        notes: one line for each thing that a user should know, such as layers that were passed over.
+    """
+
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """The model that is quantized, and how.
+
+    Attributes:
+        model: the float model.
+        settings: what the quantizer is told, grids of weights included.
+        grids: those grids, by initializer.
+        notes: of all transforms.
+    """
+
+    model: Path
+    settings: QuantizerSettings
+    grids: Mapping[str, Grid]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,17 +58,19 @@ class WeightTransform:
         summary: one line.
         source: where it comes from.
         apply: `(model, samples, output, **parameters)`: reads the folded FP32 model at `model` (a Path), may run it
-            over the calibration samples, and writes the changed FP32 model to `output` (a Path).
+            over the calibration samples, and writes the changed FP32 model to `output` (a Path). Returns a `Changed`,
+            or None where there is nothing to say.
         parameters: names and defaults.
         calibration_only: the calibration pass sees the changed model, and the quantizer the unchanged one. `samples`
             are then those of all environments together. The names of tensors must stay.
-        takes_settings: `apply` also gets `settings`, what the quantizer will be told.
+        takes_settings: `apply` also gets `settings`, what the quantizer will be told, the grids of earlier transforms
+            included.
     """
 
     name: str
     summary: str
     source: str
-    apply: Callable[..., None]
+    apply: Callable[..., Changed | None]
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     calibration_only: bool = False
     takes_settings: bool = False
@@ -65,11 +99,26 @@ class Bound:
 WEIGHT_TRANSFORMS: Registry[WeightTransform] = Registry(
     "weight transform",
     "onnxptq.weight_transforms",
-    ("onnxptq.quantization.bias_correction", "onnxptq.quantization.renormalized"),
+    (
+        "onnxptq.quantization.adaround",
+        "onnxptq.quantization.bias_correction",
+        "onnxptq.quantization.equalization",
+        "onnxptq.quantization.renormalized",
+        "onnxptq.quantization.smoothing",
+    ),
 )
 BOUNDS: Registry[Bound] = Registry(
     "bound", "onnxptq.bounds", ("onnxptq.quantization.range_bounds", "onnxptq.quantization.masked_scores")
 )
+
+
+def written_out(step: Step) -> Step:
+    """A weight transform of a recipe with all its parameters, defaults included.
+
+    Raises:
+        UsageError: there is no such transform, or it does not have a parameter that the step gives.
+    """
+    return Step.of(step.name, **_keywords("weight transform", WEIGHT_TRANSFORMS.get(step.name).parameters, step))
 
 
 def transformed(
@@ -78,7 +127,7 @@ def transformed(
     steps: Sequence[Step],
     folder: Path,
     settings: QuantizerSettings,
-) -> Path:
+) -> Transformed:
     """The model that is quantized: after the weight transforms of a recipe; the model itself where there are none.
 
     Args:
@@ -89,7 +138,8 @@ def transformed(
         settings: what the quantizer will be told.
 
     Raises:
-        UsageError: there is no such transform, or it does not have a parameter that the step gives.
+        UsageError: there is no such transform, it does not have a parameter that the step gives, or it changes weights
+            that an earlier one put on a grid.
     """
     chosen = [step for step in steps if not WEIGHT_TRANSFORMS.get(step.name).calibration_only]
     return _applied(model, samples, chosen, folder, "transformed", settings)
@@ -113,7 +163,7 @@ def calibrated(
         UsageError: as `transformed`.
     """
     chosen = [step for step in steps if WEIGHT_TRANSFORMS.get(step.name).calibration_only]
-    return _applied(model, _Together(tuple(environments.values())), chosen, folder, "calibrated", settings)
+    return _applied(model, _Together(tuple(environments.values())), chosen, folder, "calibrated", settings).model
 
 
 @dataclass(frozen=True)
@@ -131,16 +181,37 @@ class _Together:
 
 def _applied(
     model: Path, samples: Any, steps: Sequence[Step], folder: Path, name: str, settings: QuantizerSettings
-) -> Path:
+) -> Transformed:
+    grids: dict[str, Grid] = {}
+    notes: tuple[str, ...] = ()
     for number, step in enumerate(steps):
         transform = WEIGHT_TRANSFORMS.get(step.name)
         output = folder / f"{name}-{number}.onnx"
         keywords = _keywords("weight transform", transform.parameters, step)
         if transform.takes_settings:
-            keywords["settings"] = settings
-        transform.apply(model, samples, output, **keywords)
+            keywords["settings"] = pinned(settings, grids)
+        changed = transform.apply(model, samples, output, **keywords) or Changed()
+        _check_still_on_grids(step.name, model, output, grids)
+        grids.update(changed.grids)
+        notes += changed.notes
         model = output
-    return model
+    return Transformed(model, pinned(settings, grids), grids, notes)
+
+
+def _check_still_on_grids(name: str, before: Path, after: Path, grids: Mapping[str, Grid]) -> None:
+    """Refuses a transform that moves weights which an earlier one put on a grid."""
+    if not grids:
+        return
+    old, new = (
+        {tensor.name: tensor for tensor in load_graph(path).graph.initializer if tensor.name in grids}
+        for path in (before, after)
+    )
+    moved = [weight for weight in grids if old.get(weight) != new.get(weight)]
+    if moved:
+        raise UsageError(
+            f"the weight transform {name!r} changes {moved[0]!r}, which an earlier one rounded. Put {name!r} in front "
+            "of it in the recipe."
+        )
 
 
 def bounded(ranges: Mapping[str, Range], model: Path, task: Task | None, steps: Sequence[Step]) -> Mapping[str, Range]:

@@ -16,6 +16,7 @@ from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import float_parts
+from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
@@ -91,7 +92,8 @@ def quantize_folded(
     task = task or (samples.task if samples else None)
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        source = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
+        changed = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
+        source, settings = changed.model, changed.settings
         environments = environments_of(recipe, samples)
         observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)
         external = has_external_data(source)
@@ -120,11 +122,22 @@ def quantize_folded(
             chosen = bounded(ranges, source, task, recipe.bounds)
             reason = writer.write(chosen, output)
             notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
-        notes += swallowed_scores(chosen, source)
+        notes = (*changed.notes, *notes, *_enlarged(output, changed.grids), *swallowed_scores(chosen, source))
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
     notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
     return Quantized(chosen, notes)
+
+
+def _enlarged(output: Path, grids: Mapping[str, Grid]) -> tuple[str, ...]:
+    """One line where weights did not stay on the grid that they were rounded for."""
+    moved = moved_grids(output, grids)
+    if not moved:
+        return ()
+    return (
+        f"ONNX Runtime's quantizer enlarged the scale of {len(moved)} rounded weights ({', '.join(moved[:3])}), so "
+        "that their biases fit int32; it rounded them anew.",
+    )
 
 
 def check_engine(recipe: Recipe, *, runs: bool = True) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxptq.errors import UsageError
 from onnxptq.graphs.external import has_external_data
 from onnxptq.quantization._template import Template, build_template, quantization_parameters
+from onnxptq.quantization.grids import OVERRIDES
 from onnxptq.quantization.plan import CalibrationPlan
 from onnxptq.quantization.reference_quantizer import Ranges, quantize_with_ranges
 from onnxptq.quantization.settings import QuantizerSettings
@@ -52,7 +53,7 @@ class FastWriter:
 
     The graph is built once. Per range set only activation scales and zero points change, and what follows from
     them: int32 biases and their scales. Where more would change (a weight's scale that the quantizer enlarges
-    because a bias would not fit int32, overrides of single tensors, external data) the reference writes instead,
+    because a bias would not fit int32, overrides of activations, external data) the reference writes instead,
     and `fallbacks` says why.
 
     Args:
@@ -215,12 +216,19 @@ def _check_bias_fits(bias: _Bias, input_scale: npt.NDArray[Any]) -> None:
 
 def _check_supported(model_path: Path, settings: QuantizerSettings) -> None:
 
-    if settings.extra_options.get("TensorQuantOverrides"):
-        raise _Unsupported("the settings override single tensors")
+    # An override of a weight is in the template already; one of an activation changes how ranges become scales.
+    if set(settings.extra_options.get(OVERRIDES, ())) - _constants(model_path):
+        raise _Unsupported("the settings override single activations")
     if settings.activation_type not in ("QInt8", "QUInt8") or settings.weight_type not in ("QInt8", "QUInt8"):
         raise _Unsupported("the types are not 8-bit integers")
     if has_external_data(model_path):
         raise _Unsupported("the weights lie in files of their own")
+
+
+def _constants(model_path: Path) -> set[str]:
+    import onnx
+
+    return {tensor.name for tensor in onnx.load(str(model_path), load_external_data=False).graph.initializer}
 
 
 def _find_biases(model_path: Path, template: Template) -> list[_Bias]:

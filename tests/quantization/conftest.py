@@ -176,6 +176,12 @@ def build_graph(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def builder() -> type[GraphBuilder]:
+    """To build a graph of a test's own."""
+    return GraphBuilder
+
+
+@pytest.fixture
 def draw() -> Callable[..., list[tuple[str, Feeds]]]:
     return draw_samples
 

@@ -105,15 +105,19 @@ def test_a_bias_too_large_for_int32_is_left_to_the_reference_and_counted(build_g
     assert "needs a larger weight scale" in writer.fallbacks[0]
 
 
-def test_overrides_of_single_tensors_are_left_to_the_reference(build_graph, tmp_path):
+@pytest.mark.parametrize(
+    ("tensor", "fallbacks"), [("w0", []), ("x", ["the settings override single activations"])], ids=["weight", "input"]
+)
+def test_overrides_of_single_activations_are_left_to_the_reference(tensor, fallbacks, build_graph, tmp_path):
     path = build_graph("conv_relu")
-    overrides = {"w0": [{"rmin": np.float32(-3), "rmax": np.float32(3)}]}
+    overrides = {tensor: [{"rmin": np.float32(-3), "rmax": np.float32(3)}]}
     options = QuantizerSettings(extra_options={"TensorQuantOverrides": overrides})
     writer = FastWriter(path, options)
-    ranges = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
-    writer.write(ranges, tmp_path / "fast.onnx")
-    assert (tmp_path / "fast.onnx").read_bytes() == reference(path, ranges, writer, options, tmp_path / "ref.onnx")
-    assert writer.fallbacks == ["the settings override single tensors"]
+    for width in (1, 2):
+        ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
+        writer.write(ranges, tmp_path / "fast.onnx")
+        assert (tmp_path / "fast.onnx").read_bytes() == reference(path, ranges, writer, options, tmp_path / "ref.onnx")
+    assert writer.fallbacks == fallbacks * 2
 
 
 def test_external_data_is_left_to_the_reference(build_graph, tmp_path):
