@@ -75,7 +75,7 @@ METHODS.register(
     Method(
         name="robust",
         summary="Exact input range, ranges over augmented copies of the set, operator bounds, outputs in float.",
-        source="onnxptq (docs/methods.md)",
+        source="onnxptq (docs/methods.md, docs/robustness.md)",
         when="you cannot be sure that the calibration data is like what comes later.",
         apply=robust,
         parameters=SWITCHES,
@@ -85,7 +85,7 @@ METHODS.register(
     Method(
         name="robust-bn",
         summary="robust, calibrated on activations re-normalised as BatchNormalization in training would.",
-        source="onnxptq (docs/methods.md)",
+        source="onnxptq (docs/methods.md, docs/robustness.md)",
         when="as robust, where the model has BatchNormalization and no augmentation undoes the shift of the data.",
         apply=robust_bn,
         parameters=SWITCHES,
@@ -95,7 +95,7 @@ METHODS.register(
     Method(
         name="robust-synthetic",
         summary="robust on synthetic images, MSE ranges, re-normalised where BatchNormalization is known.",
-        source="onnxptq (docs/methods.md)",
+        source="onnxptq (docs/methods.md, docs/robustness.md)",
         when="there is no calibration data at all.",
         apply=robust_synthetic,
         parameters={name: value for name, value in SWITCHES.items() if name != "augmentation"},
