@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from _audit_harm import Unsaturated
+from _audit_harm import EXACT
 
 import onnxptq
 from onnxptq.cache import cache_room
@@ -82,7 +82,7 @@ def lines(chosen: argparse.Namespace, target: str, calib: str) -> list[str]:
                 chosen.model, options=options, calib=calib, method=method, target=target, output=output, evaluate=False
             )
             made.append((method, load_model(output), time.perf_counter() - started))
-        subjects = [Subject(inputs.model, threads=1), *(Unsaturated(model) for _, model, _ in made)]
+        subjects = [Subject(inputs.model, threads=1), *(Subject(model, EXACT, threads=1) for _, model, _ in made)]
         base, *runs = predict(subjects, samples, room)
     found = []
     for (method, _, seconds), run in zip(made, runs, strict=True):

@@ -10,7 +10,7 @@ from onnxptq.cache import Room, content_key
 from onnxptq.errors import ModelError
 from onnxptq.graphs.batch_norms import remember_batch_norms
 from onnxptq.graphs.external import DATA_SUFFIX, install, is_large
-from onnxptq.graphs.load import Model
+from onnxptq.graphs.load import Model, first_line
 from onnxptq.graphs.modernize import OPSET, modernized
 
 _FORMAT = 2
@@ -69,7 +69,7 @@ def _pre_process(source: Path, target: Path, named: Path, *, large: bool) -> Non
         except Exception:
             quant_pre_process(str(source), str(target), skip_symbolic_shape=True, **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"ONNX Runtime cannot prepare {named} for quantization: {reason}") from error
     finally:
         logging.root.setLevel(level)

@@ -188,7 +188,13 @@ def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, .
     try:
         onnx.checker.check_model(str(path) if external else proto)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:  # Its words may not be UTF-8 themselves.
-        raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of onnx or ONNX Runtime says first; its type where it says nothing, as some do."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _is_quantized(operator: str) -> bool:

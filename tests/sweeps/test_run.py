@@ -113,6 +113,8 @@ def test_every_method_that_quantize_knows_can_stand_in_a_plan(run_plan: RunPlan)
     assert "robust" in methods
     study, _ = run_plan(replace(SMALL, calibrations=("dark@3",), methods=methods, eval_size=50))
     failed = {cell.key.method: cell.error for cell in study.cells if cell.status == FAILED}
+    # Learned rounding needs what is not installed everywhere.
+    assert "pip install 'onnxptq[reconstruct]'" in failed.pop("adaround", "pip install 'onnxptq[reconstruct]'")
     # The built-in net's BatchNormalizations were folded before it came to us.
     assert all("BatchNormalization" in error for error in failed.values()), failed
 
