@@ -27,8 +27,17 @@ PAGE = 1 << PAGE_BITS
 PAGES = 512
 NO_PAGE = 0xFFFFFFFF
 
-_EXPONENT_MASK = 0x7F800000
-_SIGN = 0x80000000
+INFINITE = 0x7F800000
+SIGN = 0x80000000
+"""Bits of infinity, above which lie those of NaN, and the bit of the sign."""
+
+_NOTHING = 0xFFFFFFFF
+"""The smallest bits of no values at all: those of a NaN."""
+
+TOP_POSITIVE, TOP, BOTTOM, USED, FIRST, LAST = range(6)
+"""Places in the state of an accumulator: the largest bits as int32, the largest and the smallest as uint32, entries of
+the table in use, and the pages of the magnitudes of the array that was counted last."""
+
 _BLOCK = 1 << 16
 """Values a round of NumPy: their 256 KiB stay in the L2 cache between the passes over them."""
 
@@ -89,19 +98,31 @@ class Accumulator:
         counter: shared with other accumulators; by default one of its own.
 
     Attributes:
-        minimum, maximum: exact. The zeros are one: -0.0 becomes 0.0, else the result depends on the order.
         count: number of values.
     """
 
     def __init__(self, histogram: bool = True, counter: Counter | None = None) -> None:
-        self.minimum = np.float32(np.inf)
-        self.maximum = np.float32(-np.inf)
         self.count = 0
         self._histogram = histogram
         self._counter = counter or Counter()
         self._offsets = np.full(PAGES, NO_PAGE, dtype=np.uint64)
         self._table = np.zeros(0, dtype=np.int64)
-        self._used = 0
+        # An array, so that compiled code changes it in place: a call a tensor and sample, and nothing around it.
+        self._state = np.array([-(1 << 31), 0, _NOTHING, 0, 0, 0], dtype=np.int64)
+
+    @property
+    def minimum(self) -> np.float32:
+        """The smallest value, exact; infinity without values. Zero is 0.0, else its sign depends on the order."""
+        if self._state[BOTTOM] == _NOTHING:
+            return np.float32(np.inf)
+        return _float(self._state[TOP] if self._state[TOP] >= SIGN else self._state[BOTTOM])
+
+    @property
+    def maximum(self) -> np.float32:
+        """The largest value, as `minimum`; minus infinity without values."""
+        if self._state[BOTTOM] == _NOTHING:
+            return np.float32(-np.inf)
+        return _float(self._state[TOP_POSITIVE] if self._state[TOP_POSITIVE] >= 0 else self._state[BOTTOM])
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Takes in a float32 or float16 array of any shape.
@@ -128,50 +149,46 @@ class Accumulator:
     def add_with_numpy(self, bits: Bits) -> None:
         """Takes in float32 bits, (N,), N > 0, without compiled code. Leaves `count` alone."""
         # Integer order does what float order cannot: NaN, infinity and extremes from three passes with SIMD.
-        self._extremes(int(bits.view(np.int32).max()), int(bits.max()), int(bits.min()))
+        top_positive, top, bottom = int(bits.view(np.int32).max()), int(bits.max()), int(bits.min())
+        if top_positive >= INFINITE or top >= SIGN + INFINITE:
+            raise NotFiniteError
+        state = self._state
+        state[:3] = max(state[TOP_POSITIVE], top_positive), max(state[TOP], top), min(state[BOTTOM], bottom)
         if not self._histogram:
             return
         pages = bits >> 23
         new = np.flatnonzero((np.bincount(pages, minlength=PAGES) > 0) & (self._offsets == NO_PAGE))
         self._reserve(new.size)
-        self._offsets[new] = self._used + PAGE * np.arange(new.size)
-        self._used += new.size * PAGE
+        used = int(state[USED])
+        self._offsets[new] = used + PAGE * np.arange(new.size)
+        used += new.size * PAGE
+        state[USED] = used
         index = self._offsets.astype(np.intp)[pages] + ((bits >> SHIFT) & (PAGE - 1))
-        self._table[: self._used] += np.bincount(index, minlength=self._used)
+        self._table[:used] += np.bincount(index, minlength=used)
 
     def add_compiled(self, bits: Bits, kernels: Kernels) -> None:
         """Takes in float32 bits, (N,), N > 0, with compiled code. Leaves `count` alone."""
         if not self._histogram:
-            self._extremes(*map(int, kernels.extremes(bits)[:3]))
+            if kernels.extremes(bits, self._state) < 0:
+                raise NotFiniteError
             return
         tables = self._counter.tables
-        top_positive, top, bottom, smallest = map(int, kernels.count(bits, tables))
-        try:
-            self._extremes(top_positive, top, bottom)
-        except NotFiniteError:
+        lacking = kernels.add(bits, tables, self._offsets, self._table, self._state)
+        if lacking < 0:
             tables[:] = 0
-            raise
-        # Of nothing but zeros, `first` lies above `last` and only the zeros are moved.
-        first = (smallest + 1) >> 23
-        last = max(top_positive, top - _SIGN) >> 23
-        missing = self._offsets.reshape(2, -1)[:, first : last + 1] == NO_PAGE
-        self._reserve(int(np.count_nonzero(missing)) + 2)
-        self._used = int(kernels.drain(tables, first, last, self._offsets, self._table, self._used))
-
-    def _extremes(self, top_positive: int, top: int, bottom: int) -> None:
-        """Takes in the largest bits as int32, the largest and the smallest as uint32."""
-        if top_positive >= _EXPONENT_MASK or top >= _SIGN + _EXPONENT_MASK:
             raise NotFiniteError
-        self.minimum = min(self.minimum, _float(top if top >= _SIGN else bottom))
-        self.maximum = max(self.maximum, _float(top_positive if top_positive >= 0 else bottom))
+        if lacking:
+            self._reserve(lacking)
+            kernels.drain(tables, self._offsets, self._table, self._state)
 
     def _reserve(self, pages: int) -> None:
-        if self._used + pages * PAGE > self._table.size:
-            grown = np.zeros(max(self._used + pages * PAGE, self._table.size * 3 // 2 // PAGE * PAGE), dtype=np.int64)
+        needed = int(self._state[USED]) + pages * PAGE
+        if needed > self._table.size:
+            grown = np.zeros(max(needed, self._table.size * 3 // 2 // PAGE * PAGE), dtype=np.int64)
             grown[: self._table.size] = self._table
             self._table = grown
 
 
-def _float(bits: int) -> np.float32:
+def _float(bits: np.int64) -> np.float32:
     # Adding positive zero turns -0.0 into 0.0 and changes nothing else.
     return np.float32(np.uint32(bits).view(np.float32) + np.float32(0))

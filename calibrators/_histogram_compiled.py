@@ -13,7 +13,20 @@ from typing import Any
 import numba
 import numpy as np
 
-from onnxptq.calibrators._histogram import NO_PAGE, PAGE, PAGES, SHIFT
+from onnxptq.calibrators._histogram import (
+    BOTTOM,
+    FIRST,
+    INFINITE,
+    LAST,
+    NO_PAGE,
+    PAGE,
+    PAGES,
+    SHIFT,
+    SIGN,
+    TOP,
+    TOP_POSITIVE,
+    USED,
+)
 
 _BLOCK = 1 << 14
 """Values a round: 64 KiB, which the second loop over them finds in the L2 cache and partly in L1."""
@@ -28,23 +41,27 @@ _HALF = PAGES // 2
 
 @dataclass(frozen=True)
 class Kernels:
-    """The compiled functions, each compiled or loaded at its first call.
+    """The compiled functions, each compiled or loaded at its first call. `state` is that of an accumulator.
 
     Attributes:
-        extremes: bits -> the largest as int32, the largest and the smallest as uint32, and the smallest magnitude less
-            one, zeros left out; of nothing but zeros that is 0xFFFFFFFF.
-        count: (bits, tables) -> the same; adds the counts of all bins to two tables, every other value to each.
-        drain: (tables, first, last, offsets, table, used) -> used. Moves what the tables hold, of both signs from page
-            `first` to `last` and of the two zeros, to the pages of one tensor, and leaves the tables empty.
+        extremes: (bits, state) -> 0, or -1 where NaN or infinity is among the values.
+        add: (bits, tables, offsets, table, state) -> 0, or -1 as above, or the number of pages that `table` lacks.
+            Counts in the two tables, every other value in each, and drains them.
+        drain: (tables, offsets, table, state) -> 0, or as above. Moves what the tables hold to the pages of one tensor
+            and leaves them empty.
     """
 
-    extremes: Callable[..., tuple[Any, Any, Any, Any]]
-    count: Callable[..., tuple[Any, Any, Any, Any]]
-    drain: Callable[..., Any]
+    extremes: Callable[..., int]
+    add: Callable[..., int]
+    drain: Callable[..., int]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _extremes(bits: Any) -> Any:
+    """The largest bits as int32, the largest and the smallest as uint32, and the smallest magnitude less one.
+
+    Zeros have no magnitude here; of nothing but zeros the last is 0xFFFFFFFF.
+    """
     top_positive, top, bottom, smallest = np.int32(-(2**31)), np.uint32(0), _LARGEST, _LARGEST
     for i in range(bits.size):
         value = bits[i]
@@ -98,14 +115,58 @@ def _move(tables: Any, page: Any, bins: Any, offsets: Any, table: Any, used: Any
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _drain(tables: Any, first: Any, last: Any, offsets: Any, table: Any, used: Any) -> Any:
+def _take_in(found: Any, state: Any) -> Any:
+    if found[0] >= INFINITE or found[1] >= SIGN + INFINITE:
+        return -1
+    state[TOP_POSITIVE] = max(state[TOP_POSITIVE], found[0])
+    state[TOP] = max(state[TOP], found[1])
+    state[BOTTOM] = min(state[BOTTOM], found[2])
+    # Of nothing but zeros, the first page lies above the last.
+    state[FIRST] = (np.int64(found[3]) + 1) >> 23
+    state[LAST] = max(np.int64(found[0]), np.int64(found[1]) - SIGN) >> 23
+    return 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _lacking(offsets: Any, table: Any, state: Any) -> Any:
+    """Pages that the table may lack: 0 where it is large enough whatever the values were."""
+    pages = 2  # Of the two zeros.
     for sign in range(2):
+        for page in range(state[FIRST], state[LAST] + 1):
+            if offsets[sign * _HALF + page] == _NO_PAGE:
+                pages += 1
+    return pages if state[USED] + pages * PAGE > table.size else 0
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _drain(tables: Any, offsets: Any, table: Any, state: Any) -> Any:
+    lacking = _lacking(offsets, table, state)
+    if lacking:
+        return lacking
+    first, last, used = state[FIRST], state[LAST], state[USED]
+    for sign in range(2):
+        # A tensor without negative values (after a Relu) has half the pages to look at.
+        if (state[TOP_POSITIVE] < 0) if sign == 0 else (state[TOP] < SIGN):
+            continue
         # The zeros lie in the first bin of page 0, far from the other magnitudes.
         if first > 0:
             used = _move(tables, sign * _HALF, 1, offsets, table, used)
         for page in range(first, last + 1):
             used = _move(tables, sign * _HALF + page, PAGE, offsets, table, used)
-    return used
+    state[USED] = used
+    return 0
 
 
-KERNELS = Kernels(_extremes, _count, _drain)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add(bits: Any, tables: Any, offsets: Any, table: Any, state: Any) -> Any:
+    if _take_in(_count(bits, tables), state) < 0:
+        return -1
+    return _drain(tables, offsets, table, state)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _extremes_only(bits: Any, state: Any) -> Any:
+    return _take_in(_extremes(bits), state)
+
+
+KERNELS = Kernels(_extremes_only, _add, _drain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,29 @@ Outputs = Callable[[Dataset], npt.NDArray[np.float32]]
 """The FP32 model's first output of each sample of a dataset, (n, K)."""
 
 
+@dataclass
+class DecodedSamples:
+    """Images that were read and decoded, for sets that draw the same ones and shift them differently.
+
+    Attributes:
+        most: bytes that are kept; what comes later is read each time, as are samples that need no decoding.
+    """
+
+    most: int
+    _kept: dict[str, Batch] = field(default_factory=dict, repr=False)
+    _size: int = 0
+
+    def get(self, fingerprint: str, read: Callable[[], Batch]) -> Batch:
+        """The sample of a content, which nobody may change; `read` gives it the first time."""
+        if fingerprint in self._kept:
+            return self._kept[fingerprint]
+        batch = read()
+        if isinstance(batch, np.ndarray) and self._size + batch.nbytes <= self.most:
+            self._kept[fingerprint] = batch
+            self._size += batch.nbytes
+        return batch
+
+
 @dataclass(frozen=True)
 class CalibrationSamples:
     """What was drawn. Iterating gives `(sample_id, feeds)`, one sample at a time, the same at each iteration.
@@ -35,6 +58,7 @@ class CalibrationSamples:
         shifts: (name, severity) applied to each sample, in order.
         synthetic: without a dataset, make synthetic samples instead of noise.
         shard: (i, n): only every n-th sample is given, from the i-th on, counted from 0.
+        decoded: shared with other sets of the same task; None reads each sample each time.
     """
 
     task: Task
@@ -44,6 +68,7 @@ class CalibrationSamples:
     shifts: tuple[tuple[str, int], ...]
     synthetic: bool = False
     shard: tuple[int, int] = (0, 1)
+    decoded: DecodedSamples | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -93,7 +118,12 @@ class CalibrationSamples:
 
     def _raw(self, position: int) -> Batch:
         if self.dataset is not None:
-            return self.task.load(self.dataset.read(np.asarray([position])))
+            dataset = self.dataset
+
+            def read() -> Batch:
+                return self.task.load(dataset.read(np.asarray([position])))
+
+            return read() if self.decoded is None else self.decoded.get(str(dataset.fingerprints[position]), read)
         seed = int(sample_seeds(self.seed, [self._made(position)])[0] >> np.uint64(1))
         return self.task.synthetic(position, seed) if self.synthetic else self.task.noise(1, seed)
 

@@ -8,6 +8,7 @@ limits of memory and time (`onnxptq.runtimes.isolated`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -219,6 +220,7 @@ def _elements(dims: Iterable[int]) -> int | None:
     return None if any(size < 0 for size in sizes) else math.prod(sizes)
 
 
+@functools.cache  # Asked for every tensor and value of a graph.
 def _bits(data_type: int) -> int:
     import onnx
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxptq.cache import Room, content_key
 from onnxptq.calibrators import CalibrationSamples
+from onnxptq.calibrators._statistics_file import VERSION
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data.versions import data_versions
 from onnxptq.graphs.external import digest_model
@@ -83,6 +84,7 @@ def statistics_place(
     """Where `observe` keeps the statistics of one environment, or of one part of it."""
     key = content_key(
         "statistics",
+        format=VERSION,
         model=digest_model(source),
         samples=samples.digest,
         shard=list(samples.shard),

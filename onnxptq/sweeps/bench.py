@@ -17,6 +17,7 @@ from onnxptq.cache import Room, cache_room, content_key
 from onnxptq.calibration import draw_from, draws_here, with_calibration_side
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
+from onnxptq.calibrators.samples import DecodedSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
 from onnxptq.data.versions import data_versions
@@ -44,6 +45,9 @@ PART_SAMPLES = 256
 
 _KEPT = 4
 """Drawn sets and their statistics that are kept: cells come set by set, and their neighbours need them again."""
+
+DECODED_BYTES = 64 * 2**20
+"""Of decoded calibration samples, in each worker: most sets of a plan draw the same samples and shift them."""
 
 _NO_DATA = "no data"
 """The key of the side of sets of noise, beside the sources of foreign ones."""
@@ -73,6 +77,7 @@ class Bench:
     places: Mapping[str, str] = field(default_factory=dict)
     _drawn: OrderedDict[Any, CalibrationSamples] = field(default_factory=OrderedDict)
     _observed: OrderedDict[Any, CalibrationStatistics] = field(default_factory=OrderedDict)
+    _decoded: DecodedSamples = field(default_factory=lambda: DecodedSamples(DECODED_BYTES))
     _sides: dict[str, Inputs] = field(default_factory=dict)
     _runtimes: dict[str, Runtime] = field(default_factory=dict)
 
@@ -102,7 +107,8 @@ class Bench:
 
         def make() -> CalibrationSamples:
             calibration_set = CalibrationSet.parse(recipe.calibration)
-            return draw_from(self._side(calibration_set), calibration_set, recipe.size, recipe.seed)
+            drawn = draw_from(self._side(calibration_set), calibration_set, recipe.size, recipe.seed)
+            return replace(drawn, decoded=self._decoded)
 
         return _kept(self._drawn, (recipe.calibration, recipe.size, recipe.seed), make)
 

@@ -159,7 +159,7 @@ class _Maker:
                 room=self._bench.room,
             )
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
-        made = _Made(load_model(path), quantized.ranges, recipe.digest, seconds, key.runtime)
+        made = _Made(load_model(path, written_here=True), quantized.ranges, recipe.digest, seconds, key.runtime)
         self._made[recipe.digest] = made
         return made
 

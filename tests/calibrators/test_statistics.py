@@ -186,6 +186,14 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_counts_beyond_32_bits_survive_the_file(tmp_path):
+    bins, counts = np.array([5, 9], np.uint32), np.array([1, 1 << 40])
+    part = TensorStatistics(np.float32(0), np.float32(1), int(counts.sum()), bins, counts)
+    saved = CalibrationStatistics({"": {"t": part, "u": of(np.float32([-1, 2]))}}, {"": 1}, {})
+    saved.save(tmp_path / "s")
+    assert CalibrationStatistics.load(tmp_path / "s") == saved
+
+
 def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "s"
     run_of(np.random.default_rng(0).standard_normal(1000).astype(np.float32)).save(path)
@@ -197,10 +205,10 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
             CalibrationStatistics.load(path)
     with pytest.raises(DataError, match="missing"):
         CalibrationStatistics.load(tmp_path / "nosuch")
-    monkeypatch.setattr("onnxptq.calibrators._statistics_file.VERSION", 2)
+    monkeypatch.setattr("onnxptq.calibrators._statistics_file.VERSION", 3)
     run_of(np.float32([1])).save(path)
     monkeypatch.undo()
-    with pytest.raises(DataError, match="version 2"):
+    with pytest.raises(DataError, match="version 3"):
         CalibrationStatistics.load(path)
 
 
