@@ -54,7 +54,8 @@ def plan_of(network: str, folder: Path, shared: Path | None, quick: bool) -> Any
     if network == "mobilenet_v2":
         size = {"calib_size": 8 if quick else 32, "eval_size": 8 if quick else 32}
         reading = Reading(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-        model, data = mobilenet_v2(folder / "mobilenet_v2.onnx"), _pictures(folder / "pictures.parquet", 128 if quick else 384)
+        model = mobilenet_v2(folder / "mobilenet_v2.onnx")
+        data = _pictures(folder / "pictures.parquet", 128 if quick else 384)
         return Plan(models=(str(model),), data=str(data), reading=reading, **grid, **size)
     assert shared is not None
     size = {"calib_size": 32 if quick else 128, "eval_size": 200 if quick else 1000}

@@ -64,13 +64,16 @@ class Counter:
         self.counted = 0
         self.expected = 0
         self._tables: npt.NDArray[np.uint32] | None = None
+        self._kernels: Kernels | None = None
 
     def kernels(self, size: int) -> Kernels | None:
         """What counts the next `size` values; None means NumPy."""
         self.counted += size
-        if max(self.counted, self.expected) < _WORTH_COMPILING and not compiled.cache_info().currsize:
-            return None
-        return compiled()
+        if self._kernels is None:
+            if max(self.counted, self.expected) < _WORTH_COMPILING and not compiled.cache_info().currsize:
+                return None
+            self._kernels = compiled()
+        return self._kernels
 
     @property
     def tables(self) -> npt.NDArray[np.uint32]:

@@ -54,7 +54,8 @@ def observe(
         places = []
         if room is not None:
             places = [
-                statistics_place(room, source, samples, tensors, h, optimized, provider) for h in (True, histograms)
+                statistics_place(room, source, samples, tensors, h, optimized, provider)
+                for h in dict.fromkeys((True, histograms))
             ]
         found = next((place for place in places if place.is_file()), None)
         if found is not None:
