@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxptq.calibrators import CalibrationSet
-from onnxptq.calibrators.samples import draw
+from onnxptq.calibrators.samples import DecodedSamples, draw
 from onnxptq.data import Source, calibration_only, split_source
 from onnxptq.errors import DataError, UsageError
 from onnxptq.recipe import Environment
@@ -23,6 +25,28 @@ def test_iterating_again_gives_the_same_samples(drawn, drawn_rows):
     samples = drawn("gaussian@3+mixup", size=5)
     assert drawn_rows(samples) == drawn_rows(samples)
     assert len(samples) == len(list(samples)) == 5
+
+
+def test_sets_that_share_their_decoded_samples_read_each_once_and_change_nothing(drawn, drawn_rows):
+    reads = []
+
+    def counted(samples):
+        def rows(indices, rows=samples.dataset.rows):
+            reads.extend(indices.tolist())
+            return rows(indices)
+
+        return replace(samples, dataset=replace(samples.dataset, rows=rows), decoded=decoded)
+
+    sets = [drawn(name, size=6) for name in ("clean", "dark@3", "gaussian@3+mixup", "clean")]
+    apart = [drawn_rows(one) for one in sets]
+    decoded = DecodedSamples(1 << 20)
+    assert [drawn_rows(counted(one)) for one in sets] == apart
+    assert sorted(reads) == sorted(sets[0].dataset.indices.tolist())
+    # Where two fit, the other four are read each time; mixing reads each sample and its partner.
+    reads.clear()
+    decoded = DecodedSamples(2 * 32 * 32 * 3 * 4)
+    assert [drawn_rows(counted(one)) for one in sets] == apart
+    assert len(reads) == 6 + 4 + 2 * 4 + 4
 
 
 def test_each_feed_is_one_sample_with_its_digest_and_what_was_done_to_it(drawn):
