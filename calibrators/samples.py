@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ Outputs = Callable[[Dataset], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """What was drawn. Iterating gives `(sample_id, feeds)`, one sample at a time, the same at each iteration.
+    """What was drawn. Iterating gives `(place, feeds)`, one sample at a time, the same at each iteration.
+
+    A place tells a reader of messages where the sample lies and what was done to it: "photos: cat/3.png under dark@3".
 
     Attributes:
         task: reads and feeds the samples.
@@ -50,16 +53,25 @@ class CalibrationSamples:
 
     def __iter__(self) -> Iterator[tuple[str, Feeds]]:
         for position in self._positions:
-            yield self.sample_id(position), self.task.feeds(self._shifted(position))
+            row = self._row(position)
+            yield self._place(position, row), self.task.feeds(self._shifted(position, row))
 
     @property
     def _positions(self) -> range:
         return range(self.shard[0], self.count, self.shard[1])
 
     def sample_id(self, position: int) -> str:
-        """The name of a sample in messages and keys: its content's digest, and what was done to it."""
+        """The name of a sample in keys: its content's digest, and what was done to it."""
         name = self._made(position) if self.dataset is None else str(self.dataset.fingerprints[position])
-        return "+".join([name, *(f"{shift}@{severity}" for shift, severity in self.shifts)])
+        return "+".join([name, *self._chain])
+
+    @property
+    def _chain(self) -> list[str]:
+        return [f"{shift}@{severity}" for shift, severity in self.shifts]
+
+    def _place(self, position: int, row: Mapping[str, Any] | None) -> str:
+        place = self._made(position) if self.dataset is None or row is None else self.dataset.place(row)
+        return f"{place} under {'+'.join(self._chain)}" if self.shifts else place
 
     @property
     def digest(self) -> str:
@@ -79,21 +91,25 @@ class CalibrationSamples:
         """A `CalibrationDataReader` over the samples, `batch` of them in one feed (a model may fix its batch)."""
         return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-len(self) // batch))
 
-    def _shifted(self, position: int) -> Batch:
-        batch = self._raw(position)
+    def _row(self, position: int) -> dict[str, Any] | None:
+        return None if self.dataset is None else self.dataset.read(np.asarray([position]))[0]
+
+    def _shifted(self, position: int, row: dict[str, Any] | None) -> Batch:
+        batch = self._raw(position, row)
         seeds = sample_seeds(self.seed, [self.sample_id(position)])
         for index, (shift, severity) in enumerate(applied(self.shifts)):
             partners = None
             if shift.mixes:
                 # The partner is the next sample of the set, itself under the shifts that came before.
                 before = replace(self, shifts=self.shifts[:index])
-                partners = before._shifted((position + 1) % self.count)
+                partner = (position + 1) % self.count
+                partners = before._shifted(partner, self._row(partner))
             batch = apply_shift(shift, batch, severity, seeds + np.uint64(index), partners)
         return batch
 
-    def _raw(self, position: int) -> Batch:
-        if self.dataset is not None:
-            return self.task.load(self.dataset.read(np.asarray([position])))
+    def _raw(self, position: int, row: dict[str, Any] | None) -> Batch:
+        if row is not None:
+            return self.task.load([row])
         seed = int(sample_seeds(self.seed, [self._made(position)])[0] >> np.uint64(1))
         return self.task.synthetic(position, seed) if self.synthetic else self.task.noise(1, seed)
 

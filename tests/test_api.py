@@ -52,7 +52,7 @@ def metadata(path):
 
 
 def fingerprints(samples):
-    return {name.partition("+")[0] for name, _ in samples}
+    return set(samples.dataset.fingerprints.tolist())
 
 
 def test_the_readmes_lines_work(model, data, tmp_path, monkeypatch):
