@@ -240,8 +240,8 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
     """A worker's error does not say which model it was; all others do."""
     if not isinstance(error, WorkerError):
         return error
-    remedy = " --allow-fallback permits the CPU of this environment instead." if error.failure == "refused" else ""
-    return ModelError(f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}.{remedy}")
+    reason = f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}."
+    return ModelError(f"{reason} {error.remedy}".rstrip())
 
 
 def _outputs(

@@ -25,6 +25,7 @@ from onnxptq.runtimes.installation import import_onnxruntime
 from onnxptq.runtimes.provider_options import DeviceSettings, cache_options, provider_options, thread_options
 from onnxptq.runtimes.providers import (
     CPU_PROVIDER,
+    FALLBACK_REMEDY,
     PROVIDERS,
     Provider,
     find_provider,
@@ -167,13 +168,17 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
     )
 
 
-def chosen_runtime(text: str, room: Room, *, allow_fallback: bool = False) -> Runtime:
+def chosen_runtime(text: str, room: Room, *, allow_fallback: bool | None = None) -> Runtime:
     """The runtime that `text` names, tried: `resolve_runtime`, then `ready`."""
     return ready(resolve_runtime(text, room), allow_fallback=allow_fallback)
 
 
-def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
+def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
     """The runtime, tried with a tiny model; with `allow_fallback` the CPU of this environment where it does not load.
+
+    Args:
+        runtime: what is meant.
+        allow_fallback: what the user chose, or None where there is nothing to choose.
 
     Raises:
         RuntimeUnavailableError: it does not load; the message says why and what helps.
@@ -187,9 +192,9 @@ def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     if status.loads:
         return runtime
     error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
-    if not allow_fallback:
-        raise error
-    return runtime.fallen_back(str(error))
+    if allow_fallback:
+        return runtime.fallen_back(str(error))
+    raise error if allow_fallback is None else RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}")
 
 
 def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:
@@ -237,6 +242,5 @@ def _unavailable_there(runtime: Runtime, reason: str) -> RuntimeUnavailableError
     name = runtime.environment.name
     return RuntimeUnavailableError(
         f"the execution provider {runtime.provider.name!r} does not load in the runtime {name!r} "
-        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force; "
-        "--allow-fallback permits the CPU of this environment instead."
+        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force."
     )
