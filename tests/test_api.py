@@ -189,6 +189,19 @@ def test_models_with_different_splits_are_judged_on_what_calibrated_none_of_them
     assert set(both.predictions[0].source_id.tolist()) == judged
 
 
+def test_a_file_that_another_pytorch_rounded_is_another_file(quantize, data, monkeypatch):
+    source = data()
+    torch = "2.0"
+    monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name: {"torch": torch}[name])
+    rounded = {"method": "adaround:iterations=0", "evaluate": False}
+    assert metadata(quantize(source, **rounded).output).versions["torch"] == "2.0"
+    assert quantize(source, **rounded).reused
+    torch = "2.1"
+    with pytest.raises(OutputError, match="other data or versions"):
+        quantize(source, **rounded)
+    assert "torch" not in metadata(quantize(source, force=True, evaluate=False).output).versions
+
+
 def test_a_recipe_makes_what_its_options_make_whatever_it_calls_the_set(quantize, data, tmp_path):
     source = data()
     options = quantize(source, calib="tensor_noise@3", method="percentile:percentile=99", target="cuda")
