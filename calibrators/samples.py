@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,23 +32,25 @@ class DecodedSamples:
     """
 
     most: int
-    _kept: dict[str, Batch] = field(default_factory=dict, repr=False)
+    _kept: dict[Hashable, tuple[str, Batch]] = field(default_factory=dict, repr=False)
     _size: int = 0
 
-    def get(self, fingerprint: str, read: Callable[[], Batch]) -> Batch:
-        """The sample of a content, which nobody may change; `read` gives it the first time."""
-        if fingerprint in self._kept:
-            return self._kept[fingerprint]
-        batch = read()
+    def get(self, key: Hashable, read: Callable[[], tuple[str, Batch]]) -> tuple[str, Batch]:
+        """Where a sample lies, and the sample, which nobody may change; `read` gives both the first time."""
+        if key in self._kept:
+            return self._kept[key]
+        place, batch = read()
         if isinstance(batch, np.ndarray) and self._size + batch.nbytes <= self.most:
-            self._kept[fingerprint] = batch
+            self._kept[key] = place, batch
             self._size += batch.nbytes
-        return batch
+        return place, batch
 
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """What was drawn. Iterating gives `(sample_id, feeds)`, one sample at a time, the same at each iteration.
+    """What was drawn. Iterating gives `(place, feeds)`, one sample at a time, the same at each iteration.
+
+    A place tells a reader of messages where the sample lies and what was done to it: "photos: cat/3.png under dark@3".
 
     Attributes:
         task: reads and feeds the samples.
@@ -75,16 +77,22 @@ class CalibrationSamples:
 
     def __iter__(self) -> Iterator[tuple[str, Feeds]]:
         for position in self._positions:
-            yield self.sample_id(position), self.task.feeds(self._shifted(position))
+            place, raw = self._read(position)
+            under = f" under {'+'.join(self._chain)}" if self.shifts else ""
+            yield place + under, self.task.feeds(self._shifted(position, raw))
 
     @property
     def _positions(self) -> range:
         return range(self.shard[0], self.count, self.shard[1])
 
     def sample_id(self, position: int) -> str:
-        """The name of a sample in messages and keys: its content's digest, and what was done to it."""
+        """The name of a sample in keys: its content's digest, and what was done to it."""
         name = self._made(position) if self.dataset is None else str(self.dataset.fingerprints[position])
-        return "+".join([name, *(f"{shift}@{severity}" for shift, severity in self.shifts)])
+        return "+".join([name, *self._chain])
+
+    @property
+    def _chain(self) -> list[str]:
+        return [f"{shift}@{severity}" for shift, severity in self.shifts]
 
     @property
     def digest(self) -> str:
@@ -104,28 +112,34 @@ class CalibrationSamples:
         """A `CalibrationDataReader` over the samples, `batch` of them in one feed (a model may fix its batch)."""
         return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-len(self) // batch))
 
-    def _shifted(self, position: int) -> Batch:
-        batch = self._raw(position)
+    def _shifted(self, position: int, raw: Batch) -> Batch:
+        batch = raw
         seeds = sample_seeds(self.seed, [self.sample_id(position)])
         for index, (shift, severity) in enumerate(applied(self.shifts)):
             partners = None
             if shift.mixes:
                 # The partner is the next sample of the set, itself under the shifts that came before.
                 before = replace(self, shifts=self.shifts[:index])
-                partners = before._shifted((position + 1) % self.count)
+                partner = (position + 1) % self.count
+                partners = before._shifted(partner, self._read(partner)[1])
             batch = apply_shift(shift, batch, severity, seeds + np.uint64(index), partners)
         return batch
 
-    def _raw(self, position: int) -> Batch:
-        if self.dataset is not None:
-            dataset = self.dataset
+    def _read(self, position: int) -> tuple[str, Batch]:
+        """Where a sample lies, for messages, and the sample as it is there."""
+        dataset = self.dataset
+        if dataset is None:
+            name = self._made(position)
+            seed = int(sample_seeds(self.seed, [name])[0] >> np.uint64(1))
+            return name, self.task.synthetic(position, seed) if self.synthetic else self.task.noise(1, seed)
 
-            def read() -> Batch:
-                return self.task.load(dataset.read(np.asarray([position])))
+        def read() -> tuple[str, Batch]:
+            (row,) = dataset.read(np.asarray([position]))
+            return dataset.place(row), self.task.load([row])
 
-            return read() if self.decoded is None else self.decoded.get(str(dataset.fingerprints[position]), read)
-        seed = int(sample_seeds(self.seed, [self._made(position)])[0] >> np.uint64(1))
-        return self.task.synthetic(position, seed) if self.synthetic else self.task.noise(1, seed)
+        if self.decoded is None:
+            return read()
+        return self.decoded.get((dataset.source, dataset.split, int(dataset.indices[position])), read)
 
     def _made(self, position: int) -> str:
         return f"{'synthetic' if self.synthetic else 'noise'}-{position}"

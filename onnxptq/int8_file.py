@@ -18,6 +18,7 @@ from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.preprocessing_cut import rejoin
 from onnxptq.inputs import Inputs
+from onnxptq.quantization.plugins import library_versions
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.recipe import Recipe
 from onnxptq.tasks import Task
@@ -56,6 +57,7 @@ def provenance_of(
     from onnxptq._version import __version__
     from onnxptq.runtimes import cpu_features
 
+    versions = {"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return Provenance(
         task=inputs.task.name,
         preprocessing=inputs.task.specification,
@@ -63,7 +65,7 @@ def provenance_of(
         data=inputs.data,
         recipe=recipe,
         calibration=_described(calibration),
-        versions={"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        versions={**versions, **library_versions(recipe.weight_transforms)},
         cpu=" ".join(cpu_features()),
     )
 
@@ -128,7 +130,16 @@ def make_int8(
     written = path.with_name("without-provenance.onnx")
     with space_for(model, path.parent):
         quantized = quantize_folded(
-            model, folded, samples, recipe, written, statistics=statistics, task=task, room=room, progress=count
+            model,
+            folded,
+            samples,
+            recipe,
+            written,
+            statistics=statistics,
+            task=task,
+            room=room,
+            progress=count,
+            transforming=progress,
         )
         if model.parts is not None:
             whole = path.with_name("with-preprocessing.onnx")

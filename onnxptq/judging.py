@@ -189,7 +189,7 @@ def judge(
 
 
 def saturation_notes(judged: Sequence[Candidate]) -> tuple[str, ...]:
-    """One line where models were judged by kernels that clip: INT8 on an x86 CPU without VNNI."""
+    """One line where models were judged by kernels that can clip: INT8 on an x86 CPU without VNNI."""
     if not any(one.model.quantized and one.runtime.saturates for one in judged):
         return ()
     return (f"{CLIPS} --ep cpu:exact judges without it, for a deployment whose CPU or GPU does not clip.",)

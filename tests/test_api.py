@@ -52,7 +52,7 @@ def metadata(path):
 
 
 def fingerprints(samples):
-    return {name.partition("+")[0] for name, _ in samples}
+    return set(samples.dataset.fingerprints.tolist())
 
 
 def test_the_readmes_lines_work(model, data, tmp_path, monkeypatch):
@@ -187,6 +187,19 @@ def test_models_with_different_splits_are_judged_on_what_calibrated_none_of_them
     other = quantize(source, seed=5, output=tmp_path / "other.onnx")
     both = onnxptq.evaluate([half.output, other.output], data=source, corruptions=[])
     assert set(both.predictions[0].source_id.tolist()) == judged
+
+
+def test_a_file_that_another_pytorch_rounded_is_another_file(quantize, data, monkeypatch):
+    source = data()
+    torch = "2.0"
+    monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name: {"torch": torch}[name])
+    rounded = {"method": "adaround:iterations=0", "evaluate": False}
+    assert metadata(quantize(source, **rounded).output).versions["torch"] == "2.0"
+    assert quantize(source, **rounded).reused
+    torch = "2.1"
+    with pytest.raises(OutputError, match="other data or versions"):
+        quantize(source, **rounded)
+    assert "torch" not in metadata(quantize(source, force=True, evaluate=False).output).versions
 
 
 def test_a_recipe_makes_what_its_options_make_whatever_it_calls_the_set(quantize, data, tmp_path):
@@ -326,11 +339,13 @@ def test_a_provider_that_does_not_load_is_refused_or_named_when_it_falls_back(qu
     if probe("tensorrt").loads:
         pytest.skip("TensorRT loads here")
     source = data()
-    with pytest.raises(RuntimeUnavailableError):
+    with pytest.raises(RuntimeUnavailableError, match="--allow-fallback permits"):
         quantize(source, provider="tensorrt")
     result = quantize(source, provider="tensorrt", allow_fallback=True)
     assert result.report.provider == "cpu"
-    assert any("int8.onnx was judged on cpu: " in warning and "tensorrt" in warning for warning in result.warnings)
+    (note,) = [warning for warning in result.warnings if "int8.onnx was judged on cpu: " in warning]
+    assert "tensorrt" in note
+    assert "--allow-fallback" not in note, "it was given"
 
 
 def test_entropy_with_one_candidate_is_warned_about_and_a_search_is_not(quantize, data):

@@ -158,10 +158,30 @@ def test_a_model_that_a_runtime_does_not_take_is_an_error_or_where_allowed_judge
     (note,) = [warning for warning in found.warnings if "int8.onnx was judged on cpu: " in warning]
     assert f"{runtime} does not take the model" in note
     assert why in note
+    assert "--allow-fallback" not in note, "it was given"
     here = onnxptq.evaluate([made.output], data=data, corruptions=["clean"], provider=f"cpu:{level}")
     assert (found.predictions[1].outputs == here.predictions[1].outputs).all()
     checked = check(made.output, **asked, allow_fallback=True)
     assert note in checked.warnings
+
+
+RUN_REFUSED = "def refuse(self, *a, **k): raise RuntimeError('out of scratch space')\n    Session.run = refuse"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")
+@pytest.mark.parametrize("allow_fallback", [False, True])
+def test_a_runtime_that_takes_a_model_and_does_not_run_it_has_no_fallback_to_advise(
+    save_classifier: Callable[..., Path], data: str, tmp_path: Path, allow_fallback: bool
+) -> None:
+    asked = {"data": data, "corruptions": ["clean"], "provider": broken(tmp_path, RUN_REFUSED)}
+    path = save_classifier()
+    for judge in (
+        lambda **o: onnxptq.evaluate([path], **asked, **o),
+        lambda **o: check(path, reference=path, **asked, **o),
+    ):
+        with pytest.raises(ModelError, match="out of scratch space") as caught:
+            judge(allow_fallback=allow_fallback)
+        assert "--allow-fallback" not in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")

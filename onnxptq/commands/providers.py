@@ -64,15 +64,13 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"U8S8 (uint8 activations, int8 weights), measured here: {saturation}")
     for problem in report["installation_problems"]:
         click.echo(f"Installation: {problem}")
-    table = Table()
-    for heading in ("provider", "compiled", "loads", "why not", "remedy"):
-        table.add_column(heading, overflow="fold")
+    table = Table("provider", "compiled", "loads", "why not", "remedy")
     for status in report["providers"]:
         # Text, because rich would read the brackets of onnxptq[cuda] as markup.
         loads = f"yes ({status['gpu']}, driver {status['driver']})" if status["gpu"] else _yes(status["loads"])
         cells = (status["name"], _yes(status["compiled"]), loads, status["reason"], status["remedy"])
         table.add_row(*(Text(cell) for cell in cells))
-    print_table(table)
+    print_table(table, prose=True)
 
 
 def _yes(answer: bool) -> str:

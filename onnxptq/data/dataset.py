@@ -13,6 +13,11 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
+def name_split(source: str, split: str | None) -> str:
+    """What messages call one split of a source: "photos [train]", or "photos" where it has no named splits."""
+    return f"{source} [{split}]" if split else source
+
+
 class Rows(Protocol):
     """Random access to raw rows that need not fit in memory."""
 
@@ -51,6 +56,10 @@ class Dataset:
     def read(self, positions: Indices) -> list[dict[str, Any]]:
         """The raw rows at `positions`, which count from 0 to len(self) - 1."""
         return self.rows(self.indices[positions])
+
+    def place(self, row: Mapping[str, Any]) -> str:
+        """Where a row that was read lies, for messages: "photos [train]: cat/3.png", "table.csv: row 3"."""
+        return f"{name_split(self.source, self.split)}: {row['_name']}"
 
     def select(self, positions: Indices) -> Dataset:
         """The samples at `positions`, in that order."""

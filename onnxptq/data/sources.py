@@ -18,7 +18,7 @@ from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
 from onnxptq.data._raw import RawSplit
 from onnxptq.data._samples import defect, fingerprint
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
-from onnxptq.data.dataset import Dataset, Indices
+from onnxptq.data.dataset import Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
 
 CHUNK_ROWS = 64
@@ -94,14 +94,14 @@ def _read(source: str, columns: Columns, cache: Path) -> Mapping[str, RawSplit]:
         files = {"": [path]}
     elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = read_saved(path)
-        return {name: raw_split(table, path, columns, _where(source, name)) for name, table in saved.items()}
+        return {name: raw_split(table, path, columns, name_split(source, name)) for name, table in saved.items()}
     else:
         found = table_files(path)
         if found is None:
             return open_folder(path)
         files = found
     tables = read_tables(files, cache, source)
-    return {n: raw_split(table, files[n][0].parent, columns, _where(source, n)) for n, table in tables.items()}
+    return {n: raw_split(table, files[n][0].parent, columns, name_split(source, n)) for n, table in tables.items()}
 
 
 def _check_path(path: Path) -> None:
@@ -124,7 +124,7 @@ def _unknown_kind(path: Path) -> str:
 
 
 def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Source:
-    where = {name: _where(source, name) for name in raws}
+    where = {name: name_split(source, name) for name in raws}
     labels = {name: None if raw.labels is None else plain_labels(raw.labels, where[name]) for name, raw in raws.items()}
     declared = next((raw.declared for raw in raws.values() if raw.declared), None)
     names = label_names_of(list(labels.values()), declared)
@@ -187,7 +187,3 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list
 
 def _texts(values: Any) -> Any:
     return np.array([MISSING if value is None else str(value) for value in values], np.str_)
-
-
-def _where(source: str, split: str) -> str:
-    return f"{source} [{split}]" if split else source

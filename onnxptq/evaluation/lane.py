@@ -14,6 +14,7 @@ from onnxptq.cache import Room
 from onnxptq.evaluation.run import Candidate, Subject
 from onnxptq.graphs import Model
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Kernel, Opened, Worker, WorkerError
+from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import Runtime
 from onnxptq.tasks import Feeds, Signature
 
@@ -151,12 +152,13 @@ def candidates(
     room: Room,
     timeout_s: float = TIMEOUT_SECONDS,
     *,
-    allow_fallback: bool = False,
+    allow_fallback: bool | None = None,
 ) -> Iterator[list[Candidate]]:
     """The models on a runtime: the CPU of this environment in this process, any other in processes of their own.
 
     A model that cannot be loaded there is among them; it raises why when it is judged. With `allow_fallback` one that
-    the runtime refuses is judged on the CPU of this environment instead, and says why.
+    the runtime refuses is judged on the CPU of this environment instead, and says why; None is for callers who leave
+    the user no choice.
     """
     if runtime.here:
         yield [Subject(model, runtime) for model in models]
@@ -185,8 +187,11 @@ def after_refusal(runtime: Runtime, failure: WorkerError) -> Runtime:
     return runtime.fallen_back(f"{runtime.name} does not take the model: {failure.reason}.")
 
 
-def _settled(lane: Lane, allow_fallback: bool) -> Candidate:
+def _settled(lane: Lane, allow_fallback: bool | None) -> Candidate:
     # A crash or a hang may be the model's fault: it would end this process too.
-    if not allow_fallback or lane.failure is None or lane.failure.failure != "refused":
+    if allow_fallback is None or lane.failure is None or lane.failure.failure != "refused":
         return LaneSubject(lane)
-    return Subject(lane.model, after_refusal(lane.runtime, lane.failure))
+    if allow_fallback:
+        return Subject(lane.model, after_refusal(lane.runtime, lane.failure))
+    lane.failure.remedy = FALLBACK_REMEDY
+    return LaneSubject(lane)

@@ -240,8 +240,8 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
     """A worker's error does not say which model it was; all others do."""
     if not isinstance(error, WorkerError):
         return error
-    remedy = " --allow-fallback permits the CPU of this environment instead." if error.failure == "refused" else ""
-    return ModelError(f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}.{remedy}")
+    reason = f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}."
+    return ModelError(f"{reason} {error.remedy}".rstrip())
 
 
 def _outputs(
@@ -283,8 +283,11 @@ def _check_finite(
 ) -> None:
     finite = np.isfinite(flat).all(axis=1)
     if not finite.all():
-        sample = samples.sample_id[rows[np.flatnonzero(~finite)[0]]]
-        raise DataError(f"{subject.model.path} gives NaN or infinity on sample {sample}; it cannot be judged on it.")
+        sample = samples.place(int(rows[np.flatnonzero(~finite)[0]]))
+        raise DataError(
+            f"{subject.model.path} gives NaN or infinity for the sample {sample!r}; it cannot be judged on it. Repair "
+            "the sample or leave it out."
+        )
 
 
 def _empty(rows: int, width: int) -> _Gathered:

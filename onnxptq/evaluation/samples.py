@@ -74,6 +74,13 @@ class EvaluationSamples:
         ]
         return np.asarray([f"{name}+{c}" if c != CLEAN else name for c in self.corruptions for name in names])
 
+    def place(self, row: int) -> str:
+        """Where the sample of a row lies and what was done to it, for messages: "photos: cat/3.png under dark@3"."""
+        number, position = divmod(row, len(self.dataset))
+        place = self.dataset.place(self.dataset.read(np.asarray([position]))[0])
+        corruption = self.corruptions[number]
+        return place if corruption == CLEAN else f"{place} under {corruption}"
+
     @property
     def source_id(self) -> npt.NDArray[np.str_]:
         """str, (N,): the digest of the original sample."""

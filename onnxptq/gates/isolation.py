@@ -23,6 +23,7 @@ from onnxptq.evaluation.lane import after_refusal, check_taken
 from onnxptq.graphs import Model
 from onnxptq.runtimes import Session
 from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
+from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import CPU, Runtime
 
 T = TypeVar("T")
@@ -76,9 +77,10 @@ class IsolatedSession(Session):
 
 @dataclass(frozen=True)
 class IsolatedSubject(Subject):
-    """A model that is judged in a worker."""
+    """A model that is judged in a worker; `allow_fallback` as in `Isolation.subject`."""
 
     isolation: Isolation = field(kw_only=True)
+    allow_fallback: bool | None = field(default=None, kw_only=True)
 
     def open(self) -> Session:
         """A session of the model in its worker."""
@@ -101,13 +103,18 @@ class Isolation:
     ) -> None:
         self._stack.close()
 
-    def subject(self, model: Model, runtime: Runtime = CPU, *, allow_fallback: bool = False) -> IsolatedSubject:
+    def subject(self, model: Model, runtime: Runtime = CPU, *, allow_fallback: bool | None = None) -> IsolatedSubject:
         """A model to judge on a runtime; with `allow_fallback` on the CPU where the runtime does not take it.
+
+        Args:
+            model: the file.
+            runtime: what it runs on.
+            allow_fallback: what the user chose, or None where there is nothing to choose.
 
         Raises:
             ModelError: it was tried, for the fallback, and crashed, hung or took too much memory.
         """
-        subject = IsolatedSubject(model, runtime, isolation=self)
+        subject = IsolatedSubject(model, runtime, isolation=self, allow_fallback=allow_fallback)
         if not allow_fallback or runtime.here:
             return subject
         try:
@@ -118,7 +125,7 @@ class Isolation:
             return replace(subject, runtime=after_refusal(runtime, error.__cause__))
         return subject
 
-    def session(self, subject: Subject) -> Session:
+    def session(self, subject: IsolatedSubject) -> Session:
         """The session of a subject, in its worker.
 
         Raises:
@@ -135,7 +142,9 @@ class Isolation:
             native=lane,
         )
 
-    def timer(self, subject: Subject, feeds: Mapping[str, npt.NDArray[Any]]) -> Callable[[int, int], list[float]]:
+    def timer(
+        self, subject: IsolatedSubject, feeds: Mapping[str, npt.NDArray[Any]]
+    ) -> Callable[[int, int], list[float]]:
         """`(runs, warmup)` -> seconds of each run of the subject on `feeds`."""
         lane = self._lane(subject)
         name = subject.model.path.name
@@ -154,19 +163,20 @@ class Isolation:
         nodes = lane.opened.placement
         return None if nodes is None else dict(Counter(node.provider for node in nodes))
 
-    def _lane(self, subject: Subject) -> _Lane:
+    def _lane(self, subject: IsolatedSubject) -> _Lane:
         key = (subject.model.digest, subject.runtime.name, subject.threads)
         if key not in self._lanes:
             self._lanes[key] = self._open(subject)
         return self._lanes[key]
 
-    def _open(self, subject: Subject) -> _Lane:
+    def _open(self, subject: IsolatedSubject) -> _Lane:
         runtime = subject.runtime
         # CUDA reserves far more address space than it uses.
         limit = self._limits.bytes_for(subject.model) if runtime.provider == CPU.provider else None
         name = subject.model.path.name
         start = partial(Worker, runtime.python, memory_bytes=limit, timeout_s=self._limits.seconds)
-        worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime))
+        offered = subject.allow_fallback is False
+        worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime, offered))
         opened = _explained(
             lambda: worker.open(
                 subject.model.core.path,
@@ -177,8 +187,9 @@ class Isolation:
             name,
             "is loaded",
             runtime,
+            offered,
         )
-        _explained(partial(check_taken, opened, runtime), name, "is loaded", runtime)
+        _explained(partial(check_taken, opened, runtime), name, "is loaded", runtime, offered)
         return _Lane(worker, opened, runtime)
 
 
@@ -191,14 +202,14 @@ _REMEDIES = {
 }
 
 
-def _explained(work: Callable[[], T], model: str, doing: str, runtime: Runtime) -> T:
+def _explained(work: Callable[[], T], model: str, doing: str, runtime: Runtime, fallback_offered: bool = False) -> T:
     """The result of `work`. Raises ModelError, in the user's words, where the worker fails."""
     try:
         return work()
     except WorkerError as error:
         remedy = _REMEDIES[error.failure]
         if error.failure == "refused" and not runtime.here:
-            remedy = "--allow-fallback permits the CPU of this environment instead."
+            remedy = FALLBACK_REMEDY if fallback_offered else "Try another provider, or another version of it."
         reason: OnnxptqError = ModelError(
             f"{model} cannot be judged: while it {doing} on {runtime.name}, {error.reason}. {remedy}"
         )

@@ -15,7 +15,7 @@ from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.run import run_padded
 from onnxptq.gates.evidence import Evidence, Latency
-from onnxptq.gates.isolation import Isolation, Limits
+from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.pairing import pair
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.graphs import Model, read_provenance
@@ -105,7 +105,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
             warnings += _fallback_note(runs[1]) + saturation_notes([subject])
         if policy.latency is not None and reference is not None:
             threads = policy.latency.threads or None
-            lanes = [replace(isolation.subject(m, subject.runtime), threads=threads) for m in (reference, model)]
+            lanes = [replace(subject, model=m, threads=threads) for m in (reference, model)]
             progress("timing", 0, _ROUNDS)
             evidence = replace(evidence, latency=_time(isolation, lanes, samples, policy.latency.batch, progress))
         return policy, _placed(evidence, policy, isolation, subject), warnings
@@ -149,14 +149,18 @@ def _fallback_note(run: Predictions) -> tuple[str, ...]:
     return (f"{run.identity['model']['name']} was judged on {runtime['provider']}: {reason}",) if reason else ()
 
 
-def _placed(evidence: Evidence, policy: Policy, isolation: Isolation, subject: Subject) -> Evidence:
+def _placed(evidence: Evidence, policy: Policy, isolation: Isolation, subject: IsolatedSubject) -> Evidence:
     if policy.placement is None:
         return evidence
     return replace(evidence, placement=isolation.session(subject).placement, placement_known=True)
 
 
 def _time(
-    isolation: Isolation, subjects: Sequence[Subject], samples: EvaluationSamples, batch: int, progress: Progress
+    isolation: Isolation,
+    subjects: Sequence[IsolatedSubject],
+    samples: EvaluationSamples,
+    batch: int,
+    progress: Progress,
 ) -> Latency:
     """FP32 and INT8 in turns, so that both see the same machine; the order alternates too."""
     feeds = _one_batch(samples, batch)

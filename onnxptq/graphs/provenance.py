@@ -29,7 +29,7 @@ class Provenance:
             apart from evaluation samples.
         recipe: what made the model.
         calibration: {"samples", "digest"} of what was drawn.
-        versions: onnxptq, onnx and onnxruntime.
+        versions: onnxptq, onnx and onnxruntime, and libraries that the recipe's weight transforms are made with.
         cpu: the CPU features that calibration ran with.
     """
 

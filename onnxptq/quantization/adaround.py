@@ -29,7 +29,7 @@ from onnxptq.quantization.layer_graph import LayerGraph, listed, title
 from onnxptq.quantization.layer_rows import LinearLayer, linear_layer
 from onnxptq.quantization.learned_rounding import RoundingProblem, learn_rounding, require_torch
 from onnxptq.quantization.level_by_level import LevelWalk
-from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, Changed, WeightTransform
+from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, Changed, Progress, WeightTransform
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Recipe, Step
 
@@ -53,6 +53,7 @@ def round_adaptively(
     bits: int = 8,
     iterations: int = 1000,
     seed: int = 0,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Changed:
     """Writes the float model with rounded weights. See the module.
 
@@ -64,6 +65,7 @@ def round_adaptively(
         bits: of the weights, 8 or 4.
         iterations: steps of gradient descent a layer; 0 rounds to nearest on the same grid, without PyTorch.
         seed: of the positions and rows that are drawn.
+        progress: called with layers done and their number.
 
     Returns:
         The grids, and which layers were passed over.
@@ -88,7 +90,7 @@ def round_adaptively(
     grids = {layer.weight: _shrunk(graph, layer, stock[layer.weight], settings) for layer in layers.values()}
     rounding = _Rounding(graph, grids, settings, iterations, seed)
     if iterations:
-        _learn(model, samples, rounding, layers)
+        _learn(model, samples, rounding, layers, progress)
     else:
         for layer in layers.values():
             rounding.set_nearest(layer)
@@ -164,11 +166,15 @@ class _Rounding:
         self.graph.replace(layer.node, 1, self.grids[layer.weight].worth(integers), "weight")
 
 
-def _learn(model: Path, samples: Any, rounding: _Rounding, layers: Mapping[str, LinearLayer]) -> None:
+def _learn(
+    model: Path, samples: Any, rounding: _Rounding, layers: Mapping[str, LinearLayer], progress: Progress
+) -> None:
     """Rounds level by level, with the float net and the rounded one side by side."""
     exact = LevelWalk(load_graph(model), model, samples, layers)
     rounded = LevelWalk(rounding.graph.proto, model, samples, layers)
     order = {name: number for number, name in enumerate(layers)}
+    done = 0
+    progress("rounding", done, len(layers))
     for level, names in enumerate(exact.levels, 1):
         here = [layers[name] for name in names]
         rows = [
@@ -179,6 +185,8 @@ def _learn(model: Path, samples: Any, rounding: _Rounding, layers: Mapping[str, 
         for layer, found in zip(here, rows, strict=True):
             inputs, wanted = found.joined()
             rounding.set_learned(layer, inputs, wanted, rounding.seed)
+            done += 1
+            progress("rounding", done, len(layers))
 
 
 def _each(rows: Sequence[_Rows], take: Any) -> Any:
@@ -246,6 +254,8 @@ WEIGHT_TRANSFORMS.register(
         apply=round_adaptively,
         parameters=PARAMETERS,
         takes_settings=True,
+        takes_progress=True,
+        libraries=("torch",),
     )
 )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,6 +20,13 @@ from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step
 from onnxptq.registry import Registry
 from onnxptq.tasks import Feeds, Task
+
+Progress = Callable[[str, int, int], None]
+"""`(stage, done, total)`."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ class WeightTransform:
             are then those of all environments together. The names of tensors must stay.
         takes_settings: `apply` also gets `settings`, what the quantizer will be told, the grids of earlier transforms
             included.
+        takes_progress: `apply` also gets `progress`, to be called as work goes on; for what takes long.
+        libraries: distributions whose versions decide the result too. They are written into the file and into keys.
     """
 
     name: str
@@ -74,6 +86,8 @@ class WeightTransform:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     calibration_only: bool = False
     takes_settings: bool = False
+    takes_progress: bool = False
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,26 @@ def written_out(step: Step) -> Step:
     return Step.of(step.name, **_keywords("weight transform", WEIGHT_TRANSFORMS.get(step.name).parameters, step))
 
 
+def library_versions(steps: Sequence[Step]) -> dict[str, str]:
+    """Versions of the libraries that decide what these weight transforms do, as far as they are installed."""
+    names = {name for step in steps for name in WEIGHT_TRANSFORMS.get(step.name).libraries}
+    return {name: version for name in sorted(names) if (version := _version(name))}
+
+
+@functools.cache  # Metadata is read from files, and a sweep asks once a cell.
+def _version(name: str) -> str:
+    with suppress(importlib.metadata.PackageNotFoundError):  # The transform says so, if it cannot do without.
+        return importlib.metadata.version(name)
+    return ""
+
+
 def transformed(
     model: Path,
     samples: CalibrationSamples | None,
     steps: Sequence[Step],
     folder: Path,
     settings: QuantizerSettings,
+    progress: Progress = _silent,
 ) -> Transformed:
     """The model that is quantized: after the weight transforms of a recipe; the model itself where there are none.
 
@@ -136,13 +164,14 @@ def transformed(
         steps: the recipe's weight transforms; those of the calibration pass alone are passed over.
         folder: where changed models go.
         settings: what the quantizer will be told.
+        progress: called as work goes on, by transforms that take long.
 
     Raises:
         UsageError: there is no such transform, it does not have a parameter that the step gives, or it changes weights
             that an earlier one put on a grid.
     """
     chosen = [step for step in steps if not WEIGHT_TRANSFORMS.get(step.name).calibration_only]
-    return _applied(model, samples, chosen, folder, "transformed", settings)
+    return _applied(model, samples, chosen, folder, "transformed", settings, progress)
 
 
 def calibrated(
@@ -163,7 +192,8 @@ def calibrated(
         UsageError: as `transformed`.
     """
     chosen = [step for step in steps if WEIGHT_TRANSFORMS.get(step.name).calibration_only]
-    return _applied(model, _Together(tuple(environments.values())), chosen, folder, "calibrated", settings).model
+    together = _Together(tuple(environments.values()))
+    return _applied(model, together, chosen, folder, "calibrated", settings, _silent).model
 
 
 @dataclass(frozen=True)
@@ -180,7 +210,13 @@ class _Together:
 
 
 def _applied(
-    model: Path, samples: Any, steps: Sequence[Step], folder: Path, name: str, settings: QuantizerSettings
+    model: Path,
+    samples: Any,
+    steps: Sequence[Step],
+    folder: Path,
+    name: str,
+    settings: QuantizerSettings,
+    progress: Progress,
 ) -> Transformed:
     grids: dict[str, Grid] = {}
     notes: tuple[str, ...] = ()
@@ -190,6 +226,8 @@ def _applied(
         keywords = _keywords("weight transform", transform.parameters, step)
         if transform.takes_settings:
             keywords["settings"] = pinned(settings, grids)
+        if transform.takes_progress:
+            keywords["progress"] = progress
         changed = transform.apply(model, samples, output, **keywords) or Changed()
         _check_still_on_grids(step.name, model, output, grids)
         grids.update(changed.grids)

@@ -20,6 +20,7 @@ from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
+from onnxptq.quantization.plugins import Progress as StageProgress
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.settings import QuantizerSettings
@@ -68,6 +69,7 @@ def quantize_folded(
     task: Task | None = None,
     room: Room | None = None,
     progress: Progress = lambda samples: None,
+    transforming: StageProgress = lambda stage, done, total: None,
 ) -> Quantized:
     """Writes the INT8 model of a recipe, without provenance.
 
@@ -81,6 +83,7 @@ def quantize_folded(
         task: of the model, for bounds that ask it; None takes that of the samples.
         room: where statistics are found and kept.
         progress: called with the number of calibration samples done since the last call.
+        transforming: called with stage, done and total by weight transforms that take long.
 
     Raises:
         UsageError: the recipe names what there is not.
@@ -92,7 +95,7 @@ def quantize_folded(
     task = task or (samples.task if samples else None)
     settings = quantizer_settings(recipe, folded)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        changed = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings)
+        changed = transformed(folded, samples, recipe.weight_transforms, Path(folder), settings, transforming)
         source, settings = changed.model, changed.settings
         environments = environments_of(recipe, samples)
         observed = calibrated(source, environments, recipe.weight_transforms, Path(folder), settings)

@@ -21,6 +21,7 @@ class WorkerError(OnnxptqError):
             onnxruntime cannot be started).
         reason: what happened, in a sentence without a full stop.
         log: the last lines of the worker's stderr.
+        remedy: what a user can do about it, a sentence, or "".
     """
 
     def __init__(self, failure: Failure, reason: str, log: tuple[str, ...] = ()) -> None:
@@ -28,6 +29,7 @@ class WorkerError(OnnxptqError):
         self.failure: Failure = failure
         self.reason = reason
         self.log = log
+        self.remedy = ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,11 @@ from onnxptq.runtimes.quiet import stdout_to_stderr
 INT8_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "dotprod")
 """In the order in which `cpu_features` lists them: x86 first, then ARM. Names as in Linux' `lscpu`."""
 
-CLIPS = "this CPU has no VNNI, so ONNX Runtime's kernels clip sums of INT8 products: the drops hold that error too."
-"""What to say where `u8s8_can_saturate`."""
+CLIPS = (
+    "this CPU has no VNNI, so the INT8 kernels of ONNX Runtime and of OpenVINO can clip sums of products: the drops "
+    "may hold that error too."
+)
+"""What to say where a runtime `saturates` (`onnxptq.runtimes.selection`)."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 _LINUX_NAMES = {"asimddp": "dotprod"}

@@ -157,11 +157,15 @@ def probe_all() -> list[ProviderStatus]:
     return [_probe(provider) for provider in _known_providers() if provider.listed or provider.ort_name in compiled]
 
 
+FALLBACK_REMEDY = "--allow-fallback permits the CPU of this environment instead."
+"""Said where a user has that option and did not give it."""
+
+
 def unavailable(status: ProviderStatus) -> RuntimeUnavailableError:
-    """The error for whoever asked for a provider that does not load."""
+    """The error for whoever asked for a provider that does not load. Who can fall back adds `FALLBACK_REMEDY`."""
     return RuntimeUnavailableError(
         f"the execution provider {status.name!r} does not load here: {status.reason}. {status.remedy} "
-        "`onnxptq providers` shows what loads; --allow-fallback permits the CPU instead."
+        "`onnxptq providers` shows what loads."
     )
 
 

@@ -25,6 +25,7 @@ from onnxptq.runtimes.installation import import_onnxruntime
 from onnxptq.runtimes.provider_options import DeviceSettings, cache_options, provider_options, thread_options
 from onnxptq.runtimes.providers import (
     CPU_PROVIDER,
+    FALLBACK_REMEDY,
     PROVIDERS,
     Provider,
     find_provider,
@@ -68,7 +69,7 @@ class Runtime:
 
     @property
     def saturates(self) -> bool:
-        """Whether its kernels clip sums of INT8 products, see `saturates`."""
+        """Whether its kernels can clip sums of INT8 products, see `saturates`."""
         return saturates(self.identity())
 
     @property
@@ -130,16 +131,20 @@ class Runtime:
 
 
 def saturates(identity: Mapping[str, str]) -> bool:
-    """Whether the kernels of a runtime clip sums of INT8 products: the CPU provider's do on x86 without VNNI.
+    """Whether the kernels of a runtime can clip sums of INT8 products: on x86 without VNNI those of two providers.
 
-    At less optimization the products of a graph with Q and DQ are not fused, and so computed in float.
+    The CPU provider's do where the graph is optimized: at less optimization the products of a graph with Q and DQ are
+    not fused, and so computed in float. OpenVINO's do on its device "CPU", the default, and fuses whatever ONNX
+    Runtime left: at every level, the exact one included (measured: onnxruntime-openvino 1.24.1, Conv and MatMul).
 
     Args:
         identity: of the runtime, on the machine that it runs on.
     """
-    fuses = identity.get("optimization", "all") in ("all", "extended")
-    on_cpu = identity["provider"] == CPU_PROVIDER.name
-    return fuses and on_cpu and bool(u8s8_can_saturate(identity["cpu_features"].split()))
+    if not u8s8_can_saturate(identity["cpu_features"].split()):
+        return False
+    if identity["provider"] == "openvino":
+        return identity.get("option.device_type", "CPU") == "CPU"
+    return identity["provider"] == CPU_PROVIDER.name and identity.get("optimization", "all") in ("all", "extended")
 
 
 CPU = Runtime("cpu", CPU_PROVIDER)
@@ -167,13 +172,17 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
     )
 
 
-def chosen_runtime(text: str, room: Room, *, allow_fallback: bool = False) -> Runtime:
+def chosen_runtime(text: str, room: Room, *, allow_fallback: bool | None = None) -> Runtime:
     """The runtime that `text` names, tried: `resolve_runtime`, then `ready`."""
     return ready(resolve_runtime(text, room), allow_fallback=allow_fallback)
 
 
-def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
+def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
     """The runtime, tried with a tiny model; with `allow_fallback` the CPU of this environment where it does not load.
+
+    Args:
+        runtime: what is meant.
+        allow_fallback: what the user chose, or None where there is nothing to choose.
 
     Raises:
         RuntimeUnavailableError: it does not load; the message says why and what helps.
@@ -187,9 +196,9 @@ def ready(runtime: Runtime, *, allow_fallback: bool = False) -> Runtime:
     if status.loads:
         return runtime
     error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
-    if not allow_fallback:
-        raise error
-    return runtime.fallen_back(str(error))
+    if allow_fallback:
+        return runtime.fallen_back(str(error))
+    raise error if allow_fallback is None else RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}")
 
 
 def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:
@@ -237,6 +246,5 @@ def _unavailable_there(runtime: Runtime, reason: str) -> RuntimeUnavailableError
     name = runtime.environment.name
     return RuntimeUnavailableError(
         f"the execution provider {runtime.provider.name!r} does not load in the runtime {name!r} "
-        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force; "
-        "--allow-fallback permits the CPU of this environment instead."
+        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force."
     )

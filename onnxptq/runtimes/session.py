@@ -15,7 +15,7 @@ from onnxptq.errors import DataError, ModelError, OnnxptqError, RuntimeUnavailab
 from onnxptq.runtimes._messages import readable_cause
 from onnxptq.runtimes._probe import NVIDIA_PROVIDERS, RECORD_PLACEMENT, placement, preload_libraries
 from onnxptq.runtimes.installation import debugging, import_onnxruntime
-from onnxptq.runtimes.providers import Provider, find_provider, probe, unavailable
+from onnxptq.runtimes.providers import FALLBACK_REMEDY, Provider, find_provider, probe, unavailable
 from onnxptq.runtimes.quiet import stdout_to_stderr
 from onnxptq.tasks._base import Signature, TensorSpec
 
@@ -132,7 +132,11 @@ def open_session(
     try:
         return _open(model, found, threads, optimization, options or {})
     except (RuntimeUnavailableError, ModelError) as error:
-        if not allow_fallback or found.name == _CPU:
+        if found.name == _CPU:
+            raise
+        if not allow_fallback and isinstance(error, RuntimeUnavailableError):
+            raise RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}") from error.__cause__
+        if not allow_fallback:
             raise
         reason = str(error)
     return _open(model, find_provider(_CPU), threads, optimization, {}, requested=found.name, fallback_reason=reason)
@@ -255,7 +259,7 @@ def _why_elsewhere(model: Path, provider: Provider, used: Sequence[str]) -> Runt
         return unavailable(status)
     return RuntimeUnavailableError(
         f"{provider.name!r} loads here, yet all of {model.name} would run on {' and '.join(used)}. Ask for that "
-        "provider, or set ONNXPTQ_DEBUG=1 to see ONNX Runtime's own messages; --allow-fallback permits the CPU instead."
+        "provider, or set ONNXPTQ_DEBUG=1 to see ONNX Runtime's own messages."
     )
 
 

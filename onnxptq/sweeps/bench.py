@@ -32,6 +32,7 @@ from onnxptq.judging import EVALUATION_SEED
 from onnxptq.methods import fitted
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe, statistics_place
+from onnxptq.quantization.plugins import library_versions
 from onnxptq.quantization.static import environments_of, quantizer_settings
 from onnxptq.quantization.writer import writer_for
 from onnxptq.recipe import Recipe
@@ -172,7 +173,12 @@ class Bench:
             **({"minimum_samples": self.plan.minimum_samples} if self.plan.minimum_samples else {}),
             runtime=dict(runtime),
             report=REPORT_VERSION,
-            versions={**data_versions(), "onnx": onnx.__version__, "python": platform.python_version()},
+            versions={
+                **data_versions(),
+                "onnx": onnx.__version__,
+                "python": platform.python_version(),
+                **library_versions(recipe.weight_transforms),
+            },
         )
 
     def parts(self, samples: CalibrationSamples) -> int:

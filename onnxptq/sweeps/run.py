@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from onnxptq.cache import content_key
+from onnxptq.quantization.plugins import library_versions
 from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import saturates
 from onnxptq.sweeps.bench import PART_SAMPLES, Bench, open_bench, versions
@@ -329,13 +330,15 @@ class _Count:
 
 def _empty_study(grid: Grid, command: str) -> Study:
     created = _now()
+    recipes = {grid.benches[key.model].recipe(key) for key in grid.keys}
+    steps = [step for recipe in recipes for step in recipe.weight_transforms]
     return Study(
         run=f"{created[:10]}-{grid.digest[:6]}",
         name=grid.plan.title,
         created=created,
         plan=grid.plan.to_dict(),
         cells=tuple(Cell(key, FAILED) for key in grid.keys),
-        versions=versions(),
+        versions={**versions(), **library_versions(steps)},
         machine=_machine(grid),
         command=command,
     )

@@ -213,10 +213,10 @@ def test_every_shift_changes_every_sample_and_draws_the_same_ones(
     clean = draw(CalibrationSet.parse("clean"), task, dataset)
     shifted = draw(CalibrationSet.parse(f"{shift}@{severity}"), task, dataset)
     assert shifted.dataset.fingerprints.tolist() == clean.dataset.fingerprints.tolist()
-    for (_, before), (name, after) in zip(clean, shifted, strict=True):
+    for (_, before), (place, after) in zip(clean, shifted, strict=True):
         assert after["x"].shape == before["x"].shape
         assert np.abs(after["x"] - before["x"]).max() > 0.01
-        assert name.endswith(f"+{shift}@{severity}")
+        assert place.endswith(f" under {shift}@{severity}")
 
 
 def test_synthetic_images_need_no_data_and_come_of_the_seed(image_task):

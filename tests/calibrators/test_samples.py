@@ -1,4 +1,4 @@
-"""Drawn samples: the same at every iteration, told apart by their ids, changed by their shifts in the order written."""
+"""Drawn samples: the same at every iteration, told apart by their places, changed by their shifts as written."""
 
 from __future__ import annotations
 
@@ -49,11 +49,25 @@ def test_sets_that_share_their_decoded_samples_read_each_once_and_change_nothing
     assert len(reads) == 6 + 4 + 2 * 4 + 4
 
 
-def test_each_feed_is_one_sample_with_its_digest_and_what_was_done_to_it(drawn):
+def test_each_feed_is_one_sample_with_its_place_and_what_was_done_to_it(drawn):
     samples = drawn("gaussian@3+dark@1", size=3)
-    for (name, feeds), fingerprint in zip(samples, samples.dataset.fingerprints, strict=True):
-        assert name == f"{fingerprint}+gaussian@3+dark@1"
+    for (place, feeds), row in zip(samples, samples.dataset.indices, strict=True):
+        assert place == f"images: image {row} under gaussian@3+dark@1"
         assert feeds["x"].shape == (1, 3, 32, 32)
+
+
+def test_a_place_names_the_split_and_a_sample_without_data_its_number(drawn, image_task, images):
+    split = draw(CalibrationSet.parse("clean"), image_task, replace(images, split="train"), size=1)
+    assert next(iter(split))[0].startswith("images [train]: image ")
+    noise = draw(CalibrationSet.parse("random+dark@1"), image_task, None, size=2)
+    assert [place for place, _ in noise] == ["noise-0 under dark@1", "noise-1 under dark@1"]
+
+
+def test_a_sample_is_keyed_by_its_content_and_not_by_its_place(image_task, images):
+    moved = replace(images, source="copy", split="a", indices=images.indices + 100, rows=lambda i: images.rows(i - 100))
+    one, other = (draw(CalibrationSet.parse("gaussian@3+dark@1"), image_task, of, size=3) for of in (images, moved))
+    assert other.sample_id(0) == one.sample_id(0) == f"{one.dataset.fingerprints[0]}+gaussian@3+dark@1"
+    assert other.digest == one.digest
 
 
 def test_clean_samples_are_those_of_the_dataset(drawn, images):
@@ -83,7 +97,7 @@ def test_a_shift_twice_is_stronger_than_once_and_noise_is_drawn_anew(drawn):
 def test_noise_differs_between_samples_and_seeds_and_not_between_runs(drawn):
     def noise(seed):
         pairs = zip(drawn("gaussian@1", seed=seed, size=12), drawn("clean", seed=seed, size=12), strict=True)
-        return {name.partition("+")[0]: noisy["x"] - clean["x"] for (name, noisy), (_, clean) in pairs}
+        return {place.partition(" under ")[0]: noisy["x"] - clean["x"] for (place, noisy), (_, clean) in pairs}
 
     one, again, other = noise(1), noise(1), noise(2)
     first, second, *_ = one
@@ -108,7 +122,7 @@ def test_an_environment_is_a_copy_under_further_shifts_of_the_first_samples(draw
     samples = drawn("dark@1", size=6)
     copy = samples.environment(Environment("invert+blur@2", 4))
     assert len(copy) == 4
-    assert [name for name, _ in copy] == [f"{name}+invert@5+blur@2" for name, _ in samples][:4]
+    assert [place for place, _ in copy] == [f"{place}+invert@5+blur@2" for place, _ in samples][:4]
     assert drawn_rows(samples.environment(Environment())) == drawn_rows(samples)
     assert len(samples.environment(Environment("", 99))) == 6
 
@@ -136,7 +150,7 @@ def test_calibration_and_evaluation_never_share_a_source_sample(tensor_task, mak
         samples = draw(CalibrationSet.parse(name), tensor_task, sides.calibration, seed=seed)
     except (DataError, UsageError):
         return  # Too few contents for two sides, or too few classes.
-    drawn = {name.partition("+")[0] for name, _ in samples}
+    drawn = {samples.sample_id(position) for position in range(len(samples))}
     assert drawn
     assert not drawn & set(sides.evaluation.fingerprints.tolist())
 

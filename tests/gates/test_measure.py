@@ -71,8 +71,10 @@ def test_a_provider_is_never_replaced_silently(models: tuple[Path, Path, Path]) 
         pytest.skip("every provider that is compiled in loads here")
     _, int8, data = models
     for policy in (None, Policy(provider_agreement=ProviderAgreement((missing,)))):
-        with pytest.raises(OnnxptqError, match=missing):
+        with pytest.raises(OnnxptqError, match=missing) as caught:
             check(int8, data=str(data), policy=policy, provider="cpu" if policy else missing)
+        # A provider that has to agree with another one cannot be replaced by that one.
+        assert ("--allow-fallback" in str(caught.value)) == (policy is None)
     result = check(int8, data=str(data), provider=missing, allow_fallback=True, corruptions=["clean"])
     assert any(missing in warning for warning in result.warnings)
     assert result.subject["runtime"]["provider"] == "cpu"

@@ -217,7 +217,7 @@ def calibration() -> Callable[..., object]:
         dataset = Dataset(
             source="samples",
             split=None,
-            rows=lambda indices: [rows[i] for i in indices.tolist()],
+            rows=lambda indices: [{**rows[i], "_name": f"row {i}"} for i in indices.tolist()],
             indices=np.arange(count),
             labels=None,
             label_names=(),

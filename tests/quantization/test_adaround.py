@@ -125,6 +125,24 @@ def test_the_integers_of_the_file_are_those_that_were_learned_and_one_seed_gives
     assert written == write(path, samples, target=target, weight_transforms=(step,))
 
 
+def test_progress_counts_layers_before_samples(build_graph, calibration, tmp_path):
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'onnxptq[reconstruct]'")
+    from onnxptq.graphs import load_model
+    from onnxptq.quantization.static import quantize_folded
+
+    path, said = build_graph("depthwise_clip"), []
+    quantize_folded(
+        load_model(path),
+        path,
+        calibration(path),
+        Recipe(weight_transforms=(Step.of("adaround", iterations=5),)),
+        tmp_path / "int8.onnx",
+        progress=said.append,
+        transforming=lambda *stage: said.append(stage),
+    )
+    assert said == [*(("rounding", done, 3) for done in range(4)), *[1] * 6]
+
+
 def test_without_pytorch_it_says_what_to_install_and_still_rounds_to_nearest(build_graph, draw, tmp_path, monkeypatch):
     path = build_graph("attention")
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -139,7 +139,14 @@ def test_the_keyboard_alone_reaches_everything(opened):
 
 def test_ranges_show_which_set_clips(opened):
     page = opened()
-    assert page.locator("#range-words").inner_text().startswith("dark@3 has the narrowest ranges")
+    words = page.locator("#range-words").inner_text()
+    assert words.startswith("dark@3 has the narrowest ranges")
+    assert "From seed to seed half of the ranges differ by no more than" in words
+    dark = page.locator('#range-table [aria-label^="layer0/out, dark@3:"]')
+    mean, spread = dark.inner_text().split("\n")
+    least, most = spread.split("–")
+    assert float(least) - 0.005 <= float(mean.removeprefix("×")) <= float(most) + 0.005 < 0.2
+    assert f"from ×{least} to ×{most} over 3 seeds" in dark.get_attribute("aria-description")
     page.select_option("#range-method", index=1)
     assert page.locator("#range-table tbody tr").count() == 6
 

@@ -9,10 +9,11 @@ import re
 import zlib
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from onnxptq.reports.study import answer_questions, summarize, write_csv, write_report
-from onnxptq.reports.study.payload import SCALE
+from onnxptq.reports.study.payload import SCALE, payload
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 
@@ -99,10 +100,30 @@ def test_the_numbers_are_those_of_the_study(written, make_study):
         shape = data["shapes"][table["shape"]]
         drops = {data["groupNames"][n]: drop for n, drop in zip(shape["names"], table["drop"], strict=True)}
         assert drops == pytest.approx({g["name"]: g["drop"] * SCALE for g in cell.report["groups"]}, abs=0.51)
-    *_, entry = data["ranges"]["entries"][0]
-    first = made.cells[0].ranges
-    names = data["ranges"]["tensorLists"][entry["tensors"]]
-    assert dict(zip(names, entry["high"], strict=True)) == pytest.approx({n: r[1] for n, r in first.items()}, rel=1e-3)
+
+
+def test_ranges_are_the_mean_over_seeds_with_the_narrowest_and_the_widest(make_study):
+    """Of one target: another one makes other ranges, which is no spread of seeds. Failed seeds are left out."""
+    made = make_study(targets=("cpu", "tensorrt"), fails=lambda key: key.seed == 1 and key.method == "minmax")
+    data = payload(summarize(made))
+    factors = ("model", "calibration", "strategy", "method")
+    for *place, entry in data["ranges"]["entries"]:
+        named = {factor: data["levels"][factor][k] for factor, k in zip(factors, place, strict=True)}
+        cells = [
+            cell for cell in made.cells if cell.ranges and vars(cell.key) | named | {"target": "cpu"} == vars(cell.key)
+        ]
+        assert (
+            entry["seeds"]
+            == [cell.key.seed for cell in cells]
+            == ([0, 2] if named["method"] == "minmax" else [0, 1, 2])
+        )
+        for k, name in enumerate(data["ranges"]["tensorLists"][entry["tensors"]]):
+            widths = np.array([cell.ranges[name][1] - cell.ranges[name][0] for cell in cells])
+            assert entry["high"][k] - entry["low"][k] == pytest.approx(widths.mean(), rel=1e-3)
+            found = np.array([entry["least"][k], entry["most"][k]]) * widths.mean() / 1000
+            assert found == pytest.approx([widths.min(), widths.max()], rel=1e-3)
+    alone = payload(summarize(make_study(seeds=(7,))))["ranges"]["entries"][0][-1]
+    assert alone["seeds"] == [7] and "least" not in alone
 
 
 def test_a_thousand_cells_stay_under_two_megabytes(written, make_study):

@@ -30,6 +30,19 @@ def test_the_table_shows_each_provider_and_the_remedy_with_its_brackets(monkeypa
         assert probe(name).remedy in result.stdout
 
 
+def test_on_a_narrow_terminal_each_provider_is_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(providers).stdout.splitlines()
+    assert not any("│" in line for line in lines)
+    start = lines.index("cuda")
+    assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["compiled", "loads"]
+    status = probe("cuda")
+    if not status.loads:
+        (reason,) = [line for line in lines[start:] if line.startswith("  why not")][:1]
+        assert status.reason.startswith(" ".join(reason.split()[2:])), "a sentence a line, not a word"
+        assert len(reason.split()) > 4
+
+
 def test_json_into_a_file_comes_beside_the_table(tmp_path: Path) -> None:
     file = tmp_path / "providers.json"
     result = CliRunner().invoke(providers, ["--json", str(file)])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxptq
 from onnxptq.cache import Room
@@ -17,11 +18,13 @@ from onnxptq.runtimes import cpu_features
 from onnxptq.runtimes.cpu import u8s8_can_saturate
 from onnxptq.runtimes.environments import Environment, add_packages, default_packages
 from onnxptq.runtimes.isolated import Job, run
+from onnxptq.runtimes.selection import resolve_runtime
+from onnxptq.runtimes.session import Optimization
 
 pytestmark = pytest.mark.runtime2
 
 saturates = bool(u8s8_can_saturate(cpu_features()))
-"""On x86 without VNNI the CPU provider clips sums of U8S8 products, in every version of ONNX Runtime."""
+"""On x86 without VNNI the CPU provider clips sums of U8S8 products, in every version of ONNX Runtime, and OpenVINO."""
 
 OLD = "cpu@1.20"
 
@@ -110,6 +113,41 @@ def test_the_error_is_quantizations_and_not_the_providers(compared: Comparison) 
         assert row.cause is not None
         assert row.cause.quantization.sqnr_db is not None
         assert row.cause.kernels.equal or (row.cause.kernels.sqnr_db or 0) > row.cause.quantization.sqnr_db
+
+
+@pytest.mark.parametrize("level", ["all", "none", "exact"])
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Conv"])
+def test_openvino_clips_where_it_is_said_to(
+    openvino: Environment, room: Room, tmp_path: Path, operator: str, level: Optimization
+) -> None:
+    """Products of 255 and 127 in INT8: two of them do not fit into INT16."""
+    depth = 64
+    shape, weight = ([1, depth, 4, 4], (8, depth, 1, 1)) if operator == "Conv" else ([4, depth], (depth, 8))
+    constants = {
+        "scale": np.float32(1), "zero": np.uint8(0), "w": np.full(weight, 127, np.int8), "signed_zero": np.int8(0),
+        "step": np.float32(127 * depth),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
+        helper.make_node("DequantizeLinear", ["w", "scale", "signed_zero"], ["weight"]),
+        helper.make_node(operator, ["dq", "weight"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "step", "zero"], ["qy"]),
+        helper.make_node("DequantizeLinear", ["qy", "step", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "sums.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    job = Job(path, (("OpenVINOExecutionProvider", {}),), level, feeds=({"x": np.full(shape, 255, np.float32)},))
+    ((found,),) = run(job, python=openvino.python).outputs
+    runtime = resolve_runtime(f"openvino:{level}", room)
+    assert (found < 0.9 * 255 * 127 * depth).all() == runtime.saturates
 
 
 def test_a_model_newer_than_the_old_version_is_refused_there_only(old: Environment, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from onnxptq.errors import OnnxptqError, UsageError
 from onnxptq.runtimes.environments import add_interpreter
 from onnxptq.runtimes.provider_options import DeviceSettings
 from onnxptq.runtimes.providers import runtime_identity
-from onnxptq.runtimes.selection import ready, resolve_runtime
+from onnxptq.runtimes.selection import ready, resolve_runtime, saturates
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +75,26 @@ def test_the_identity_tells_levels_and_options_apart(room: Room) -> None:
     options = DeviceSettings(options={"cpu": {"arena": "1"}})
     identities.append(resolve_runtime("cpu", room, options).identity())
     assert len({tuple(sorted(identity.items())) for identity in identities}) == 4
+
+
+@pytest.mark.parametrize(
+    ("identity", "clips"),
+    [
+        ({"provider": "cpu"}, True),
+        ({"provider": "cpu", "optimization": "extended"}, True),
+        ({"provider": "cpu", "optimization": "basic"}, False),
+        ({"provider": "cpu", "optimization": "exact"}, False),
+        ({"provider": "openvino"}, True),
+        ({"provider": "openvino", "optimization": "exact"}, True),
+        ({"provider": "openvino", "option.device_type": "CPU"}, True),
+        ({"provider": "openvino", "option.device_type": "GPU"}, False),
+        ({"provider": "cuda"}, False),
+    ],
+)
+def test_without_vnni_the_cpu_provider_and_openvino_can_clip(identity: dict[str, str], clips: bool) -> None:
+    assert saturates({**identity, "cpu_features": "avx2 avx512f"}) == clips
+    assert not saturates({**identity, "cpu_features": "avx2 avx512f avx512_vnni"})
+    assert not saturates({**identity, "cpu_features": ""})
 
 
 def test_a_runtime_in_another_environment_is_tried_there(room: Room) -> None:

@@ -63,6 +63,7 @@ def test_a_provider_that_does_not_load_is_an_error_with_reason_and_remedy(model:
         open_session(model, missing_provider)
     assert status.reason in str(caught.value)
     assert status.remedy in str(caught.value)
+    assert str(caught.value).endswith("--allow-fallback permits the CPU of this environment instead.")
 
 
 def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(model: Path, missing_provider: str) -> None:
@@ -70,6 +71,7 @@ def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(model: Path, missing_pr
     assert session.requested == missing_provider
     assert session.providers == ("CPUExecutionProvider",)
     assert probe(missing_provider).reason in (session.fallback_reason or "")
+    assert "--allow-fallback" not in (session.fallback_reason or "")
     np.testing.assert_allclose(session.run({"x": X})[0], X @ WEIGHTS, rtol=1e-6)
 
 

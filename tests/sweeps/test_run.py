@@ -184,6 +184,17 @@ def test_a_dry_run_measures_one_cell_and_keeps_it(run_plan: RunPlan, finished: P
     assert len(run_plan()[1].cells) == 1
 
 
+def test_only_cells_that_pytorch_rounds_are_keyed_by_its_version(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(SMALL, calibrations=("clean",), methods=("minmax", "adaround:iterations=0"))
+    keys = []
+    for version in ("", "2.0", "2.1"):
+        monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name, version=version: version)
+        with Store(Room(begun)) as store:
+            keys.append(list(open_grid(plan, store, InlineEngine()).keys.values()))
+    plain, rounded = zip(*keys, strict=True)
+    assert len(set(plain)) == 1 and len(set(rounded)) == 3
+
+
 def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
     with Store(Room(begun)) as store:
         assert store.unfinished(None) == SMALL

@@ -14,6 +14,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from onnxptq.reports.study.summary import AVERAGE_LIMIT, Summary
 from onnxptq.sweeps.study import DONE, Cell
 
@@ -108,24 +110,45 @@ def _frozen(values: Mapping[str, Any]) -> Hashable:
 
 
 def _ranges(summary: Summary, levels: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """Ranges by model, set and method; once for all targets and runtimes, for the first seed that has them."""
-    tensors, entries = _Once(), {}
+    """Ranges by model, set and method over seeds; for the first target that has them, once for all runtimes."""
+    tensors = _Once()
+    found: dict[tuple[int, ...], dict[int, Cell]] = {}
     for cell in summary.study.cells:
-        place = tuple(levels[name].index(getattr(cell.key, name)) for name in FACTORS[:4])
-        if place in entries or not cell.ranges:
-            continue
-        names = sorted(cell.ranges)
-        entries[place] = {
-            "seed": cell.key.seed,
-            "tensors": tensors.index(tuple(names)),
-            "low": _significant(cell.ranges[name][0] for name in names),
-            "high": _significant(cell.ranges[name][1] for name in names),
-        }
-    return {"tensorLists": tensors.values, "entries": [[*place, entry] for place, entry in entries.items()]}
+        if cell.ranges:
+            place = tuple(levels[name].index(getattr(cell.key, name)) for name in FACTORS[:4])
+            seeds = found.setdefault(place, {})
+            first = next(iter(seeds.values()), cell)
+            if (cell.key.target, cell.ranges.keys()) == (first.key.target, first.ranges.keys()):
+                seeds.setdefault(cell.key.seed, cell)
+    entries = [[*place, _over_seeds(seeds, tensors)] for place, seeds in found.items()]
+    return {"tensorLists": tensors.values, "entries": entries}
+
+
+def _over_seeds(cells: Mapping[int, Cell], tensors: _Once) -> dict[str, Any]:
+    """Mean ends of each range, and, of several seeds, the least and the largest width in thousandths of the mean."""
+    names = sorted(next(iter(cells.values())).ranges)
+    ends = np.asarray([[cell.ranges[name] for name in names] for cell in cells.values()], np.float64)  # (S, T, 2)
+    low, high = ends.mean(axis=0).T
+    entry = {
+        "seeds": list(cells),
+        "tensors": tensors.index(tuple(names)),
+        "low": _significant(low),
+        "high": _significant(high),
+    }
+    if len(cells) > 1:
+        widths = ends[..., 1] - ends[..., 0]
+        shares = np.divide(widths, widths.mean(axis=0), out=np.ones_like(widths), where=widths.mean(axis=0) > 0)
+        entry["least"] = _thousandths(shares.min(axis=0))
+        entry["most"] = _thousandths(shares.max(axis=0))
+    return entry
 
 
 def _whole(value: float | None) -> int | None:
     return None if value is None or not math.isfinite(value) else round(float(value) * SCALE)
+
+
+def _thousandths(values: Iterable[float]) -> list[int | None]:
+    return [round(1000 * float(value)) if math.isfinite(value) else None for value in values]
 
 
 def _significant(values: Iterable[float]) -> list[float | None]:

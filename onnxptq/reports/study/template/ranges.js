@@ -1,4 +1,5 @@
 // Ranges of each tensor as multiples of the range that the reference set (the study's first) gives: a narrow one clips.
+// Over several seeds: the mean, and how far the seeds lie apart, so that one sees what is the set's and what the draw's.
 
 const SHOWN_TENSORS = 20;
 const ranges = { method: 0, all: false };
@@ -23,7 +24,9 @@ function rangeControls() {
 // log2 of width over reference width, by tensor and entry; null where one of them has no width.
 function rangeRatios(entries) {
   const lists = state.study.ranges.tensorLists;
-  const width = (entry) => new Map(lists[entry.tensors].map((name, k) => [name, { low: entry.low[k], high: entry.high[k], width: entry.high[k] - entry.low[k] }]));
+  const width = (entry) => new Map(lists[entry.tensors].map((name, k) => [name, {
+    low: entry.low[k], high: entry.high[k], width: entry.high[k] - entry.low[k], seeds: entry.seeds.length,
+    least: (entry.least?.[k] ?? 1000) / 1000, most: (entry.most?.[k] ?? 1000) / 1000 }]));
   const maps = entries.map(width);
   const rows = [...maps[0].keys()].map((tensor) => {
     const cells = maps.map((map) => map.get(tensor) ?? null);
@@ -42,7 +45,7 @@ function drawRanges() {
   }
   const rows = rangeRatios(entries);
   const shown = ranges.all ? rows : rows.slice(0, SHOWN_TENSORS);
-  const caption = `Width of each range, as a multiple of that of ${entries[0].name}; seed ${entries[0].seed}; tensors that differ most first`;
+  const caption = `Width of each range, as a multiple of that of ${entries[0].name}; ${seedWords(entries)}; tensors that differ most first`;
   const head = element("tr", {}, element("th", { scope: "col" }, "tensor"), ...entries.map((entry) => element("th", { scope: "col" }, entry.name)));
   const body = element("tbody", {}, ...shown.map((row) => element("tr", {}, element("th", { scope: "row" }, row.tensor),
     ...row.cells.map((cell, k) => rangeCell(row.tensor, entries[k].name, cell, row.ratios[k])))));
@@ -66,7 +69,21 @@ function rangeWords(entries, rows) {
   const narrow = least.ratio < -0.1 ? `${least.name} has the narrowest ranges: half of the tensors get less than ${times(least.ratio)} of what `
     + `${base} gives. Values beyond a range are clipped. ` : `No set has ranges much narrower than ${base}, so little is clipped. `;
   const wide = most.ratio > 0.1 ? `${most.name} has the widest: half of the tensors get more than ${times(most.ratio)}; a wide range makes the steps coarse.` : "";
-  return narrow + wide;
+  return `${narrow}${wide} ${spreadWords(rows)}`.trim();
+}
+
+function seedWords(entries) {
+  const most = Math.max(...entries.map((entry) => entry.seeds.length));
+  return most > 1 ? `mean over ${most} seeds, below it the narrowest and the widest seed` : `seed ${entries[0].seeds[0]}`;
+}
+
+// How much of a difference is the draw's: half of all ranges lie closer together than this from seed to seed.
+function spreadWords(rows) {
+  const spreads = rows.flatMap((row) => row.cells).filter((cell) => cell && cell.seeds > 1 && cell.width > 0)
+    .map((cell) => cell.most - cell.least).sort((a, b) => a - b);
+  if (!spreads.length) return "";
+  const middle = 100 * spreads[Math.floor(spreads.length / 2)];
+  return `From seed to seed half of the ranges differ by no more than ${middle.toFixed(1)}\u00a0% of their width.`;
 }
 
 function times(ratio) {
@@ -74,12 +91,21 @@ function times(ratio) {
   return `×${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(2) : value.toPrecision(2)}`;
 }
 
+// One digit more for what is narrow: its seeds lie close together.
+function finely(value) {
+  return value >= 10 ? value.toFixed(1) : value >= 0.5 ? value.toFixed(2) : value.toPrecision(3);
+}
+
 function rangeCell(tensor, set, cell, ratio) {
   if (!cell || ratio === null) return element("td", {}, element("div", { class: "none" }, "–"));
+  const [least, most] = [cell.least, cell.most].map((share) => finely(share * 2 ** ratio));
+  const apart = cell.seeds > 1 ? `, from ×${least} to ×${most} over ${cell.seeds} seeds` : "";
   const mark = element("div", { class: "cell", tabindex: "0", role: "img",
-    "aria-label": `${tensor}, ${set}: ${times(ratio)}, ${cell.low} to ${cell.high}` }, times(ratio));
+    "aria-label": `${tensor}, ${set}: ${times(ratio)}${apart}, ${cell.low} to ${cell.high}` }, times(ratio));
+  if (cell.seeds > 1) mark.append(element("small", {}, `${least}–${most}`));
   // Narrow is what harms, so it has the colour of harm; two doublings are the end of the scale.
   Object.assign(mark.style, heatColours(Math.max(-1, Math.min(1, -ratio / 2))));
-  explain(mark, `${tensor}\n${set}: ${cell.low} to ${cell.high}\n${times(ratio)} of the reference`);
+  const ends = `${cell.low} to ${cell.high}${cell.seeds > 1 ? `, mean over ${cell.seeds} seeds` : ""}`;
+  explain(mark, `${tensor}\n${set}: ${ends}\n${times(ratio)} of the reference${apart}`);
   return element("td", {}, mark);
 }
