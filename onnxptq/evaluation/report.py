@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
-        values = {"report_version": REPORT_VERSION, **asdict(self)}
-        values["groups"] = [_finite(asdict(group)) for group in self.groups]
-        return _finite(values)
+        # All fields but `groups` are flat, so the deep copies of `dataclasses.asdict` would be of no use.
+        groups = [_finite(vars(group)) for group in self.groups]
+        return _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
 
 
 def compare(
@@ -157,9 +157,7 @@ def compare(
     drops = sum_by_source(was_right - right, sources, members)
     judged = drops.group_sources >= minimum_samples
     accuracies = sum_by_source(right, sources, members)
-    groups = _group_results(
-        names, members, drops, accuracies, right, was_right, flipped, judged, tested=measure == "accuracy"
-    )
+    groups = _group_results(names, members, drops, accuracies, flipped, judged, tested=measure == "accuracy")
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
     average_low, average_high = percentile_interval(bootstrap_mean(drops, seed))
@@ -218,8 +216,6 @@ def _group_results(
     members: list[npt.NDArray[np.int64]],
     drops: SourceSums,
     accuracies: SourceSums,
-    right: npt.NDArray[np.float64],
-    was_right: npt.NDArray[np.float64],
     flipped: npt.NDArray[np.bool_],
     judged: npt.NDArray[np.bool_],
     tested: bool,
@@ -231,26 +227,24 @@ def _group_results(
         corrected = holm(equality_p_values(drops)[judged])
         for index, p in zip(np.flatnonzero(judged).tolist(), corrected.tolist(), strict=True):
             p_values[index] = p
-    results = []
-    for number, (name, rows) in enumerate(zip(names, members, strict=True)):
-        results.append(
-            GroupResult(
-                name=name,
-                n=len(rows),
-                sources=int(drops.group_sources[number]),
-                fp32=float(was_right[rows].mean()),
-                int8=float(right[rows].mean()),
-                drop=float((was_right[rows] - right[rows]).mean()),
-                drop_low=float(drop_low[number]),
-                drop_high=float(drop_high[number]),
-                int8_low=float(int8_low[number]),
-                int8_high=float(int8_high[number]),
-                flips=float(flipped[rows].mean()),
-                p_value=p_values[number],
-                judged=bool(judged[number]),
-            )
-        )
-    return results
+    # Counts of rows that are right or wrong are whole numbers, so these means are exact to the last bit.
+    was_right = (drops.by_group(drops.total) + accuracies.by_group(accuracies.total)) / drops.group_rows
+    columns = {
+        "name": names,
+        "n": [len(rows) for rows in members],
+        "sources": drops.group_sources.tolist(),
+        "fp32": was_right.tolist(),
+        "int8": accuracies.group_means.tolist(),
+        "drop": drops.group_means.tolist(),
+        "drop_low": drop_low.tolist(),
+        "drop_high": drop_high.tolist(),
+        "int8_low": int8_low.tolist(),
+        "int8_high": int8_high.tolist(),
+        "flips": [float(flipped[rows].mean()) for rows in members],
+        "p_value": p_values,
+        "judged": judged.tolist(),
+    }
+    return [GroupResult(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

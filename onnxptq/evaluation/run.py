@@ -223,10 +223,10 @@ def _run(
     for rows, feeds in samples.batches(batch_size(list(sessions.values()))):
         reference: npt.NDArray[np.float32] | None = None
         for number, session in list(sessions.items()):
-            outputs = attempt(number, partial(_outputs, session, feeds, rows, samples, subjects[number]))
-            if outputs is None:
+            done = attempt(number, partial(_outputs, session, feeds, rows, samples, subjects[number]))
+            if done is None:
                 continue
-            flat = _flat(outputs)
+            outputs, flat = done
             gathered = results.setdefault(number, _empty(len(samples), flat.shape[1]))
             assert isinstance(gathered, _Gathered)
             reference = flat if reference is None else reference
@@ -246,15 +246,13 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
 
 def _outputs(
     session: Runner, feeds: Feeds, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
-) -> list[npt.NDArray[Any]]:
+) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    """All outputs as they are, and those of each sample in one row: float32, (N, K). All of it is finite."""
     outputs = run_padded(session, feeds)
-    _check_finite(_flat(outputs), rows, samples, subject)
-    return outputs
-
-
-def _flat(outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-    """All outputs of each sample in one row: float32, (N, K)."""
-    return np.concatenate([o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs], axis=1)
+    rowwise = [o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs]
+    flat = rowwise[0] if len(rowwise) == 1 else np.concatenate(rowwise, axis=1)
+    _check_finite(flat, rows, samples, subject)
+    return outputs, flat
 
 
 def batch_size(sessions: Sequence[Runner]) -> int:
@@ -281,9 +279,9 @@ def run_padded(session: Runner, feeds: Feeds) -> list[npt.NDArray[Any]]:
 def _check_finite(
     flat: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
 ) -> None:
-    finite = np.isfinite(flat).all(axis=1)
+    finite = np.isfinite(flat)
     if not finite.all():
-        sample = samples.sample_id[rows[np.flatnonzero(~finite)[0]]]
+        sample = samples.sample_id[rows[int(np.argmin(finite.all(axis=1)))]]
         raise DataError(f"{subject.model.path} gives NaN or infinity on sample {sample}; it cannot be judged on it.")
 
 
