@@ -14,8 +14,10 @@ from onnxptq.errors import DataError
 from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
+    SourceCells,
     SourceSums,
     bootstrap_mean,
+    cells_by_source,
     crossfit_drop,
     cvar_drop,
     drop_interval,
@@ -23,7 +25,6 @@ from onnxptq.evaluation.statistics import (
     holm,
     percentile_interval,
     proportion_interval,
-    sum_by_source,
 )
 
 MINIMUM_SAMPLES = 20
@@ -122,11 +123,33 @@ class Report:
         return _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
 
 
+@dataclass(frozen=True)
+class GroupLayout:
+    """The groups of predictions: the same for all models on the same samples.
+
+    Attributes:
+        names: of every group of every grouping.
+        members: int64, the rows of each.
+        cells: rows by group and source.
+    """
+
+    names: list[str]
+    members: list[npt.NDArray[np.int64]]
+    cells: SourceCells
+
+
+def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
+    """Groups the rows of a run; arguments and errors as of `compare`."""
+    names, members = _members(group_rows(run.groups, groupings or default_groupings(run.groups)))
+    return GroupLayout(names, members, cells_by_source(np.unique(run.source_id, return_inverse=True)[1], members))
+
+
 def compare(
     reference: Predictions,
     model: Predictions,
     groupings: Sequence[str] = (),
     *,
+    layout: GroupLayout | None = None,
     minimum_samples: int = MINIMUM_SAMPLES,
     seed: int = 0,
 ) -> Report:
@@ -136,6 +159,7 @@ def compare(
         reference: predictions of the FP32 model.
         model: predictions of the INT8 model on the same samples.
         groupings: as a user writes them; none is `label*corruption`, or `corruption` without labels.
+        layout: what `lay_out` gives for these groupings and another run on the same samples, where that was done.
         minimum_samples: sources below which a group is never called worst.
         seed: of the bootstrap and the cross-fitting.
 
@@ -149,15 +173,13 @@ def compare(
     if not model.labelled:
         measure = "agreement"
         reference, model = (replace(run, label=reference.prediction) for run in (reference, model))
-    chosen = group_rows(model.groups, groupings or default_groupings(model.groups))
-    names, members = _members(chosen)
-    sources = np.unique(model.source_id, return_inverse=True)[1]
+    layout = layout or lay_out(model, groupings)
     right, was_right = model.correct.astype(np.float64), reference.correct.astype(np.float64)
     flipped = model.prediction != reference.prediction
-    drops = sum_by_source(was_right - right, sources, members)
+    drops = layout.cells.sums(was_right - right)
     judged = drops.group_sources >= minimum_samples
-    accuracies = sum_by_source(right, sources, members)
-    groups = _group_results(names, members, drops, accuracies, flipped, judged, tested=measure == "accuracy")
+    accuracies = layout.cells.sums(right)
+    groups = _group_results(layout, drops, accuracies, flipped, judged, tested=measure == "accuracy")
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
     average_low, average_high = percentile_interval(bootstrap_mean(drops, seed))
@@ -212,8 +234,7 @@ def _members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray
 
 
 def _group_results(
-    names: list[str],
-    members: list[npt.NDArray[np.int64]],
+    layout: GroupLayout,
     drops: SourceSums,
     accuracies: SourceSums,
     flipped: npt.NDArray[np.bool_],
@@ -222,7 +243,7 @@ def _group_results(
 ) -> list[GroupResult]:
     drop_low, drop_high = drop_interval(drops)
     int8_low, int8_high = proportion_interval(accuracies)
-    p_values: list[float | None] = [None] * len(names)
+    p_values: list[float | None] = [None] * len(layout.names)
     if tested and judged.any():
         corrected = holm(equality_p_values(drops)[judged])
         for index, p in zip(np.flatnonzero(judged).tolist(), corrected.tolist(), strict=True):
@@ -230,8 +251,8 @@ def _group_results(
     # Counts of rows that are right or wrong are whole numbers, so these means are exact to the last bit.
     was_right = (drops.by_group(drops.total) + accuracies.by_group(accuracies.total)) / drops.group_rows
     columns = {
-        "name": names,
-        "n": [len(rows) for rows in members],
+        "name": layout.names,
+        "n": [len(rows) for rows in layout.members],
         "sources": drops.group_sources.tolist(),
         "fp32": was_right.tolist(),
         "int8": accuracies.group_means.tolist(),
@@ -240,7 +261,7 @@ def _group_results(
         "drop_high": drop_high.tolist(),
         "int8_low": int8_low.tolist(),
         "int8_high": int8_high.tolist(),
-        "flips": [float(flipped[rows].mean()) for rows in members],
+        "flips": [float(flipped[rows].mean()) for rows in layout.members],
         "p_value": p_values,
         "judged": judged.tolist(),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,10 @@ BATCH = 64
 
 OUTPUTS_KEPT = 1024
 """Values of output a sample up to which predictions keep the outputs themselves (4 KB a sample)."""
+
+_PORTION_BYTES = 8 * 2**20
+"""Of feeds that one model runs on before the next one does, where outputs are narrow: ten batches of 32 x 32. What is
+done between runs finds nothing in the processor's caches, so it is done seldom."""
 
 Progress = Callable[[int], None]
 
@@ -220,10 +225,10 @@ def _run(
             sessions[number] = session
     if not sessions:
         return [error for error in results.values() if isinstance(error, OnnxptqError)]
-    for rows, feeds in samples.batches(batch_size(list(sessions.values()))):
+    for rows, batches in _portions(samples, list(sessions.values())):
         reference: npt.NDArray[np.float32] | None = None
         for number, session in list(sessions.items()):
-            done = attempt(number, partial(_outputs, session, feeds, rows, samples, subjects[number]))
+            done = attempt(number, partial(_outputs, session, batches, rows, samples, subjects[number]))
             if done is None:
                 continue
             outputs, flat = done
@@ -244,11 +249,39 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
     return ModelError(f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}.{remedy}")
 
 
+def _portions(
+    samples: EvaluationSamples, sessions: Sequence[Runner]
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Feeds]]]:
+    """Rows, and the batches that feed them: several where all outputs have few values a sample, else one."""
+    most = _PORTION_BYTES if all(_narrow(session.signature) for session in sessions) else 0
+    rows: list[npt.NDArray[np.int64]] = []
+    batches: list[Feeds] = []
+    size = 0
+    for some, feeds in samples.batches(batch_size(sessions)):
+        rows.append(some)
+        batches.append(feeds)
+        size += sum(array.nbytes for array in feeds.values())
+        if size >= most:
+            yield np.concatenate(rows), batches
+            rows, batches, size = [], [], 0
+    if batches:
+        yield np.concatenate(rows), batches
+
+
+def _narrow(signature: Signature) -> bool:
+    """Whether it says how many values the outputs have for a sample, and those are few enough to be kept."""
+    shapes = [spec.shape for spec in signature.outputs]
+    if any(not shape or None in shape[1:] for shape in shapes):
+        return False
+    return sum(math.prod(size or 0 for size in shape[1:]) for shape in shapes) <= OUTPUTS_KEPT
+
+
 def _outputs(
-    session: Runner, feeds: Feeds, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
+    session: Runner, batches: list[Feeds], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
 ) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.float32]]:
     """All outputs as they are, and those of each sample in one row: float32, (N, K). All of it is finite."""
-    outputs = run_padded(session, feeds)
+    parts = [run_padded(session, feeds) for feeds in batches]
+    outputs = parts[0] if len(parts) == 1 else [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
     rowwise = [o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs]
     flat = rowwise[0] if len(rowwise) == 1 else np.concatenate(rowwise, axis=1)
     _check_finite(flat, rows, samples, subject)
