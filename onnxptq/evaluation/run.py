@@ -30,8 +30,9 @@ OUTPUTS_KEPT = 1024
 """Values of output a sample up to which predictions keep the outputs themselves (4 KB a sample)."""
 
 _PORTION_BYTES = 8 * 2**20
-"""Of feeds that one model runs on before the next one does, where outputs are narrow: ten batches of 32 x 32. What is
-done between runs finds nothing in the processor's caches, so it is done seldom."""
+_PORTION_BATCHES = 8
+"""Batches, and bytes of them, that one model runs on before the next one does, where outputs are narrow. What is done
+between runs finds nothing in the processor's caches, so it is done seldom; but a user wants to see progress."""
 
 Progress = Callable[[int], None]
 
@@ -236,7 +237,8 @@ def _run(
             assert isinstance(gathered, _Gathered)
             reference = flat if reference is None else reference
             _gather(gathered, rows, flat, reference, samples.task, outputs)
-        progress(len(rows) * len(subjects))
+            progress(len(rows))
+        progress(len(rows) * (len(subjects) - len(sessions)))
     ordered = [results[number] for number in range(len(subjects))]
     return [_predictions(one, samples) if isinstance(one, _Gathered) else one for one in ordered]
 
@@ -261,7 +263,7 @@ def _portions(
         rows.append(some)
         batches.append(feeds)
         size += sum(array.nbytes for array in feeds.values())
-        if size >= most:
+        if size >= most or len(batches) == _PORTION_BATCHES:
             yield np.concatenate(rows), batches
             rows, batches, size = [], [], 0
     if batches:
