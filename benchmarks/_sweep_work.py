@@ -72,11 +72,13 @@ def evaluate_ours(plan: Any, files: Sequence[str]) -> Figures:
     """FP32 and the models judged as a worker of a sweep does: decoding, shifts, sessions, predictions, reports."""
     from onnxptq.evaluation.run import predict
     from onnxptq.graphs import load_model
+    from onnxptq.runtimes.installation import import_onnxruntime
     from onnxptq.runtimes.session import limit_threads
     from onnxptq.sweeps.job import _judged, _Made
     from onnxptq.sweeps.run import BATCH_CELLS
 
     limit_threads(1)
+    import_onnxruntime()
     with tempfile.TemporaryDirectory() as room:
         bench = _bench(plan, room)
         made = [_Made(load_model(Path(file)), {}, "", {}, "cpu") for file in files]

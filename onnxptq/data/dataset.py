@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,7 +72,7 @@ class Dataset:
             fingerprints=self.fingerprints[positions],
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of content, labels and attributes, in order: 64 hexadecimal digits of SHA-256."""
         state = hashlib.sha256()

@@ -84,18 +84,16 @@ def paired_drop_interval(
     b, c, rows = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (losses, gains, n)))
     observed = (b - c) / rows
 
-    def bound(side: float, end: float) -> Floats:
-        inside: Floats = observed.copy()
-        outside = np.full_like(observed, end)
-        for _ in range(_BISECTIONS):
-            middle = (inside + outside) / 2.0
-            gain = restricted_gain_rate(b, c, rows, middle)
-            variance = rows * (2.0 * gain + middle * (1.0 - middle))
-            accepted = side * (rows * middle - (b - c)) <= z * np.sqrt(np.maximum(variance, 0.0))
-            inside, outside = np.where(accepted, middle, inside), np.where(accepted, outside, middle)
-        return inside
-
-    return bound(-1.0, -1.0), bound(1.0, 1.0)
+    # Both bounds at once: side is the sign of the score that each may not exceed, outside the end that it starts from.
+    side = np.array([-1.0, 1.0]).reshape(2, *[1] * observed.ndim)
+    inside, outside = np.stack([observed, observed]), np.broadcast_to(side, (2, *observed.shape))
+    for _ in range(_BISECTIONS):
+        middle = (inside + outside) / 2.0
+        gain = restricted_gain_rate(b, c, rows, middle)
+        variance = rows * (2.0 * gain + middle * (1.0 - middle))
+        accepted = side * (rows * middle - (b - c)) <= z * np.sqrt(np.maximum(variance, 0.0))
+        inside, outside = np.where(accepted, middle, inside), np.where(accepted, outside, middle)
+    return inside[0], inside[1]
 
 
 def proportion_interval(sums: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:

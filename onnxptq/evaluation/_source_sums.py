@@ -84,6 +84,77 @@ class SourceSums:
         return self.by_group(cell_weights * self.rows), self.by_group(cell_weights * self.total)
 
 
+@dataclass(frozen=True)
+class SourceCells:
+    """The cells that groups of rows fall into, for any number of values over the same rows; see `SourceSums`.
+
+    Attributes:
+        row: int64: the rows of all groups, cell by cell.
+        cell: int64: the cell of each of them.
+        start: int64, (cells,): where each cell starts in `row`.
+        group, source: int64, (cells,): of each cell.
+        row_source: int64, (n,): the source of each row.
+        n_sources: S.
+    """
+
+    row: Integers
+    cell: Integers
+    start: Integers
+    group: Integers
+    source: Integers
+    row_source: Integers
+    n_sources: int
+
+    def sums(self, value: npt.ArrayLike) -> SourceSums:
+        """Sums a value, (n,). Arguments and errors as of `sum_by_source`."""
+        values = np.asarray(value, dtype=np.float64)
+        if values.shape != self.row_source.shape:
+            raise ValueError(f"value and source must be of one length, got {values.shape} and {self.row_source.shape}")
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            raise DataError(f"the value of row {row} is {values[row]}, expected a finite number. Leave that row out.")
+        cell_values, sources = values[self.row], self.row_source
+        # Sorting by value within a cell fixes the order of summation, so that row order cannot change the last bit.
+        # Sums of 1, 0 and -1 are exact in any order.
+        if not np.isin(values, (-1.0, 0.0, 1.0)).all():
+            cell_values = cell_values[np.lexsort((cell_values, self.cell))]
+            by_value = np.lexsort((values, sources))
+            values, sources = values[by_value], sources[by_value]
+        return SourceSums(
+            n_sources=self.n_sources,
+            first=np.flatnonzero(np.diff(self.group, prepend=-1)),
+            group=self.group,
+            source=self.source,
+            rows=np.diff(self.start, append=len(self.row)).astype(np.float64),
+            total=np.add.reduceat(cell_values, self.start),
+            squares=np.add.reduceat(cell_values**2, self.start),
+            all_rows=np.bincount(sources, minlength=self.n_sources).astype(np.float64),
+            all_total=np.bincount(sources, values, self.n_sources).astype(np.float64),
+        )
+
+
+def cells_by_source(source: npt.ArrayLike, groups: Sequence[npt.ArrayLike]) -> SourceCells:
+    """Sorts the rows of groups into cells. Arguments and errors as of `sum_by_source`."""
+    codes = np.asarray(source)
+    members = [np.asarray(rows, dtype=np.int64) for rows in groups]
+    sizes = np.array([len(rows) for rows in members], dtype=np.int64)
+    if codes.ndim != 1:
+        raise ValueError(f"source must be 1-D, got shape {codes.shape}")
+    if not len(codes) or not len(sizes):
+        raise DataError("no rows or no groups to compute statistics of. Give at least one evaluated sample and group.")
+    if not sizes.all():
+        raise DataError(f"group number {int(np.argmin(sizes))} has no rows. Leave empty groups out.")
+    distinct, row_source = np.unique(codes, return_inverse=True)
+    row = np.concatenate(members)
+    key = np.repeat(np.arange(len(members)), sizes) * len(distinct) + row_source[row]
+    order = np.argsort(key, kind="stable")
+    row, key = row[order], key[order]
+    new = np.diff(key, prepend=-1) != 0
+    start = np.flatnonzero(new)
+    group, cell_source = np.divmod(key[start], len(distinct))
+    return SourceCells(row, np.cumsum(new) - 1, start, group, cell_source, row_source, len(distinct))
+
+
 def sum_by_source(value: npt.ArrayLike, source: npt.ArrayLike, groups: Sequence[npt.ArrayLike]) -> SourceSums:
     """Sums `value` per group and source.
 
@@ -99,45 +170,7 @@ def sum_by_source(value: npt.ArrayLike, source: npt.ArrayLike, groups: Sequence[
         DataError: there are no rows, a group is empty, or a value is not finite.
         ValueError: lengths differ.
     """
-    values = np.asarray(value, dtype=np.float64)
-    codes = np.asarray(source)
-    if values.ndim != 1 or values.shape != codes.shape:
-        raise ValueError(f"value and source must be 1-D and of one length, got shapes {values.shape} and {codes.shape}")
-    members = [np.asarray(rows, dtype=np.int64) for rows in groups]
-    sizes = np.array([len(rows) for rows in members], dtype=np.int64)
-    _check(values, sizes)
-
-    distinct, source_index = np.unique(codes, return_inverse=True)
-    n_sources = len(distinct)
-    row = np.concatenate(members)
-    key = np.repeat(np.arange(len(members)), sizes) * n_sources + source_index[row]
-    # Sorting by value within a cell fixes the order of summation, so that row order cannot change the last bit.
-    order = np.lexsort((values[row], key))
-    key, cell_values = key[order], values[row][order]
-    start = np.flatnonzero(np.diff(key, prepend=-1))
-    cell_group, cell_source = np.divmod(key[start], n_sources)
-    by_value = np.lexsort((values, source_index))
-    return SourceSums(
-        n_sources=n_sources,
-        first=np.flatnonzero(np.diff(cell_group, prepend=-1)),
-        group=cell_group,
-        source=cell_source,
-        rows=np.diff(start, append=len(key)).astype(np.float64),
-        total=np.add.reduceat(cell_values, start),
-        squares=np.add.reduceat(cell_values**2, start),
-        all_rows=np.bincount(source_index, minlength=n_sources).astype(np.float64),
-        all_total=np.bincount(source_index[by_value], values[by_value], n_sources).astype(np.float64),
-    )
-
-
-def _check(values: Floats, sizes: Integers) -> None:
-    if not len(values) or not len(sizes):
-        raise DataError("no rows or no groups to compute statistics of. Give at least one evaluated sample and group.")
-    if not sizes.all():
-        raise DataError(f"group number {int(np.argmin(sizes))} has no rows. Leave empty groups out.")
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise DataError(f"the value of row {row} is {values[row]}, expected a finite number. Leave that row out.")
+    return cells_by_source(source, groups).sums(value)
 
 
 def full_dependence(sums: SourceSums) -> Floats:

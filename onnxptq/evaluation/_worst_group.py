@@ -62,15 +62,13 @@ def worst_weights(values: Floats, count: int) -> Floats:
     NaN is never among them; with fewer than `count` other values all of them count. Sharing makes the result
     independent of the order of groups.
     """
-    weights = np.zeros(len(values))
-    finite = np.flatnonzero(~np.isnan(values))
-    count = min(count, len(finite))
+    known = len(values) - int(np.isnan(values).sum())
+    count = min(count, known)
     if count == 0:
-        return weights
-    candidates = values[finite]
-    last = np.partition(candidates, -count)[-count]
-    above, tied = candidates > last, candidates == last
-    weights[finite] = (above + tied * ((count - above.sum()) / tied.sum())) / count
+        return np.zeros(len(values))
+    last = np.sort(values)[known - count]  # NaN comes after all numbers, and no comparison with it holds.
+    above, tied = values > last, values == last
+    weights: Floats = (above + tied * ((count - above.sum()) / tied.sum())) / count
     return weights
 
 
@@ -106,11 +104,11 @@ def crossfit_drop(
     allowed = np.ones(sums.n_groups, dtype=np.bool_) if eligible is None else np.asarray(eligible, dtype=np.bool_)
     rng = np.random.default_rng(seed)
     per_split, variances = np.full(splits, np.nan), np.full(splits, np.nan)
-    chosen = np.zeros(sums.n_groups)
+    chosen, one_source = np.zeros(sums.n_groups), full_dependence(sums)
     for split in range(splits):
         half = np.zeros(sums.n_sources)
         half[rng.permutation(sums.n_sources)[: sums.n_sources // 2]] = 1.0
-        scored = _score_halves(sums, half, allowed, worst)
+        scored = _score_halves(sums, half, allowed, worst, one_source)
         if scored is not None:
             per_split[split], variances[split], choices = scored
             chosen += choices
@@ -124,7 +122,9 @@ def crossfit_drop(
     )
 
 
-def _score_halves(sums: SourceSums, half: Floats, allowed: Booleans, worst: int) -> tuple[float, float, Floats] | None:
+def _score_halves(
+    sums: SourceSums, half: Floats, allowed: Booleans, worst: int, one_source: Floats
+) -> tuple[float, float, Floats] | None:
     """Chooses in each half (1 in it, 0 not, per source) and scores in the other: score, its variance, choices (G,)."""
     rows, total = sums.weighted(half)
     other_rows, other_total = sums.weighted(1.0 - half)
@@ -133,7 +133,6 @@ def _score_halves(sums: SourceSums, half: Floats, allowed: Booleans, worst: int)
         return None
     means, other_means = _means(total, rows, usable), _means(other_total, other_rows, usable)
     ways = ((means, other_means, other_rows, 1.0 - half), (other_means, means, rows, half))
-    one_source = full_dependence(sums)
     score = pseudo_flips = 0.0
     influence, choices = np.zeros(sums.n_sources), np.zeros(sums.n_groups)
     for choosing, scoring, scoring_rows, scoring_half in ways:

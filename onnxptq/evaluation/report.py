@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from onnxptq.errors import DataError
 from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
+    SourceCells,
     SourceSums,
     bootstrap_mean,
+    cells_by_source,
     crossfit_drop,
     cvar_drop,
     drop_interval,
@@ -23,7 +25,6 @@ from onnxptq.evaluation.statistics import (
     holm,
     percentile_interval,
     proportion_interval,
-    sum_by_source,
 )
 
 MINIMUM_SAMPLES = 20
@@ -117,9 +118,30 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
-        values = {"report_version": REPORT_VERSION, **asdict(self)}
-        values["groups"] = [_finite(asdict(group)) for group in self.groups]
-        return _finite(values)
+        # All fields but `groups` are flat, so the deep copies of `dataclasses.asdict` would be of no use.
+        groups = [_finite(vars(group)) for group in self.groups]
+        return _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
+
+
+@dataclass(frozen=True)
+class GroupLayout:
+    """The groups of predictions: the same for all models on the same samples.
+
+    Attributes:
+        names: of every group of every grouping.
+        members: int64, the rows of each.
+        cells: rows by group and source.
+    """
+
+    names: list[str]
+    members: list[npt.NDArray[np.int64]]
+    cells: SourceCells
+
+
+def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
+    """Groups the rows of a run; arguments and errors as of `compare`."""
+    names, members = _members(group_rows(run.groups, groupings or default_groupings(run.groups)))
+    return GroupLayout(names, members, cells_by_source(np.unique(run.source_id, return_inverse=True)[1], members))
 
 
 def compare(
@@ -127,6 +149,7 @@ def compare(
     model: Predictions,
     groupings: Sequence[str] = (),
     *,
+    layout: GroupLayout | None = None,
     minimum_samples: int = MINIMUM_SAMPLES,
     seed: int = 0,
 ) -> Report:
@@ -136,6 +159,7 @@ def compare(
         reference: predictions of the FP32 model.
         model: predictions of the INT8 model on the same samples.
         groupings: as a user writes them; none is `label*corruption`, or `corruption` without labels.
+        layout: what `lay_out` gives for these groupings and another run on the same samples, where that was done.
         minimum_samples: sources below which a group is never called worst.
         seed: of the bootstrap and the cross-fitting.
 
@@ -149,17 +173,13 @@ def compare(
     if not model.labelled:
         measure = "agreement"
         reference, model = (replace(run, label=reference.prediction) for run in (reference, model))
-    chosen = group_rows(model.groups, groupings or default_groupings(model.groups))
-    names, members = _members(chosen)
-    sources = np.unique(model.source_id, return_inverse=True)[1]
+    layout = layout or lay_out(model, groupings)
     right, was_right = model.correct.astype(np.float64), reference.correct.astype(np.float64)
     flipped = model.prediction != reference.prediction
-    drops = sum_by_source(was_right - right, sources, members)
+    drops = layout.cells.sums(was_right - right)
     judged = drops.group_sources >= minimum_samples
-    accuracies = sum_by_source(right, sources, members)
-    groups = _group_results(
-        names, members, drops, accuracies, right, was_right, flipped, judged, tested=measure == "accuracy"
-    )
+    accuracies = layout.cells.sums(right)
+    groups = _group_results(layout, drops, accuracies, flipped, judged, tested=measure == "accuracy")
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
     average_low, average_high = percentile_interval(bootstrap_mean(drops, seed))
@@ -214,43 +234,38 @@ def _members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray
 
 
 def _group_results(
-    names: list[str],
-    members: list[npt.NDArray[np.int64]],
+    layout: GroupLayout,
     drops: SourceSums,
     accuracies: SourceSums,
-    right: npt.NDArray[np.float64],
-    was_right: npt.NDArray[np.float64],
     flipped: npt.NDArray[np.bool_],
     judged: npt.NDArray[np.bool_],
     tested: bool,
 ) -> list[GroupResult]:
     drop_low, drop_high = drop_interval(drops)
     int8_low, int8_high = proportion_interval(accuracies)
-    p_values: list[float | None] = [None] * len(names)
+    p_values: list[float | None] = [None] * len(layout.names)
     if tested and judged.any():
         corrected = holm(equality_p_values(drops)[judged])
         for index, p in zip(np.flatnonzero(judged).tolist(), corrected.tolist(), strict=True):
             p_values[index] = p
-    results = []
-    for number, (name, rows) in enumerate(zip(names, members, strict=True)):
-        results.append(
-            GroupResult(
-                name=name,
-                n=len(rows),
-                sources=int(drops.group_sources[number]),
-                fp32=float(was_right[rows].mean()),
-                int8=float(right[rows].mean()),
-                drop=float((was_right[rows] - right[rows]).mean()),
-                drop_low=float(drop_low[number]),
-                drop_high=float(drop_high[number]),
-                int8_low=float(int8_low[number]),
-                int8_high=float(int8_high[number]),
-                flips=float(flipped[rows].mean()),
-                p_value=p_values[number],
-                judged=bool(judged[number]),
-            )
-        )
-    return results
+    # Counts of rows that are right or wrong are whole numbers, so these means are exact to the last bit.
+    was_right = (drops.by_group(drops.total) + accuracies.by_group(accuracies.total)) / drops.group_rows
+    columns = {
+        "name": layout.names,
+        "n": [len(rows) for rows in layout.members],
+        "sources": drops.group_sources.tolist(),
+        "fp32": was_right.tolist(),
+        "int8": accuracies.group_means.tolist(),
+        "drop": drops.group_means.tolist(),
+        "drop_low": drop_low.tolist(),
+        "drop_high": drop_high.tolist(),
+        "int8_low": int8_low.tolist(),
+        "int8_high": int8_high.tolist(),
+        "flips": [float(flipped[rows].mean()) for rows in layout.members],
+        "p_value": p_values,
+        "judged": judged.tolist(),
+    }
+    return [GroupResult(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,11 @@ BATCH = 64
 
 OUTPUTS_KEPT = 1024
 """Values of output a sample up to which predictions keep the outputs themselves (4 KB a sample)."""
+
+_PORTION_BYTES = 8 * 2**20
+_PORTION_BATCHES = 8
+"""Batches, and bytes of them, that one model runs on before the next one does, where outputs are narrow. What is done
+between runs finds nothing in the processor's caches, so it is done seldom; but a user wants to see progress."""
 
 Progress = Callable[[int], None]
 
@@ -220,18 +226,19 @@ def _run(
             sessions[number] = session
     if not sessions:
         return [error for error in results.values() if isinstance(error, OnnxptqError)]
-    for rows, feeds in samples.batches(batch_size(list(sessions.values()))):
+    for rows, batches in _portions(samples, list(sessions.values())):
         reference: npt.NDArray[np.float32] | None = None
         for number, session in list(sessions.items()):
-            outputs = attempt(number, partial(_outputs, session, feeds, rows, samples, subjects[number]))
-            if outputs is None:
+            done = attempt(number, partial(_outputs, session, batches, rows, samples, subjects[number]))
+            if done is None:
                 continue
-            flat = _flat(outputs)
+            outputs, flat = done
             gathered = results.setdefault(number, _empty(len(samples), flat.shape[1]))
             assert isinstance(gathered, _Gathered)
             reference = flat if reference is None else reference
             _gather(gathered, rows, flat, reference, samples.task, outputs)
-        progress(len(rows) * len(subjects))
+            progress(len(rows))
+        progress(len(rows) * (len(subjects) - len(sessions)))
     ordered = [results[number] for number in range(len(subjects))]
     return [_predictions(one, samples) if isinstance(one, _Gathered) else one for one in ordered]
 
@@ -244,17 +251,43 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
     return ModelError(f"{reason} {error.remedy}".rstrip())
 
 
+def _portions(
+    samples: EvaluationSamples, sessions: Sequence[Runner]
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Feeds]]]:
+    """Rows, and the batches that feed them: several where all outputs have few values a sample, else one."""
+    most = _PORTION_BYTES if all(_narrow(session.signature) for session in sessions) else 0
+    rows: list[npt.NDArray[np.int64]] = []
+    batches: list[Feeds] = []
+    size = 0
+    for some, feeds in samples.batches(batch_size(sessions)):
+        rows.append(some)
+        batches.append(feeds)
+        size += sum(array.nbytes for array in feeds.values())
+        if size >= most or len(batches) == _PORTION_BATCHES:
+            yield np.concatenate(rows), batches
+            rows, batches, size = [], [], 0
+    if batches:
+        yield np.concatenate(rows), batches
+
+
+def _narrow(signature: Signature) -> bool:
+    """Whether it says how many values the outputs have for a sample, and those are few enough to be kept."""
+    shapes = [spec.shape for spec in signature.outputs]
+    if any(not shape or None in shape[1:] for shape in shapes):
+        return False
+    return sum(math.prod(size or 0 for size in shape[1:]) for shape in shapes) <= OUTPUTS_KEPT
+
+
 def _outputs(
-    session: Runner, feeds: Feeds, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
-) -> list[npt.NDArray[Any]]:
-    outputs = run_padded(session, feeds)
-    _check_finite(_flat(outputs), rows, samples, subject)
-    return outputs
-
-
-def _flat(outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-    """All outputs of each sample in one row: float32, (N, K)."""
-    return np.concatenate([o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs], axis=1)
+    session: Runner, batches: list[Feeds], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
+) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    """All outputs as they are, and those of each sample in one row: float32, (N, K). All of it is finite."""
+    parts = [run_padded(session, feeds) for feeds in batches]
+    outputs = parts[0] if len(parts) == 1 else [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+    rowwise = [o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs]
+    flat = rowwise[0] if len(rowwise) == 1 else np.concatenate(rowwise, axis=1)
+    _check_finite(flat, rows, samples, subject)
+    return outputs, flat
 
 
 def batch_size(sessions: Sequence[Runner]) -> int:
@@ -281,9 +314,9 @@ def run_padded(session: Runner, feeds: Feeds) -> list[npt.NDArray[Any]]:
 def _check_finite(
     flat: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
 ) -> None:
-    finite = np.isfinite(flat).all(axis=1)
+    finite = np.isfinite(flat)
     if not finite.all():
-        sample = samples.place(int(rows[np.flatnonzero(~finite)[0]]))
+        sample = samples.place(int(rows[np.argmin(finite.all(axis=1))]))
         raise DataError(
             f"{subject.model.path} gives NaN or infinity for the sample {sample!r}; it cannot be judged on it. Repair "
             "the sample or leave it out."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,7 @@ class EvaluationSamples:
                     rows = number * len(self.dataset) + positions[together[part]]
                     yield rows, {name: array[part] for name, array in feeds.items()}
 
-    @property
+    @cached_property
     def sample_id(self) -> npt.NDArray[np.str_]:
         """str, (N,): unique also where two rows of the data have the same content."""
         names = [
@@ -81,12 +82,12 @@ class EvaluationSamples:
         corruption = self.corruptions[number]
         return place if corruption == CLEAN else f"{place} under {corruption}"
 
-    @property
+    @cached_property
     def source_id(self) -> npt.NDArray[np.str_]:
         """str, (N,): the digest of the original sample."""
         return np.tile(self.dataset.fingerprints, len(self.corruptions))
 
-    @property
+    @cached_property
     def label(self) -> npt.NDArray[np.int64]:
         """int64, (N,): -1 without labels."""
         labels = self.dataset.labels
@@ -94,7 +95,7 @@ class EvaluationSamples:
             labels = np.full(len(self.dataset), -1, dtype=np.int64)
         return np.tile(labels, len(self.corruptions))
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, npt.NDArray[np.str_]]:
         """The dataset's group columns and "corruption", each str, (N,)."""
         columns = {name: np.tile(values, len(self.corruptions)) for name, values in self.dataset.attributes.items()}

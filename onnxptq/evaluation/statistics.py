@@ -21,7 +21,14 @@ from onnxptq.evaluation._intervals import (
     wilson_interval,
 )
 from onnxptq.evaluation._paired_tests import equality_p_values, exceedance_p_values, holm, mcnemar, sign_flip_test
-from onnxptq.evaluation._source_sums import SourceSums, design_effects, losses_and_gains, sum_by_source
+from onnxptq.evaluation._source_sums import (
+    SourceCells,
+    SourceSums,
+    cells_by_source,
+    design_effects,
+    losses_and_gains,
+    sum_by_source,
+)
 from onnxptq.evaluation._worst_group import (
     SPLITS,
     CrossfitDrop,
@@ -36,9 +43,11 @@ __all__ = [
     "SPLITS",
     "BootstrapMeans",
     "CrossfitDrop",
+    "SourceCells",
     "SourceSums",
     "bootstrap_mean",
     "bootstrap_means",
+    "cells_by_source",
     "crossfit_drop",
     "cvar_drop",
     "design_effects",

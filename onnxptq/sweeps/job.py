@@ -17,7 +17,7 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, compare
 from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.report import MINIMUM_SAMPLES
+from onnxptq.evaluation.report import MINIMUM_SAMPLES, GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.int8_file import space_for
@@ -193,10 +193,11 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
         places = [predictions_place(candidate, bench.samples, bench.room) for candidate in chosen]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
+    layout = lay_out(reference, bench.plan.groups)
     judged = {}
     for model, run, place in zip(models, runs, places, strict=True):
         started = time.perf_counter()
-        outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(bench, reference, run))
+        outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(bench, reference, run, layout))
         report = outcome if isinstance(outcome, dict) else None
         seconds = each + time.perf_counter() - started
         kept = _present(bench, [place])
@@ -205,9 +206,11 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
     return judged
 
 
-def _reporting(bench: Bench, reference: Predictions, run: Predictions) -> Callable[[], dict[str, Any]]:
+def _reporting(
+    bench: Bench, reference: Predictions, run: Predictions, layout: GroupLayout
+) -> Callable[[], dict[str, Any]]:
     least = bench.plan.minimum_samples or MINIMUM_SAMPLES
-    return lambda: compare(reference, run, bench.plan.groups, minimum_samples=least).to_dict()
+    return lambda: compare(reference, run, bench.plan.groups, layout=layout, minimum_samples=least).to_dict()
 
 
 def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], bench: Bench) -> Cell:

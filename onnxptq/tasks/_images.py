@@ -48,7 +48,9 @@ def _decoded(raw: Any, name: str) -> npt.NDArray[Any]:
             return (np.asarray(image, np.float32) / np.float32(65535))[..., None].clip(0, 1)
         if image.mode == "F":
             return _from_array(np.asarray(image, np.float32), name)
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
     # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.
     except Exception as error:
         if isinstance(error, DataError):

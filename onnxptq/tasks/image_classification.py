@@ -78,10 +78,12 @@ class ImageClassification(Task):
     def feeds(self, batch: Batch) -> Feeds:
         """(pixel * scale - mean) / std in the model's layout: {input: float32, contiguous}."""
         images = batch[..., ::-1] if self.details.color == "BGR" else batch
-        normalised = self._normalised(images)
+        axis = 3
         if self.details.layout == "NCHW":
-            normalised = normalised.transpose(0, 3, 1, 2)
-        return {self.details.input: np.ascontiguousarray(normalised, np.float32)}
+            images, axis = images.transpose(0, 3, 1, 2), 1
+        values = np.array(images, np.float32, order="C")
+        self._normalise(values, axis)
+        return {self.details.input: values}
 
     def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
         """Class, score and margin from the output that the specification names.
@@ -134,16 +136,18 @@ class ImageClassification(Task):
         They are computed by the arithmetic of `feeds`, which grows with the pixel, so they are exact in float32.
         """
         ends = np.array([0, 1], np.float32)[:, None].repeat(self.details.channels, axis=1)
-        values = self._normalised(ends)
-        return float(values.min()), float(values.max())
+        self._normalise(ends, 1)
+        return float(ends.min()), float(ends.max())
 
-    def _normalised(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Channels last and in the order of the model."""
+    def _normalise(self, values: npt.NDArray[np.float32], axis: int) -> None:
+        """Does it in place; the channels lie along `axis`, in the order of the model."""
+        shape = [-1 if number == axis else 1 for number in range(values.ndim)]
         gain = 255 * self.details.scale
         # A scale of 1/255 leaves values from 0 to 1 as they are, to the last bit.
-        scaled = images if math.isclose(gain, 1) else images * np.float32(gain)
-        mean, std = np.array(self.details.mean, np.float32), np.array(self.details.std, np.float32)
-        return np.asarray((scaled - mean) / std, np.float32)
+        if not math.isclose(gain, 1):
+            values *= np.float32(gain)
+        values -= np.array(self.details.mean, np.float32).reshape(shape)
+        values /= np.array(self.details.std, np.float32).reshape(shape)
 
 
 def build(specification: Mapping[str, Any], signature: Signature) -> ImageClassification:

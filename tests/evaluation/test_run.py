@@ -15,6 +15,7 @@ from onnxptq.cache import Room
 from onnxptq.errors import DataError
 from onnxptq.evaluation import Subject, predict
 from onnxptq.evaluation.report import sqnr_db
+from onnxptq.evaluation.run import BATCH
 from onnxptq.graphs import load_model
 from onnxptq.runtimes.selection import chosen_runtime
 
@@ -266,3 +267,19 @@ def test_several_outputs_count_in_the_error_and_the_task_reads_its_own(tmp_path,
     (found,) = predict([Subject(load_model(tmp_path / "two.onnx"))], judged, room)
     assert found.outputs.shape == (40, 5)
     np.testing.assert_array_equal(found.prediction, found.outputs[:, :4].argmax(axis=1))
+
+
+def test_narrow_outputs_of_several_batches_are_read_at_once_and_say_the_same(pair, samples, fresh, monkeypatch):
+    judged, steps = samples(count=200), []
+    at_once = predict(pair, judged, fresh(), steps.append)
+    assert max(steps) == len(judged) > BATCH
+    monkeypatch.setattr("onnxptq.evaluation.run._PORTION_BYTES", 0)
+    for one, other in zip(at_once, predict(pair, judged, fresh()), strict=True):
+        assert_equal(one, other)
+
+
+def test_wide_outputs_are_read_batch_by_batch(pair, samples, room, monkeypatch):
+    monkeypatch.setattr("onnxptq.evaluation.run.OUTPUTS_KEPT", 3)
+    steps = []
+    predict(pair, samples(count=200), room, steps.append)
+    assert max(steps) == BATCH

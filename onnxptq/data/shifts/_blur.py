@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from onnxptq.data.shifts._apply import Images, generators
 from onnxptq.data.shifts._base import SHIFTS, Seeds, Shift
@@ -71,27 +72,16 @@ def motion_blur(images: Images, severity: int, seeds: Seeds) -> Images:
     # Whole pixels, as ImageMagick steps: (N, taps). The cosine is positive, so columns only move to the right.
     right = np.ceil(taps * np.cos(angle) - 0.5).astype(np.int64)
     down = np.ceil(taps * np.sin(angle) - 0.5).astype(np.int64)
-    blurred = np.empty_like(images)
-    # Directions are many, but the lines of whole pixels they make are few: samples of one line go together.
-    lines, line_of = np.unique(np.stack([right, down], axis=1), axis=0, return_inverse=True)
-    for number, (columns, rows) in enumerate(lines):
-        members = line_of.reshape(-1) == number
-        blurred[members] = _along_line(images[members], kernel, rows.tolist(), columns.tolist())
-    return np.clip(blurred, 0, 1)
-
-
-def _along_line(images: Images, kernel: npt.NDArray[np.float32], rows: list[int], columns: list[int]) -> Images:
-    """Weighted sum of `images` moved by each (row, column); pixels beyond the border repeat the border."""
-    height, width = images.shape[1:3]
-    above, below, right = max(0, -min(rows)), max(0, *rows), max(0, *columns)
-    padded = np.pad(images, ((0, 0), (above, below), (0, right), (0, 0)), mode="edge")
-    total = np.zeros_like(images)
-    term = np.empty_like(images)
-    for weight, row, column in zip(kernel, rows, columns, strict=True):
-        top = above + row
-        np.multiply(padded[:, top : top + height, column : column + width], weight, out=term)
-        total += term
-    return total
+    above, below, beyond = -down.min(initial=0), down.max(initial=0), right.max(initial=0)
+    padded = np.pad(images, ((0, 0), (above, below), (0, beyond), (0, 0)), mode="edge")
+    # Every place that an image can move to, its rows as one run of numbers: (N, down, right, H, W * C).
+    count, height, width, channels = images.shape
+    rows = padded.reshape(count, padded.shape[1], padded.shape[2] * channels)
+    moved = sliding_window_view(rows, (height, width * channels), axis=(1, 2))[:, :, ::channels]
+    total = np.zeros((count, height, width * channels), np.float32)
+    for weight, row, column in zip(kernel, down.T, right.T, strict=True):
+        total += moved[np.arange(count), above + row, column] * weight
+    return np.clip(total.reshape(images.shape), 0, 1)
 
 
 SHIFTS.register(
