@@ -124,8 +124,10 @@ def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("dark@3, minmax:")
     assert page.locator('#heat-map [aria-pressed="true"]').count() == 1
     page.select_option("#filters select[name=seed]", label="1")
-    cell(page, "dark@3, minmax").press("Enter")
     assert words.inner_text().startswith("dark@3, minmax, seed 1: unsafe;")
+    assert page.locator("#heat-map caption").inner_text().endswith("; model net.onnx; runtime cpu; seed 1")
+    cell(page, "clean, minmax").press("Enter")
+    assert words.inner_text().startswith("clean, minmax, seed 1: safe;")
     assert page.locator("#group-table small").count() == 0
 
 

@@ -38,7 +38,11 @@ function goBack() {
 
 function redraw() {
   hideTip();
-  if (state.chosen && !isShown(state.chosen)) state.chosen = null;
+  const places = shownPlaces();
+  if (state.chosen && ![...places, ...shownCells()].includes(state.chosen)) {
+    // The same place as the filters show it now: another seed, or the mean.
+    state.chosen = places.find((entry) => FACTORS.slice(0, -1).every((name) => entry[name] === state.chosen[name])) ?? null;
+  }
   drawHeat();
   drawGroups();
   drawScatter();

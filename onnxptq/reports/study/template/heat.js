@@ -35,7 +35,7 @@ function drawHeat() {
     if (!rows.has(row)) rows.set(row, { name: setName(entry.calibration, entry.strategy), marks: levels.method.map(() => null) });
     rows.get(row).marks[entry.method] = heatCell(entry, metric);
   }
-  const caption = `${metric.name[0].toUpperCase()}${metric.name.slice(1)}, ${metric.unit}${averaged()}`;
+  const caption = `${metric.name[0].toUpperCase()}${metric.name.slice(1)}, ${metric.unit}${filtered(["model", "target", "runtime", "seed"])}`;
   document.getElementById("heat-map").replaceChildren(...mapTables(caption, "calibration set", levels.method, [...rows.values()]));
   const bounds = heatBounds();
   const words = bounds.map((bound, k) => (k === 2 ? `to ${points(bound)} (the limit)` : `to ${points(bound)}`));
@@ -46,9 +46,12 @@ function drawHeat() {
     element("span", { class: "screen" }, "Point at a cell, or reach it with Tab and the arrow keys, for its interval; press it to go to its groups."));
 }
 
-function averaged() {
-  const seeds = state.study.levels.seed.length;
-  return seeds > 1 && state.filter.seed === undefined ? `; mean over ${count(seeds, "seed")}` : "";
+// Which of several models, targets, runtimes and seeds a picture is about: on paper the filters are not seen.
+function filtered(names) {
+  const { levels } = state.study;
+  const parts = names.filter((name) => levels[name].length > 1).map((name) => (state.filter[name] === undefined
+    ? `mean over ${count(levels[name].length, name)}` : `${name} ${levels[name][state.filter[name]]}`));
+  return parts.map((part) => `; ${part}`).join("");
 }
 
 function heatCell(entry, metric) {

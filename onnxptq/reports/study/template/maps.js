@@ -15,11 +15,12 @@ function stepKey(words) {
 
 // Tables of marks: [{ name, marks }], a mark for each head, null where there is none. One table, or several on paper.
 function mapTables(caption, corner, heads, rows) {
-  const size = state.paper ? PAPER_COLUMNS : heads.length;
+  const blocks = state.paper ? Math.ceil(heads.length / PAPER_COLUMNS) : 1;
+  const size = Math.ceil(heads.length / blocks);
   const tables = [];
   for (let from = 0; from < heads.length; from += size) {
     const part = (values) => values.slice(from, from + size);
-    const words = size < heads.length ? `${caption}; columns ${from + 1} to ${Math.min(from + size, heads.length)} of ${heads.length}` : caption;
+    const words = blocks > 1 ? `${caption}; columns ${from + 1} to ${Math.min(from + size, heads.length)} of ${heads.length}` : caption;
     const head = element("tr", {}, element("th", { scope: "col" }, corner), ...part(heads).map((name) => element("th", { scope: "col" }, name)));
     const body = rows.map(({ name, marks }) => element("tr", {}, element("th", { scope: "row" }, name),
       ...part(marks).map((mark) => element("td", {}, mark ?? element("div", { class: "none" }, "–")))));

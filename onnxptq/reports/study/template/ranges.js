@@ -48,7 +48,7 @@ function drawRanges() {
   const rows = rangeRatios(entries);
   const shown = ranges.all ? rows : rows.slice(0, state.paper ? PAPER_TENSORS : SHOWN_TENSORS);
   const method = state.study.levels.method[ranges.method];
-  const caption = `Width of each range under ${method}, as a multiple of that of ${entries[0].name}; ${seedWords(entries)}; `
+  const caption = `Width of each range under ${method}, as a multiple of that of ${entries[0].name}; ${seedWords(entries)}${filtered(["model"])}; `
     + `tensors that differ most first${shown.length < rows.length ? ` (${shown.length} of ${rows.length})` : ""}`;
   const tables = mapTables(caption, "tensor", entries.map((entry) => entry.name), shown.map((row) => ({
     name: row.tensor, marks: row.cells.map((cell, k) => rangeCell(row.tensor, entries[k].name, cell, row.ratios[k])) })));

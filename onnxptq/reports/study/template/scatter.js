@@ -30,14 +30,14 @@ function drawScatter() {
   const text = `Above the diagonal the worst group loses more than the average. ${hidden.length} of ${count(shown.length, "cell")} `
     + `${hidden.length === 1 ? "is" : "are"} unsafe although the average drops by at most ${points(limits.average_drop)} `
     + `point${limits.average_drop === state.study.scale / 100 ? "" : "s"} (the shaded corner): who watches the average alone ships them. `
-    + "Both axes are stretched near 0, as their ticks say.";
+    + "Both axes are even up to 1 point and logarithmic beyond, so that the corner near 0 can be read.";
   place.replaceChildren(element("p", { id: "scatter-words" }, text), scatterKey(), svg);
 }
 
 function axis(values, limit, from, to) {
   const point = state.study.scale / 100;
   const low = Math.min(0, ...values) - point / 4;
-  const high = Math.max(limit * 1.5, ...values) * 1.1;
+  const high = Math.max(limit * 1.5, ...values) * 1.25;
   const stretch = (value) => Math.asinh(value / point);
   const at = (value) => from + ((stretch(value) - stretch(low)) / (stretch(high) - stretch(low))) * (to - from);
   const ticks = [0];
