@@ -61,5 +61,6 @@ function roving(table, lines, name) {
       if (next && event.key.startsWith("Arrow")) break;
     }
     next?.focus();
+    next?.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 }
