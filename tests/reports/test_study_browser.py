@@ -328,7 +328,7 @@ def test_a_bound_just_above_the_limit_is_undecided_on_the_page(browser, make_stu
     page.wait_for_selector("html[data-ready]")
     mark = cell(page, "clean, minmax")
     assert mark.inner_text() == "? 1.0"
-    assert mark.get_attribute("aria-label") == "clean, minmax: 1.0 points, undecided: within the limit, not surely"
+    assert mark.get_attribute("aria-label") == "clean, minmax: 1.0 points, undecided (within the limit)"
     mark.hover()
     assert "the upper end is just above the limit of 2.0" in page.locator("#tip").inner_text()
     page.close()

@@ -20,6 +20,7 @@ import numpy as np
 from onnxptq.gates.policy import FlipRate
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
+    UNDECIDED,
     Combination,
     Place,
     Summary,
@@ -47,11 +48,7 @@ def payload(summary: Summary) -> dict[str, Any]:
     for cell in summary.study.cells:
         by_place.setdefault(place_of(cell.key), []).append(cell)
     combinations = [_entry(one, by_place[one.place], summary.limit, levels, groups) for one in summary.combinations]
-    cells = []
-    for cell in summary.study.cells:
-        # A cell is a combination of one seed, so one rule judges both.
-        (alone,) = summarize(replace(summary.study, cells=(cell,)), summary.limit).combinations
-        cells.append(_entry(alone, [cell], summary.limit, levels, groups))
+    cells = [_entry(_alone(summary, cell), [cell], summary.limit, levels, groups) for cell in summary.study.cells]
     limits = {"crossfit_drop": summary.limit, "average_drop": AVERAGE_LIMIT, "cvar10_drop": summary.limit}
     return {
         "limits": {name: _whole(limit) for name, limit in {**limits, "flip_rate": FlipRate().limit}.items()},
@@ -95,18 +92,26 @@ class _Groups:
     tables: _Once = field(default_factory=_Once)
 
 
+def _alone(summary: Summary, cell: Cell) -> Combination:
+    """A cell as the combination of a study of its one seed, so that one rule judges both."""
+    plan = {**summary.study.plan, "seeds": [cell.key.seed]}
+    (alone,) = summarize(replace(summary.study, cells=(cell,), plan=plan), summary.limit).combinations
+    return alone
+
+
 def _entry(
     one: Combination, cells: Sequence[Cell], limit: float, levels: Mapping[str, list[Any]], groups: _Groups
 ) -> dict[str, Any]:
     """A combination, or a cell as a combination of one seed: where it stands, verdict, means, ends, groups."""
     done = [cell for cell in cells if cell.status == DONE]
     rows = _group_rows(done)
-    hurt = max((row for row in rows if row["judged"]), key=lambda row: row["drop"], default=None)
+    judged = [row for row in rows if row["judged"]]
+    worst = max((row["drop"] for row in judged), default=math.nan)
     return {
         **{name: levels[name].index(getattr(one.place, name)) for name in FACTORS[:-1]},
         "seeds": [levels["seed"].index(cell.key.seed) for cell in done or cells],
         "verdict": one.verdict,
-        "leansSafe": one.leans_safe,
+        "standing": _standing(one),
         "averageFine": one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT,
         "highAbove": one.high is not None and one.high > limit,
         **{name: _whole(getattr(one, name)) for name in _MEANS},
@@ -116,10 +121,17 @@ def _entry(
         "average_drop_high": _whole(_end(max, (number(cell, "average_drop_high") for cell in done))),
         "failed": one.failed,
         "error": next((cell.error or "failed" for cell in cells if cell.status != DONE), ""),
-        "hurt": hurt and groups.names.index(hurt["name"]),
-        "hurtDrop": hurt and _whole(hurt["drop"]),
+        "hurt": [groups.names.index(row["name"]) for row in judged if math.isclose(row["drop"], worst, abs_tol=1e-9)],
+        "hurtDrop": _whole(worst),
         "groups": _group_table(rows, groups, len(done)) if rows else None,
     }
+
+
+def _standing(one: Combination) -> str:
+    """The verdict; where it is open, on which side of the limit the estimate lies."""
+    if one.verdict != UNDECIDED or one.leans_safe is None:
+        return one.verdict
+    return f"{one.verdict} ({'within' if one.leans_safe else 'above'} the limit)"
 
 
 def _group_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -60,12 +60,6 @@ function seedNames(entry) {
   return names.length > 5 ? `mean over ${names.length} seeds` : `mean over seeds ${names.join(", ")}`;
 }
 
-// Verdicts are made in Python, from numbers that are not rounded.
-function verdictWords(entry) {
-  if (entry.verdict !== "undecided" || entry.leansSafe === null) return entry.verdict;
-  return `undecided: ${entry.leansSafe ? "within" : "above"} the limit, not surely`;
-}
-
 function isShown(entry) {
   return ["model", "target", "runtime"].every((name) => state.filter[name] === undefined || entry[name] === state.filter[name])
     && (state.filter.seed === undefined || entry.seeds.includes(state.filter.seed));

@@ -60,7 +60,7 @@ function groupControls() {
 function drawGroups() {
   const { chosen } = state;
   const rows = groupRows();
-  const where = chosen ? `${placeName(chosen)}, ${seedNames(chosen)}: ${verdictWords(chosen)}` : "Every cell that is shown above";
+  const where = chosen ? `${placeName(chosen)}, ${seedNames(chosen)}: ${chosen.standing}` : "Every cell that is shown above";
   const words = `${where}; ${count(rows.length, "group")}.`;
   document.getElementById("group-cell").replaceChildren(words,
     element("span", { class: "screen" }, chosen ? "" : " Press a cell of the heat map for its groups alone."));

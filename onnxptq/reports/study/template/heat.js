@@ -61,7 +61,7 @@ function heatCell(entry, metric) {
     class: `step-${value === null ? 1 : stepOf(value, heatBounds())}`,
     "data-verdict": entry.verdict,
     "aria-pressed": String(state.chosen === entry),
-    "aria-label": `${placeName(entry)}: ${points(value)} ${metric.unit}, ${verdictWords(entry)}`,
+    "aria-label": `${placeName(entry)}: ${points(value)} ${metric.unit}, ${entry.standing}`,
     onclick: () => choose(entry, "heat"),
   }, `${SIGN[entry.verdict]} ${points(value)}`);
   button.entry = entry;
@@ -70,7 +70,7 @@ function heatCell(entry, metric) {
 
 function heatTip(entry, metric) {
   const { limits, groupNames } = state.study;
-  const lines = [`${placeName(entry)}: ${verdictWords(entry)}`, `${metric.name}: ${points(entry[state.metric])} ${metric.unit}`];
+  const lines = [`${placeName(entry)}: ${entry.standing}`, `${metric.name}: ${points(entry[state.metric])} ${metric.unit}`];
   const several = entry.seeds.length > 1;
   if (metric.low) {
     const over = several ? `, lowest to highest end of ${entry.seeds.length} seeds` : "";
@@ -78,7 +78,11 @@ function heatTip(entry, metric) {
   } else lines.push("no interval: none is known to cover it");
   const limit = points(limits.crossfit_drop);
   if (entry.highAbove && points(entry.crossfit_drop_high) === limit) lines.push(`the upper end is just above the limit of ${limit}`);
-  if (entry.hurt !== null) lines.push(`loses most: ${groupWords(groupNames[entry.hurt])}, ${points(entry.hurtDrop)} points${several ? ", mean over seeds" : ""}`);
+  if (entry.hurt.length) {
+    const names = entry.hurt.slice(0, 3).map((k) => groupWords(groupNames[k])).join("; ");
+    const more = entry.hurt.length > 3 ? ` and ${entry.hurt.length - 3} more` : "";
+    lines.push(`loses most: ${names}${more}: ${points(entry.hurtDrop)} points${several ? ", mean over seeds" : ""}`);
+  }
   if (entry.failed) lines.push(`${count(entry.failed, "cell")} failed: ${entry.error}`);
   return lines.join("\n");
 }

@@ -88,7 +88,7 @@ function markShape(verdict, cx, cy) {
 
 function scatterText(cell) {
   const drop = (name) => `${points(cell[name])} (${points(cell[`${name}_low`])} to ${points(cell[`${name}_high`])})`;
-  return [`${placeName(cell)}, ${seedNames(cell)}: ${verdictWords(cell)}`, `average drop ${drop("average_drop")}`,
+  return [`${placeName(cell)}, ${seedNames(cell)}: ${cell.standing}`, `average drop ${drop("average_drop")}`,
     `cross-fitted worst-group drop ${drop("crossfit_drop")}`].join("\n");
 }
 
