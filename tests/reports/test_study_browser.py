@@ -114,6 +114,11 @@ def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     assert words.inner_text() == "dark@3, minmax, mean over seeds 0, 1, 2: unsafe; 12 groups."
     assert page.evaluate("document.activeElement.id") == "group-cell"
     assert 0 <= words.bounding_box()["y"] < 300
+    cell(page, "noisy, minmax").click()
+    assert words.inner_text().startswith(
+        "noisy, minmax, mean over seeds 0, 2 (1 seed failed): undecided (within the limit);"
+    )
+    cell(page, "dark@3, minmax").click()
     first = page.locator("#group-table tbody tr").first
     mean, spread = first.locator("td").first.inner_text().split("\n")
     least, most = spread.split(" – ")

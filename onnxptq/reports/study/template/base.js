@@ -56,8 +56,9 @@ function placeName(entry) {
 
 function seedNames(entry) {
   const names = entry.seeds.map((k) => state.study.levels.seed[k]);
-  if (names.length < 2) return `seed ${names[0]}`;
-  return names.length > 5 ? `mean over ${names.length} seeds` : `mean over seeds ${names.join(", ")}`;
+  const failed = entry.failed && entry.verdict !== "failed" ? ` (${count(entry.failed, "seed")} failed)` : "";
+  if (names.length < 2) return `seed ${names[0]}${failed}`;
+  return (names.length > 5 ? `mean over ${names.length} seeds` : `mean over seeds ${names.join(", ")}`) + failed;
 }
 
 function isShown(entry) {
