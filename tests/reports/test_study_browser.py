@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ QUIET = [
 ]
 """A browser that asks nothing of a network by itself either."""
 
-WIDTHS = (1280, 390)
+WIDTHS = (1280, 380)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +93,52 @@ def test_the_heat_map_switches_and_explains_itself_on_hover_and_focus(opened):
     assert "average drop" in page.locator("#status").inner_text()
 
 
-def test_pressing_a_cell_shows_its_groups_which_can_be_filtered_and_sorted(opened):
+def test_colours_tell_the_neighbourhood_of_the_limit_apart_and_the_legend_says_the_steps(opened):
+    page = opened()
+    key = page.locator("#heat-steps span").all_inner_texts()
+    assert key[:4] == ["below −1.0: a gain", "to 1.0", "to 2.0 (the limit)", "to 4.0"] and key[-1] == "above 32.0"
+    steps = page.evaluate("[0.5, 1.9, 3, 7, 12, 30, 77].map((value) => stepOf(100 * value, heatBounds()))")
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+    colours = "[...document.querySelectorAll('#heat-steps i')].map((one) => getComputedStyle(one).backgroundColor)"
+    assert len(set(page.evaluate(colours))) == 8
+    signs = {mark.inner_text()[0] for mark in page.locator("#heat-map button").all()}
+    assert signs >= {"✓", "✗"}
+    page.get_by_label("flips").check()
+    assert page.locator("#heat-steps span").all_inner_texts()[:2] == ["to 2.5", "to 5.0 (the limit)"]
+
+
+def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     page = opened()
     cell(page, "dark@3, minmax").click()
-    assert page.locator("#group-cell").inner_text().startswith("dark@3, minmax, seed ")
+    words = page.locator("#group-cell")
+    assert words.inner_text() == "dark@3, minmax, mean over seeds 0, 1, 2: unsafe; 12 groups."
+    assert page.evaluate("document.activeElement.id") == "group-cell"
+    assert 0 <= words.bounding_box()["y"] < 300
+    cell(page, "noisy, minmax").click()
+    assert words.inner_text().startswith(
+        "noisy, minmax, mean over seeds 0, 2 (1 seed failed): undecided (within the limit);"
+    )
+    cell(page, "dark@3, minmax").click()
+    first = page.locator("#group-table tbody tr").first
+    mean, spread = first.locator("td").first.inner_text().split("\n")
+    least, most = spread.split(" – ")
+    assert float(least) <= float(mean) <= float(most) and least != most
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Back to the heat map"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("dark@3, minmax:")
+    assert page.locator('#heat-map [aria-pressed="true"]').count() == 1
+    page.select_option("#filters select[name=seed]", label="1")
+    assert words.inner_text().startswith("dark@3, minmax, seed 1: unsafe;")
+    assert page.locator("#heat-map caption").inner_text().endswith("; model net.onnx; runtime cpu; seed 1")
+    cell(page, "clean, minmax").press("Enter")
+    assert words.inner_text().startswith("clean, minmax, seed 1: safe;")
+    assert page.locator("#group-table small").count() == 0
+
+
+def test_groups_can_be_filtered_and_sorted(opened):
+    page = opened()
+    cell(page, "dark@3, minmax").click()
     rows = page.locator("#group-table tbody tr")
     assert rows.count() == 12
     assert rows.first.locator("th").inner_text().startswith("cat")
@@ -135,6 +178,63 @@ def test_the_keyboard_alone_reaches_everything(opened):
     unlabelled = "[...document.querySelectorAll('input, select')].filter((one) => !one.labels.length).length"
     assert page.evaluate(unlabelled) == 0
     assert page.evaluate("[...document.querySelectorAll('table')].every((one) => one.caption)")
+
+
+def test_each_map_is_one_tab_stop_with_arrow_keys_inside(opened):
+    page = opened()
+    for name in ("#heat-map", "#range-table"):
+        stops = (
+            page.locator(f"{name} .map")
+            .locator("button, [tabindex]")
+            .evaluate_all("(marks) => marks.filter((mark) => mark.tabIndex === 0).length")
+        )
+        assert stops == page.locator(f"{name} [tabindex='0']").count() == 1
+    label = "document.activeElement.getAttribute('aria-label')"
+    page.locator("#metric input").first.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate(label).startswith("clean, minmax:")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(label).startswith("clean & autocontrast, <i>entropy</i>:")
+    assert page.locator("#tip").inner_text().startswith("clean & autocontrast, <i>entropy</i>")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(label).startswith("clean & autocontrast, minmax:")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "group-filter"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(label).startswith("clean & autocontrast, minmax:")
+    page.locator("#range-table [tabindex='0']").focus()
+    page.keyboard.press("End")
+    assert ", dark@3 & autocontrast: ×" in page.evaluate(label)
+
+
+def test_the_corner_that_the_average_hides_is_large_enough_to_read(opened):
+    """The limits, 1 and 2 points, stand a fifth of the plot from its edges, though the axes reach 40 points."""
+    page = opened()
+    corner = page.locator("#scatter-plot .corner").bounding_box()
+    plot = page.locator("#scatter-plot svg.plot").bounding_box()
+    assert corner["width"] > 0.15 * plot["width"]
+    assert corner["y"] + corner["height"] < plot["y"] + 0.8 * plot["height"]
+    ticks = page.locator("#scatter-plot svg.plot text").all_text_contents()
+    assert {"0.0", "1.0", "2.0", "5.0", "limit 2.0"} <= set(ticks)
+    for verdict in ("safe", "unsafe"):
+        assert page.locator(f"#scatter-plot svg.plot .mark.{verdict}").count()
+    page.locator("#scatter-plot svg.plot").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert ", seed " in page.locator("#group-cell").inner_text()
+    page.click("#back")
+    assert page.evaluate("document.activeElement.classList.contains('plot')")
+
+
+def test_on_a_phone_groups_are_stacked_and_nothing_runs_out_of_sight(opened):
+    page = opened(380)
+    row = page.locator("#group-table tbody tr").first
+    boxes = [part.bounding_box() for part in row.locator("th, td").all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 380 for box in boxes)
+    assert row.locator("td").count() == 8
+    assert page.locator("#group-table [role=row] [role=rowheader]").count() == 20
 
 
 def test_ranges_show_which_set_clips(opened):
@@ -192,6 +292,51 @@ def test_on_paper_it_is_light_whatever_the_theme(opened):
     colour = "getComputedStyle(document.querySelector('#heat-map button[data-verdict=safe]')).backgroundColor"
     page.wait_for_function(f"{colour}.match(/\\d+/g).map(Number)[0] > 200")
     assert page.locator("nav").is_hidden()
+
+
+def test_on_paper_no_table_is_cut_and_nothing_is_folded(browser, make_study, tmp_path):
+    """At the width of an A4 sheet with margins of a centimetre."""
+    from onnxptq.reports.study import write_report
+
+    sets = ["clean", "dark@3", *(f"a set with a long name, number {k}" for k in range(12))]
+    methods = [f"method{k}:option=value" for k in range(9)]
+    made = make_study(calibrations=sets, methods=methods, runtimes=("cpu", "openvino"), tensors=30)
+    write_report(made, tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.emulate_media(media="print")
+    page.locator("#range-table table").nth(3).wait_for()
+    ends = "[...document.querySelectorAll('table, pre, svg')].map((one) => one.getBoundingClientRect().right)"
+    assert max(page.evaluate(ends)) <= 718
+    assert page.locator("details:not([open])").count() == 0
+    heads = page.locator("#range-table thead th:not(:first-child)").all_inner_texts()
+    assert len(heads) == 28
+    assert page.locator("#range-table tbody tr").count() == 4 * 30
+    assert page.locator("#group-table tbody tr").count() == 200
+    assert "that lose less are not printed" in page.locator("#group-table .paper").inner_text()
+    page.emulate_media(media="screen")
+    page.locator("#range-table table").nth(1).wait_for(state="detached")
+    assert page.locator("details[open]").count() == 0
+    page.close()
+
+
+def test_a_bound_just_above_the_limit_is_undecided_on_the_page(browser, make_study, tmp_path):
+    from onnxptq.reports.study import write_report
+
+    made = make_study(calibrations=("clean",), strategies=("",), methods=("minmax",), seeds=(0,))
+    bound = {"crossfit_drop": 0.01, "crossfit_drop_low": 0.0, "crossfit_drop_high": 0.0200217}
+    (only,) = made.cells
+    write_report(replace(made, cells=(replace(only, report=only.report | bound),)), tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    mark = cell(page, "clean, minmax")
+    assert mark.inner_text() == "? 1.0"
+    assert mark.get_attribute("aria-label") == "clean, minmax: 1.0 points, undecided (within the limit)"
+    mark.hover()
+    assert "the upper end is just above the limit of 2.0" in page.locator("#tip").inner_text()
+    page.close()
 
 
 def test_without_a_script_the_verdict_and_the_answers_are_still_there(browser, report):

@@ -7,13 +7,19 @@ import csv
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from onnxptq.reports.study import answer_questions, summarize, write_csv, write_report
+from onnxptq.reports.study import answer_questions, study_markdown, summarize, write_csv, write_report
 from onnxptq.reports.study.payload import SCALE, payload
+from onnxptq.reports.study.summary import place_of
+from onnxptq.reports.study.words import points
+from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 
@@ -87,19 +93,91 @@ def test_names_never_become_markup(written, make_study):
 def test_the_numbers_are_those_of_the_study(written, make_study):
     made = make_study(runtimes=("cpu", "openvino"), fails=lambda key: key.seed == 2 and key.calibration == "noisy")
     data = embedded(written(made))
-    cells, levels = data["cells"], data["levels"]
-    for i, cell in enumerate(made.cells):
-        assert [levels[name][cells[name][i]] for name in levels] == [getattr(cell.key, name) for name in levels]
+    levels = data["levels"]
+    for entry, cell in zip(data["cells"], made.cells, strict=True):
+        assert [levels[name][entry[name]] for name in levels if name != "seed"] == list(
+            vars(place_of(cell.key)).values()
+        )
+        assert [levels["seed"][k] for k in entry["seeds"]] == [cell.key.seed]
         if cell.error:
-            assert cells["error"][i] == cell.error
-            assert cells["crossfit_drop"][i] is cells["groups"][i] is None
+            assert (entry["verdict"], entry["error"]) == ("failed", cell.error)
+            assert entry["crossfit_drop"] is entry["groups"] is None
             continue
         for name in ("average_drop", "crossfit_drop", "crossfit_drop_low", "cvar10_drop", "flip_rate"):
-            assert cells[name][i] == pytest.approx(cell.report[name] * SCALE, abs=0.51)
-        table = data["groupTables"][cells["groups"][i]]
-        shape = data["shapes"][table["shape"]]
-        drops = {data["groupNames"][n]: drop for n, drop in zip(shape["names"], table["drop"], strict=True)}
-        assert drops == pytest.approx({g["name"]: g["drop"] * SCALE for g in cell.report["groups"]}, abs=0.51)
+            assert shown(entry[name]) == points(cell.report[name])
+        worst = [group["name"] for group in cell.report["groups"] if group["drop"] == cell.report["largest_drop"]]
+        assert sorted(data["groupNames"][k] for k in entry["hurt"]) == sorted(worst)
+        drops = group_columns(data, entry)["drop"]
+        assert {name: shown(drop) for name, drop in drops.items()} == {
+            group["name"]: points(group["drop"]) for group in cell.report["groups"]
+        }
+
+
+def test_verdicts_and_means_of_combinations_are_those_of_the_summary(written, make_study):
+    """Markdown and CSV are made from the summary: the page says the same, to the digit."""
+    made = make_study(fails=lambda key: key.seed == 2 and key.calibration == "noisy")
+    data = embedded(written(made))
+    for entry, one in zip(data["combinations"], summarize(made).combinations, strict=True):
+        assert (entry["verdict"], entry["failed"]) == (one.verdict, one.failed)
+        assert entry["standing"].startswith(one.verdict)
+        for name in ("average_drop", "crossfit_drop", "cvar10_drop", "flip_rate"):
+            assert shown(entry[name]) == points(getattr(one, name))
+        assert [shown(entry[f"crossfit_drop_{end}"]) for end in ("low", "high")] == [points(one.low), points(one.high)]
+        cells = [cell for cell in made.cells if place_of(cell.key) == one.place and not cell.error]
+        columns = group_columns(data, entry)
+        for name, drop in columns["drop"].items():
+            drops = [group["drop"] for cell in cells for group in cell.report["groups"] if group["name"] == name]
+            assert shown(drop) == points(sum(drops) / len(drops))
+            assert [shown(columns[end][name]) for end in ("least", "most")] == [points(min(drops)), points(max(drops))]
+
+
+@pytest.mark.parametrize("high", [0.02, 0.0200217])
+def test_a_bound_that_only_rounding_brings_to_the_limit_is_not_safe_anywhere(written, make_study, tmp_path, high):
+    made = make_study(calibrations=("clean",), strategies=("",), methods=("minmax",))
+    reports = [{**cell.report, "crossfit_drop": 0.01, "crossfit_drop_low": 0.0} for cell in made.cells]
+    cells = [
+        replace(cell, report={**report, "crossfit_drop_high": high if cell.key.seed == 0 else 0.015})
+        for cell, report in zip(made.cells, reports, strict=True)
+    ]
+    made = replace(made, cells=tuple(cells))
+    text = written(made)
+    data, expected = embedded(text), "safe" if high <= 0.02 else "undecided"
+    assert data["combinations"][0]["verdict"] == data["cells"][0]["verdict"] == expected
+    assert data["combinations"][0]["highAbove"] == (high > 0.02)
+    assert data["cells"][1]["verdict"] == "safe"
+    summary, answers = summarize(made), answer_questions(made)
+    assert f"{expected}, 1.0 points" in study_markdown(summary, answers)
+    assert f"{expected}, 1.0 points" in Page(text).text
+    write_csv(summary, answers, tmp_path)
+    with (tmp_path / "combinations.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [expected]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(-1.0, 1.0))
+@example(0.0025)
+@example(0.071496)
+def test_a_number_of_the_page_rounds_as_the_words_do(value):
+    (entry,) = payload(summarize(of_one_cell(value)))["combinations"]
+    assert shown(entry["crossfit_drop"]) == points(value)
+
+
+def of_one_cell(drop):
+    key = CellKey("m", "clean", "", "minmax", "cpu", "cpu", 0)
+    cell = Cell(key, DONE, report={"crossfit_drop": drop, "groups": []})
+    return Study("run", "s", "2026-11-25T12:00:00Z", {}, (cell,), {}, {}, "onnxptq sweep")
+
+
+def shown(hundredths):
+    """As `points` in base.js shows a number of the payload: with one decimal."""
+    return "not known" if hundredths is None else points(hundredths / SCALE)
+
+
+def group_columns(data, entry):
+    """Columns of an entry's groups, by the names of the groups."""
+    table = data["groupTables"][entry["groups"]]
+    names = [data["groupNames"][k] for k in data["shapes"][table["shape"]]["names"]]
+    return {key: dict(zip(names, column, strict=True)) for key, column in table.items() if key != "shape"}
 
 
 def test_ranges_are_the_mean_over_seeds_with_the_narrowest_and_the_widest(make_study):

@@ -14,7 +14,7 @@ from onnxptq.reports.study.summary import LIMIT, Summary, summarize
 from onnxptq.reports.study.words import verdict
 from onnxptq.sweeps.study import Study
 
-_SCRIPTS = ("base.js", "heat.js", "groups.js", "scatter.js", "ranges.js", "filters.js")
+_SCRIPTS = ("base.js", "maps.js", "heat.js", "groups.js", "scatter.js", "ranges.js", "filters.js")
 """In the order in which they need each other."""
 
 

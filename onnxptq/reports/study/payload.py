@@ -1,7 +1,8 @@
-"""What the page's script draws from: the cells of a study as compact JSON, deflated.
+"""What the page's script draws from: the cells of a study and their combinations as compact JSON, deflated.
 
-Numbers are whole ten-thousandths; names are said once and then by index; cells with the same groups share them. That
-keeps 1,000 cells under 2 MB.
+Verdicts and means are made here, from the numbers themselves; the script shows them and judges nothing. Numbers are
+whole ten-thousandths; names are said once and then by index; cells with the same groups share them. That keeps 1,000
+cells under 2 MB.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from onnxptq.reports.study.summary import AVERAGE_LIMIT, Summary
+from onnxptq.gates.policy import FlipRate
+from onnxptq.reports.study.summary import (
+    AVERAGE_LIMIT,
+    UNDECIDED,
+    Combination,
+    Place,
+    Summary,
+    mean,
+    number,
+    place_of,
+    summarize,
+)
 from onnxptq.sweeps.study import DONE, Cell
 
 SCALE = 10_000
@@ -24,48 +36,29 @@ SCALE = 10_000
 
 FACTORS = ("model", "calibration", "strategy", "method", "target", "runtime", "seed")
 
-_METRICS = (
-    "average_drop",
-    "average_drop_low",
-    "average_drop_high",
-    "crossfit_drop",
-    "crossfit_drop_low",
-    "crossfit_drop_high",
-    "cvar10_drop",
-    "flip_rate",
-    "fp32_average",
-    "int8_average",
-    "largest_drop",
-    "worst_accuracy",
-)
-_GROUP_METRICS = ("drop", "drop_low", "drop_high", "flips")
+_MEANS = ("average_drop", "crossfit_drop", "cvar10_drop", "flip_rate")
+_GROUP_MEANS = ("fp32", "drop", "flips")
 
 
 def payload(summary: Summary) -> dict[str, Any]:
     """The cells of a study as JSON types, as the scripts in `template/` read them."""
     levels = {name: summary.levels(name) for name in FACTORS}
-    groups, names, shapes, tables = [], _Once(), _Once(), _Once()
-    columns: dict[str, list[Any]] = {name: [] for name in (*FACTORS, *_METRICS, "error", "hurt", "groups")}
+    groups = _Groups()
+    by_place: dict[Place, list[Cell]] = {}
     for cell in summary.study.cells:
-        for name in FACTORS:
-            columns[name].append(levels[name].index(getattr(cell.key, name)))
-        for name in _METRICS:
-            columns[name].append(_whole(cell.report.get(name)))
-        columns["error"].append("" if cell.status == DONE else cell.error or "failed")
-        hurt = cell.report.get("largest_drop_group")
-        columns["hurt"].append(None if hurt is None else names.index(hurt))
-        table = _group_table(cell, names, shapes)
-        columns["groups"].append(None if table is None else tables.index(_frozen(table), table))
-    groups = names.values
+        by_place.setdefault(place_of(cell.key), []).append(cell)
+    combinations = [_entry(one, by_place[one.place], summary.limit, levels, groups) for one in summary.combinations]
+    cells = [_entry(_alone(summary, cell), [cell], summary.limit, levels, groups) for cell in summary.study.cells]
+    limits = {"crossfit_drop": summary.limit, "average_drop": AVERAGE_LIMIT, "cvar10_drop": summary.limit}
     return {
-        "limit": _whole(summary.limit),
-        "averageLimit": _whole(AVERAGE_LIMIT),
+        "limits": {name: _whole(limit) for name, limit in {**limits, "flip_rate": FlipRate().limit}.items()},
         "scale": SCALE,
         "levels": levels,
-        "groupNames": groups,
-        "shapes": shapes.values,
-        "groupTables": tables.values,
-        "cells": columns,
+        "groupNames": groups.names.values,
+        "shapes": groups.shapes.values,
+        "groupTables": groups.tables.values,
+        "cells": cells,
+        "combinations": combinations,
         "ranges": _ranges(summary, levels),
     }
 
@@ -90,19 +83,90 @@ class _Once:
         return self.places[key]
 
 
-def _group_table(cell: Cell, names: _Once, shapes: _Once) -> dict[str, Any] | None:
-    """Columns of a cell's groups, sorted by name so that cells over the same samples share names and counts."""
-    rows: Sequence[Mapping[str, Any]] = sorted(cell.report.get("groups", ()), key=lambda row: str(row["name"]))
-    if not rows:
-        return None
+@dataclass
+class _Groups:
+    """Tables of groups, and what they share."""
+
+    names: _Once = field(default_factory=_Once)
+    shapes: _Once = field(default_factory=_Once)
+    tables: _Once = field(default_factory=_Once)
+
+
+def _alone(summary: Summary, cell: Cell) -> Combination:
+    """A cell as the combination of a study of its one seed, so that one rule judges both."""
+    plan = {**summary.study.plan, "seeds": [cell.key.seed]}
+    (alone,) = summarize(replace(summary.study, cells=(cell,), plan=plan), summary.limit).combinations
+    return alone
+
+
+def _entry(
+    one: Combination, cells: Sequence[Cell], limit: float, levels: Mapping[str, list[Any]], groups: _Groups
+) -> dict[str, Any]:
+    """A combination, or a cell as a combination of one seed: where it stands, verdict, means, ends, groups."""
+    done = [cell for cell in cells if cell.status == DONE]
+    rows = _group_rows(done)
+    judged = [row for row in rows if row["judged"]]
+    worst = max((row["drop"] for row in judged), default=math.nan)
+    return {
+        **{name: levels[name].index(getattr(one.place, name)) for name in FACTORS[:-1]},
+        "seeds": [levels["seed"].index(cell.key.seed) for cell in done or cells],
+        "verdict": one.verdict,
+        "standing": _standing(one),
+        "averageFine": one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT,
+        "highAbove": one.high is not None and one.high > limit,
+        **{name: _whole(getattr(one, name)) for name in _MEANS},
+        "crossfit_drop_low": _whole(one.low),
+        "crossfit_drop_high": _whole(one.high),
+        "average_drop_low": _whole(_end(min, (number(cell, "average_drop_low") for cell in done))),
+        "average_drop_high": _whole(_end(max, (number(cell, "average_drop_high") for cell in done))),
+        "failed": one.failed,
+        "error": next((cell.error or "failed" for cell in cells if cell.status != DONE), ""),
+        "hurt": [groups.names.index(row["name"]) for row in judged if math.isclose(row["drop"], worst, abs_tol=1e-9)],
+        "hurtDrop": _whole(worst),
+        "groups": _group_table(rows, groups, len(done)) if rows else None,
+    }
+
+
+def _standing(one: Combination) -> str:
+    """The verdict; where it is open, on which side of the limit the estimate lies."""
+    if one.verdict != UNDECIDED or one.leans_safe is None:
+        return one.verdict
+    return f"{one.verdict} ({'within' if one.leans_safe else 'above'} the limit)"
+
+
+def _group_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The groups of one cell or of several seeds, by name: means, and the ends over the seeds."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        for row in cell.report.get("groups", ()):
+            found.setdefault(str(row["name"]), []).append(row)
+    return [
+        {
+            "name": name,
+            "sources": rows[0]["sources"],
+            "judged": int(all(row["judged"] for row in rows)),
+            **{key: mean(row[key] for row in rows) for key in _GROUP_MEANS},
+            "drop_low": _end(min, (row["drop_low"] for row in rows)),
+            "drop_high": _end(max, (row["drop_high"] for row in rows)),
+            "least": min(row["drop"] for row in rows),
+            "most": max(row["drop"] for row in rows),
+        }
+        for name, rows in sorted(found.items())
+    ]
+
+
+def _group_table(rows: Sequence[Mapping[str, Any]], groups: _Groups, seeds: int) -> int:
+    """Columns of the groups; entries over the same samples share names and counts. Returns the table's index."""
     shape = {
-        "names": [names.index(row["name"]) for row in rows],
+        "names": [groups.names.index(row["name"]) for row in rows],
         "sources": [row["sources"] for row in rows],
-        "judged": [int(row["judged"]) for row in rows],
+        "judged": [row["judged"] for row in rows],
         "fp32": [_whole(row["fp32"]) for row in rows],
     }
-    values: dict[str, Any] = {name: [_whole(row[name]) for row in rows] for name in _GROUP_METRICS}
-    return {"shape": shapes.index(_frozen(shape), shape), **values}
+    columns = ("drop", "drop_low", "drop_high", "flips", *(("least", "most") if seeds > 1 else ()))
+    values: dict[str, Any] = {name: [_whole(row[name]) for row in rows] for name in columns}
+    table = {"shape": groups.shapes.index(_frozen(shape), shape), **values}
+    return groups.tables.index(_frozen(table), table)
 
 
 def _frozen(values: Mapping[str, Any]) -> Hashable:
@@ -143,8 +207,20 @@ def _over_seeds(cells: Mapping[int, Cell], tensors: _Once) -> dict[str, Any]:
     return entry
 
 
+def _end(which: Callable[[list[float]], float], values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return which(known) if known else None
+
+
 def _whole(value: float | None) -> int | None:
-    return None if value is None or not math.isfinite(value) else round(float(value) * SCALE)
+    """Hundredths of a point. The page shows tenths: a last digit of five, which would be rounded a second time, moves
+    to the side to which the number itself rounds, so that page and Markdown agree to the digit."""
+    if value is None or not math.isfinite(value):
+        return None
+    hundredths = round(float(value) * SCALE)
+    if hundredths % 10 == 5:
+        hundredths += 1 if 100 * float(f"{100 * value:.1f}") > hundredths else -1
+    return hundredths
 
 
 def _thousandths(values: Iterable[float]) -> list[int | None]:

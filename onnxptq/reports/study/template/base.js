@@ -2,7 +2,7 @@
 // Small tools that every part of the page shares. Names from the study only ever become text nodes, never HTML.
 
 const FACTORS = ["model", "calibration", "strategy", "method", "target", "runtime", "seed"];
-const state = { study: null, filter: {}, metric: "crossfit_drop", chosen: null };
+const state = { study: null, filter: {}, metric: "crossfit_drop", chosen: null, from: null, paper: false };
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -50,31 +50,30 @@ function groupWords(name) {
   return name.split("*").map((part) => part.replace(/^(label|corruption)=(?!\d+$)/, "").replace("=", " ")).join(", ");
 }
 
-function mean(values) {
-  const known = values.filter((value) => value !== null);
-  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
+function placeName(entry) {
+  return `${setName(entry.calibration, entry.strategy)}, ${state.study.levels.method[entry.method]}`;
 }
 
-function extreme(values, which) {
-  const known = values.filter((value) => value !== null);
-  return known.length ? which(...known) : null;
+function seedNames(entry) {
+  const names = entry.seeds.map((k) => state.study.levels.seed[k]);
+  const failed = entry.failed && entry.verdict !== "failed" ? ` (${count(entry.failed, "seed")} failed)` : "";
+  if (names.length < 2) return `seed ${names[0]}${failed}`;
+  return (names.length > 5 ? `mean over ${names.length} seeds` : `mean over seeds ${names.join(", ")}`) + failed;
 }
 
-// The cells that the filters leave: indices into the columns of state.study.cells.
+function isShown(entry) {
+  return ["model", "target", "runtime"].every((name) => state.filter[name] === undefined || entry[name] === state.filter[name])
+    && (state.filter.seed === undefined || entry.seeds.includes(state.filter.seed));
+}
+
+// The cells that the filters leave.
 function shownCells() {
-  const { cells } = state.study;
-  return cells.seed.map((_, i) => i).filter((i) => ["model", "target", "runtime", "seed"].every(
-    (name) => state.filter[name] === undefined || cells[name][i] === state.filter[name]));
+  return state.study.cells.filter(isShown);
 }
 
-// safe, unsafe, undecided or failed, for cells of one place over its seeds; the rule is the page's definition.
-function verdictOf(indices) {
-  const { cells, limit } = state.study;
-  const done = indices.filter((i) => !cells.error[i]);
-  if (!done.length) return "failed";
-  if (done.some((i) => cells.crossfit_drop_low[i] !== null && cells.crossfit_drop_low[i] > limit)) return "unsafe";
-  const sure = (i) => !cells.error[i] && cells.crossfit_drop_high[i] !== null && cells.crossfit_drop_high[i] <= limit;
-  return indices.every(sure) ? "safe" : "undecided";
+// One entry a place: the cells of the seed that is chosen, or the combinations of all seeds.
+function shownPlaces() {
+  return state.filter.seed === undefined ? state.study.combinations.filter(isShown) : shownCells();
 }
 
 const SIGN = { safe: "✓", unsafe: "✗", undecided: "?", failed: "!" };
@@ -105,18 +104,6 @@ function explain(mark, text) {
   for (const event of ["mouseenter", "focus"]) mark.addEventListener(event, () => showTip(mark, text));
   for (const event of ["mouseleave", "blur"]) mark.addEventListener(event, hideTip);
   return mark;
-}
-
-// A colour between the theme's ends, and ink that can be read on it. `share` from 0 to 1; negative for gains.
-function heatColours(share) {
-  const style = getComputedStyle(document.documentElement);
-  const read = (name) => style.getPropertyValue(name).trim().split(/\s+/).map(Number);
-  const from = read("--heat-from");
-  const to = read(share < 0 ? "--heat-gain" : "--heat-to");
-  const mixed = from.map((value, k) => Math.round(value + (to[k] - value) * Math.min(1, Math.abs(share))));
-  const light = mixed.map((value) => value / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-  const luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
-  return { background: `rgb(${mixed.join(" ")})`, color: luminance > 0.179 ? "#000" : "#fff" };
 }
 
 function scrolling(caption, table) {

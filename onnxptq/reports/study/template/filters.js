@@ -18,21 +18,46 @@ function drawFilters() {
   }
 }
 
-function choose(index, mark) {
-  state.chosen = index;
-  for (const pressed of document.querySelectorAll('#heat-map button[aria-pressed="true"]')) pressed.setAttribute("aria-pressed", "false");
-  if (mark) mark.setAttribute("aria-pressed", "true");
+// Shows the groups of a cell or a combination, or, of null, of all; goes there, and remembers the way back.
+function choose(entry, from) {
+  state.chosen = entry;
+  state.from = from;
   hideTip();
-  drawGroups(true);
+  for (const mark of document.querySelectorAll("#heat-map button")) mark.setAttribute("aria-pressed", String(mark.entry === entry));
+  drawGroups();
+  document.getElementById("groups").scrollIntoView();
+  document.getElementById("group-cell").focus({ preventScroll: true });
+}
+
+function goBack() {
+  const origin = state.from === "scatter" ? "#scatter-plot svg.plot" : '#heat-map button[aria-pressed="true"]';
+  const mark = document.querySelector(origin) ?? document.querySelector('#heat-map button[tabindex="0"]');
+  mark.scrollIntoView({ block: "center" });
+  mark.focus({ preventScroll: true });
 }
 
 function redraw() {
   hideTip();
-  if (state.chosen !== null && !shownCells().includes(state.chosen)) state.chosen = null;
+  const places = shownPlaces();
+  if (state.chosen && ![...places, ...shownCells()].includes(state.chosen)) {
+    // The same place as the filters show it now: another seed, or the mean.
+    state.chosen = places.find((entry) => FACTORS.slice(0, -1).every((name) => entry[name] === state.chosen[name])) ?? null;
+  }
   drawHeat();
-  drawGroups(false);
+  drawGroups();
   drawScatter();
   drawRanges();
+}
+
+// On paper nothing is folded away, and what is too wide for a sheet is cut into blocks.
+function paper(on) {
+  if (state.paper === on) return;
+  state.paper = on;
+  for (const part of document.querySelectorAll(on ? "details:not([open])" : "details[data-folded]")) {
+    part.open = on;
+    part.toggleAttribute("data-folded", on);
+  }
+  redraw();
 }
 
 function theme() {
@@ -43,10 +68,8 @@ function theme() {
   button.addEventListener("click", () => {
     root.dataset.theme = dark() ? "light" : "dark";
     show();
-    redraw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { show(); redraw(); });
-  matchMedia("print").addEventListener("change", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   show();
 }
 
@@ -59,6 +82,9 @@ async function start() {
   redraw();
   theme();
   window.addEventListener("resize", drawScatter);
+  window.addEventListener("beforeprint", () => paper(true));
+  window.addEventListener("afterprint", () => paper(false));
+  matchMedia("print").addEventListener("change", (event) => paper(event.matches));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
   document.documentElement.dataset.ready = "yes";
 }

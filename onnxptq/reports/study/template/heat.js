@@ -20,78 +20,69 @@ function metricChoice() {
   }
 }
 
+// The steps of the colours, in halves and doublings of the limit: what is within it is grey, what is above it is not.
+function heatBounds() {
+  const limit = state.study.limits[state.metric] || state.study.scale / 100;
+  return [-0.5, 0.5, 1, 2, 4, 8, 16].map((times) => times * limit);
+}
+
 function drawHeat() {
-  const { cells, levels } = state.study;
+  const { levels } = state.study;
   const metric = METRICS[state.metric];
   const rows = new Map();
-  for (const i of shownCells()) {
-    const row = `${cells.calibration[i]} ${cells.strategy[i]}`;
-    if (!rows.has(row)) rows.set(row, levels.method.map(() => []));
-    rows.get(row)[cells.method[i]].push(i);
+  for (const entry of shownPlaces()) {
+    const row = `${entry.calibration} ${entry.strategy}`;
+    if (!rows.has(row)) rows.set(row, { name: setName(entry.calibration, entry.strategy), marks: levels.method.map(() => null) });
+    rows.get(row).marks[entry.method] = heatCell(entry, metric);
   }
-  const values = [...rows.values()].flat().map((indices) => mean(indices.map((i) => cells[state.metric][i])));
-  const largest = Math.max(...values.filter((value) => value !== null).map(Math.abs), 2 * state.study.limit);
-  const head = element("tr", {}, element("th", { scope: "col" }, "calibration set"),
-    ...levels.method.map((method) => element("th", { scope: "col" }, method)));
-  const body = element("tbody");
-  for (const [row, columns] of rows) {
-    const name = setName(...row.split(" ").map(Number));
-    const line = element("tr", {}, element("th", { scope: "row" }, name));
-    columns.forEach((indices, method) => line.append(heatCell(indices, name, levels.method[method], metric, largest)));
-    body.append(line);
-  }
-  const caption = `${metric.name[0].toUpperCase()}${metric.name.slice(1)}, ${metric.unit}${averaged()}`;
-  const table = element("table", { class: "map" }, element("caption", {}, caption), element("thead", {}, head), body);
-  document.getElementById("heat-map").replaceChildren(scrolling(caption, table));
-  document.getElementById("heat-key").textContent =
-    "✓ safe, ✗ unsafe, ? undecided, ! failed: by the cross-fitted drop, whichever number is shown. The darker (in the dark " +
-    "theme, the brighter), the larger. Point at a cell, or reach it with Tab, for its interval; press it to see its groups.";
+  const caption = `${metric.name[0].toUpperCase()}${metric.name.slice(1)}, ${metric.unit}${filtered(["model", "target", "runtime", "seed"])}`;
+  document.getElementById("heat-map").replaceChildren(...mapTables(caption, "calibration set", levels.method, [...rows.values()]));
+  const bounds = heatBounds();
+  const words = bounds.map((bound, k) => (k === 2 ? `to ${points(bound)} (the limit)` : `to ${points(bound)}`));
+  const gain = state.metric === "flip_rate" ? null : `below ${points(bounds[0])}: a gain`;
+  document.getElementById("heat-steps").replaceChildren(stepKey([gain, ...words.slice(1), `above ${points(bounds[6])}`]));
+  document.getElementById("heat-key").replaceChildren(
+    "✓ safe, ✗ unsafe, ? undecided, ! failed: by the cross-fitted drop, whichever number is shown. ",
+    element("span", { class: "screen" }, "Point at a cell, or reach it with Tab and the arrow keys, for its interval; press it to go to its groups."));
 }
 
-// What is averaged over when the filters leave several cells in one place.
-function averaged() {
+// Which of several models, targets, runtimes and seeds a picture is about: on paper the filters are not seen.
+function filtered(names) {
   const { levels } = state.study;
-  const over = ["model", "target", "runtime", "seed"].filter((name) => levels[name].length > 1 && state.filter[name] === undefined);
-  return over.length ? `; mean over ${over.map((name) => count(levels[name].length, name)).join(", ")}` : "";
+  const parts = names.filter((name) => levels[name].length > 1).map((name) => (state.filter[name] === undefined
+    ? `mean over ${count(levels[name].length, name)}` : `${name} ${levels[name][state.filter[name]]}`));
+  return parts.map((part) => `; ${part}`).join("");
 }
 
-function heatCell(indices, set, method, metric, largest) {
-  const { cells } = state.study;
-  if (!indices.length) return element("td", {}, element("div", { class: "none" }, "–"));
-  const value = mean(indices.map((i) => cells[state.metric][i]));
-  const verdict = verdictOf(indices);
+function heatCell(entry, metric) {
+  const value = entry[state.metric];
   const button = element("button", {
     type: "button",
-    "data-verdict": verdict,
-    "aria-pressed": String(state.chosen !== null && indices.includes(state.chosen)),
-    "aria-label": `${set}, ${method}: ${points(value)} ${metric.unit}, ${verdict}`,
-    onclick: (event) => choose(worstOf(indices), event.currentTarget),
-  }, `${SIGN[verdict]} ${points(value)}`);
-  Object.assign(button.style, heatColours(value === null ? 0 : value / largest));
-  explain(button, heatTip(indices, set, method, metric, value, verdict));
-  return element("td", {}, button);
+    class: `step-${value === null ? 1 : stepOf(value, heatBounds())}`,
+    "data-verdict": entry.verdict,
+    "aria-pressed": String(state.chosen === entry),
+    "aria-label": `${placeName(entry)}: ${points(value)} ${metric.unit}, ${entry.standing}`,
+    onclick: () => choose(entry, "heat"),
+  }, `${SIGN[entry.verdict]} ${points(value)}`);
+  button.entry = entry;
+  return explain(button, heatTip(entry, metric));
 }
 
-function heatTip(indices, set, method, metric, value, verdict) {
-  const { cells } = state.study;
-  const lines = [`${set}, ${method}: ${verdict}`, `${metric.name}: ${points(value)} ${metric.unit}`];
+function heatTip(entry, metric) {
+  const { limits, groupNames } = state.study;
+  const lines = [`${placeName(entry)}: ${entry.standing}`, `${metric.name}: ${points(entry[state.metric])} ${metric.unit}`];
+  const several = entry.seeds.length > 1;
   if (metric.low) {
-    const low = extreme(indices.map((i) => cells[metric.low][i]), Math.min);
-    const high = extreme(indices.map((i) => cells[metric.high][i]), Math.max);
-    const over = indices.length > 1 ? `, lowest to highest end of ${indices.length} cells` : "";
-    lines.push(`95 % interval ${points(low)} to ${points(high)}${over}`);
+    const over = several ? `, lowest to highest end of ${entry.seeds.length} seeds` : "";
+    lines.push(`95 % interval ${points(entry[metric.low])} to ${points(entry[metric.high])}${over}`);
   } else lines.push("no interval: none is known to cover it");
-  const worst = worstOf(indices);
-  if (cells.hurt[worst] !== null) {
-    lines.push(`loses most: ${groupWords(state.study.groupNames[cells.hurt[worst]])}, ${points(cells.largest_drop[worst])} points`);
+  const limit = points(limits.crossfit_drop);
+  if (entry.highAbove && points(entry.crossfit_drop_high) === limit) lines.push(`the upper end is just above the limit of ${limit}`);
+  if (entry.hurt.length) {
+    const names = entry.hurt.slice(0, 3).map((k) => groupWords(groupNames[k])).join("; ");
+    const more = entry.hurt.length > 3 ? ` and ${entry.hurt.length - 3} more` : "";
+    lines.push(`loses most: ${names}${more}: ${points(entry.hurtDrop)} points${several ? ", mean over seeds" : ""}`);
   }
-  const failed = indices.filter((i) => cells.error[i]);
-  if (failed.length) lines.push(`${count(failed.length, "cell")} failed: ${cells.error[failed[0]]}`);
+  if (entry.failed) lines.push(`${count(entry.failed, "cell")} failed: ${entry.error}`);
   return lines.join("\n");
-}
-
-function worstOf(indices) {
-  const { cells } = state.study;
-  const rank = (i) => (cells.crossfit_drop[i] === null ? -Infinity : cells.crossfit_drop[i]);
-  return indices.reduce((best, i) => (rank(i) > rank(best) ? i : best), indices[0]);
 }

@@ -2,6 +2,7 @@
 // Over several seeds: the mean, and how far the seeds lie apart, so that one sees what is the set's and what the draw's.
 
 const SHOWN_TENSORS = 20;
+const PAPER_TENSORS = 60;
 const ranges = { method: 0, all: false };
 
 function rangeEntries() {
@@ -18,7 +19,8 @@ function rangeControls() {
     announce(`Ranges of ${levels.method[ranges.method]}.`);
   } }, ...levels.method.map((method, k) => element("option", { value: k }, method)));
   document.getElementById("range-map").replaceChildren(
-    element("p", { class: "screen" }, element("label", {}, "method", select)), element("div", { id: "range-table" }));
+    element("p", { class: "screen" }, element("label", {}, "method", select)), element("div", { id: "range-table" }),
+    stepKey(["wider than ×1.4", "×1.4 to ×0.9", "to ×0.81", "to ×0.71", "to ×0.5", "to ×0.35", "to ×0.25", "narrower"]));
 }
 
 // log2 of width over reference width, by tensor and entry; null where one of them has no width.
@@ -44,13 +46,13 @@ function drawRanges() {
     return;
   }
   const rows = rangeRatios(entries);
-  const shown = ranges.all ? rows : rows.slice(0, SHOWN_TENSORS);
-  const caption = `Width of each range, as a multiple of that of ${entries[0].name}; ${seedWords(entries)}; tensors that differ most first`;
-  const head = element("tr", {}, element("th", { scope: "col" }, "tensor"), ...entries.map((entry) => element("th", { scope: "col" }, entry.name)));
-  const body = element("tbody", {}, ...shown.map((row) => element("tr", {}, element("th", { scope: "row" }, row.tensor),
-    ...row.cells.map((cell, k) => rangeCell(row.tensor, entries[k].name, cell, row.ratios[k])))));
-  const table = element("table", { class: "map" }, element("caption", {}, caption), element("thead", {}, head), body);
-  const parts = [element("p", { id: "range-words" }, rangeWords(entries, rows)), scrolling(caption, table)];
+  const shown = ranges.all ? rows : rows.slice(0, state.paper ? PAPER_TENSORS : SHOWN_TENSORS);
+  const method = state.study.levels.method[ranges.method];
+  const caption = `Width of each range under ${method}, as a multiple of that of ${entries[0].name}; ${seedWords(entries)}${filtered(["model"])}; `
+    + `tensors that differ most first${shown.length < rows.length ? ` (${shown.length} of ${rows.length})` : ""}`;
+  const tables = mapTables(caption, "tensor", entries.map((entry) => entry.name), shown.map((row) => ({
+    name: row.tensor, marks: row.cells.map((cell, k) => rangeCell(row.tensor, entries[k].name, cell, row.ratios[k])) })));
+  const parts = [element("p", { id: "range-words" }, rangeWords(entries, rows)), ...tables];
   if (rows.length > SHOWN_TENSORS) {
     parts.push(element("button", { type: "button", class: "screen", onclick: () => { ranges.all = !ranges.all; drawRanges(); } },
       ranges.all ? `Show the first ${SHOWN_TENSORS}` : `Show all ${rows.length} tensors`));
@@ -96,16 +98,16 @@ function finely(value) {
   return value >= 10 ? value.toFixed(1) : value >= 0.5 ? value.toFixed(2) : value.toPrecision(3);
 }
 
+// Narrow is what harms, so it has the colours of harm. In doublings that are lost.
+const LOST = [-0.5, 0.15, 0.3, 0.5, 1, 1.5, 2];
+
 function rangeCell(tensor, set, cell, ratio) {
-  if (!cell || ratio === null) return element("td", {}, element("div", { class: "none" }, "–"));
+  if (!cell || ratio === null) return null;
   const [least, most] = [cell.least, cell.most].map((share) => finely(share * 2 ** ratio));
   const apart = cell.seeds > 1 ? `, from ×${least} to ×${most} over ${cell.seeds} seeds` : "";
-  const mark = element("div", { class: "cell", tabindex: "0", role: "img",
+  const mark = element("div", { class: `cell step-${stepOf(-ratio, LOST)}`, role: "img",
     "aria-label": `${tensor}, ${set}: ${times(ratio)}${apart}, ${cell.low} to ${cell.high}` }, times(ratio));
   if (cell.seeds > 1) mark.append(element("small", {}, `${least}–${most}`));
-  // Narrow is what harms, so it has the colour of harm; two doublings are the end of the scale.
-  Object.assign(mark.style, heatColours(Math.max(-1, Math.min(1, -ratio / 2))));
   const ends = `${cell.low} to ${cell.high}${cell.seeds > 1 ? `, mean over ${cell.seeds} seeds` : ""}`;
-  explain(mark, `${tensor}\n${set}: ${ends}\n${times(ratio)} of the reference${apart}`);
-  return element("td", {}, mark);
+  return explain(mark, `${tensor}\n${set}: ${ends}\n${times(ratio)} of the reference${apart}`);
 }

@@ -1,11 +1,13 @@
 // Average drop against cross-fitted worst-group drop, one mark a cell. One tab stop; arrow keys go from mark to mark.
+// Both axes are stretched around 0 (asinh: even up to a point, then logarithmic): what matters lies below 5 points, and a
+// set that fails altogether at 70.
 
 const PLOT = { width: 800, height: 460, left: 62, right: 16, top: 16, bottom: 50 };
 const SHAPES = { safe: "circle", unsafe: "square", undecided: "triangle" };
 
 function drawScatter() {
-  const { cells, limit, averageLimit } = state.study;
-  const shown = shownCells().filter((i) => cells.crossfit_drop[i] !== null && cells.average_drop[i] !== null);
+  const { limits } = state.study;
+  const shown = shownCells().filter((cell) => cell.crossfit_drop !== null && cell.average_drop !== null);
   const place = document.getElementById("scatter-plot");
   if (!shown.length) {
     place.replaceChildren(element("p", {}, "No cell shown has a cross-fitted drop."));
@@ -14,32 +16,36 @@ function drawScatter() {
   // As wide as the page lets it be, so that letters keep their size on a phone.
   PLOT.width = Math.max(320, Math.min(800, place.clientWidth));
   PLOT.height = PLOT.width < 500 ? 380 : 460;
-  shown.sort((a, b) => cells.crossfit_drop[b] - cells.crossfit_drop[a]);
-  const x = axis(shown.map((i) => cells.average_drop[i]), averageLimit, PLOT.left, PLOT.width - PLOT.right);
-  const y = axis(shown.map((i) => cells.crossfit_drop[i]), limit, PLOT.height - PLOT.bottom, PLOT.top);
-  const hidden = shown.filter((i) => cells.crossfit_drop_low[i] > limit && cells.average_drop[i] <= averageLimit);
+  shown.sort((a, b) => b.crossfit_drop - a.crossfit_drop);
+  const x = axis(shown.map((cell) => cell.average_drop), limits.average_drop, PLOT.left, PLOT.width - PLOT.right);
+  const y = axis(shown.map((cell) => cell.crossfit_drop), limits.crossfit_drop, PLOT.height - PLOT.bottom, PLOT.top);
+  const hidden = shown.filter((cell) => cell.verdict === "unsafe" && cell.averageFine);
   const title = `${count(shown.length, "cell")}: average drop against cross-fitted worst-group drop`;
   const svg = drawing("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, class: "plot", role: "application", tabindex: "0",
     "aria-label": `${title}. Arrow keys go from cell to cell, the largest drop first; Enter shows its groups.` });
-  svg.append(...frame(x, y), ...limits(x, y));
-  const marks = shown.map((i) => scatterMark(i, x.at(cells.average_drop[i]), y.at(cells.crossfit_drop[i])));
+  svg.append(...frame(x, y), ...limitLines(x, y));
+  const marks = shown.map((cell) => scatterMark(cell, x.at(cell.average_drop), y.at(cell.crossfit_drop)));
   svg.append(...marks.slice().reverse());
   walk(svg, marks, shown);
   const text = `Above the diagonal the worst group loses more than the average. ${hidden.length} of ${count(shown.length, "cell")} `
-    + `${hidden.length === 1 ? "is" : "are"} unsafe although the average drops by at most ${points(averageLimit)} `
-    + `point${averageLimit === state.study.scale / 100 ? "" : "s"} (left of the upright line, above the level one): who watches the average alone ships them.`;
+    + `${hidden.length === 1 ? "is" : "are"} unsafe although the average drops by at most ${points(limits.average_drop)} `
+    + `point${limits.average_drop === state.study.scale / 100 ? "" : "s"} (the shaded corner): who watches the average alone ships them. `
+    + "Both axes are even up to 1 point and logarithmic beyond, so that the corner near 0 can be read.";
   place.replaceChildren(element("p", { id: "scatter-words" }, text), scatterKey(), svg);
 }
 
 function axis(values, limit, from, to) {
-  const low = Math.min(0, ...values);
-  const high = Math.max(limit * 1.5, ...values) * 1.04;
-  const rough = (high - low) / 5;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((k) => k * power).find((size) => size >= rough);
-  const ticks = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) ticks.push(tick);
-  return { low, high, ticks, limit, at: (value) => from + ((value - low) / (high - low)) * (to - from) };
+  const point = state.study.scale / 100;
+  const low = Math.min(0, ...values) - point / 4;
+  const high = Math.max(limit * 1.5, ...values) * 1.25;
+  const stretch = (value) => Math.asinh(value / point);
+  const at = (value) => from + ((stretch(value) - stretch(low)) / (stretch(high) - stretch(low))) * (to - from);
+  const ticks = [0];
+  for (const tick of [1, 2, 5, 10, 20, 50, 100, -1, -2, -5, -10, -20, -50].map((size) => size * point)) {
+    const near = ticks.some((other) => Math.abs(at(other) - at(tick)) < 28);
+    if (tick > low && tick < high && !near) ticks.push(tick);
+  }
+  return { low, high, ticks, limit, at };
 }
 
 function frame(x, y) {
@@ -60,13 +66,16 @@ function frame(x, y) {
   return parts;
 }
 
-function limits(x, y) {
+function limitLines(x, y) {
   const bottom = PLOT.height - PLOT.bottom;
   const end = Math.min(x.high, y.high);
   const start = Math.max(x.low, y.low);
   return [
+    drawing("rect", { class: "corner", x: PLOT.left, y: PLOT.top, width: x.at(x.limit) - PLOT.left, height: y.at(y.limit) - PLOT.top }),
     drawing("line", { class: "limit", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y.at(y.limit), y2: y.at(y.limit) }),
+    drawing("text", { x: PLOT.width - PLOT.right, y: y.at(y.limit) - 5, "text-anchor": "end" }, `limit ${points(y.limit)}`),
     drawing("line", { class: "limit", x1: x.at(x.limit), x2: x.at(x.limit), y1: PLOT.top, y2: bottom }),
+    drawing("text", { x: x.at(x.limit) + 5, y: PLOT.top + 12 }, `limit ${points(x.limit)}`),
     drawing("line", { class: "axis", x1: x.at(start), y1: y.at(start), x2: x.at(end), y2: y.at(end) }),
   ];
 }
@@ -77,38 +86,39 @@ function markShape(verdict, cx, cy) {
   return drawing("path", { d: `M ${cx} ${cy - 6.5} l 6.5 11.5 h -13 z` });
 }
 
-function scatterText(i) {
-  const { cells, levels } = state.study;
-  return [`${setName(cells.calibration[i], cells.strategy[i])}, ${levels.method[cells.method[i]]}, seed ${levels.seed[cells.seed[i]]}: ${verdictOf([i])}`,
-    `average drop ${points(cells.average_drop[i])} (${points(cells.average_drop_low[i])} to ${points(cells.average_drop_high[i])})`,
-    `cross-fitted worst-group drop ${points(cells.crossfit_drop[i])} (${points(cells.crossfit_drop_low[i])} to ${points(cells.crossfit_drop_high[i])})`,
-  ].join("\n");
+function scatterText(cell) {
+  const drop = (name) => `${points(cell[name])} (${points(cell[`${name}_low`])} to ${points(cell[`${name}_high`])})`;
+  return [`${placeName(cell)}, ${seedNames(cell)}: ${cell.standing}`, `average drop ${drop("average_drop")}`,
+    `cross-fitted worst-group drop ${drop("crossfit_drop")}`].join("\n");
 }
 
-function scatterMark(i, cx, cy) {
-  const verdict = verdictOf([i]);
-  const mark = markShape(verdict, cx, cy);
-  mark.setAttribute("class", `mark ${verdict}`);
-  mark.addEventListener("mouseenter", () => showTip(mark, scatterText(i)));
+function scatterMark(cell, cx, cy) {
+  const mark = markShape(cell.verdict, cx, cy);
+  mark.setAttribute("class", `mark ${cell.verdict}`);
+  mark.addEventListener("mouseenter", () => showTip(mark, scatterText(cell)));
   mark.addEventListener("mouseleave", hideTip);
-  mark.addEventListener("click", () => choose(i));
+  mark.addEventListener("click", () => choose(cell, "scatter"));
   return mark;
 }
 
 function walk(svg, marks, shown) {
   let at = -1;
   const leave = () => { if (at >= 0) marks[at].classList.remove("chosen"); hideTip(); };
+  const enter = () => {
+    marks[at].classList.add("chosen");
+    showTip(marks[at], scatterText(shown[at]));
+    announce(scatterText(shown[at]).replaceAll("\n", "; "));
+  };
   svg.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
       leave();
       at = at < 0 ? 0 : (at + step + marks.length) % marks.length;
-      marks[at].classList.add("chosen");
-      showTip(marks[at], scatterText(shown[at]));
-      announce(scatterText(shown[at]).replaceAll("\n", "; "));
-    } else if (event.key === "Enter" && at >= 0) choose(shown[at]);
+      enter();
+    } else if (event.key === "Enter" && at >= 0) choose(shown[at], "scatter");
   });
+  svg.addEventListener("focus", () => { if (at >= 0) enter(); });
   svg.addEventListener("blur", leave);
 }
 
@@ -118,5 +128,5 @@ function scatterKey() {
     mark.setAttribute("class", verdict);
     return element("span", {}, drawing("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, mark), verdict);
   });
-  return element("p", { class: "key" }, ...items, element("span", {}, "dashed: the limits; grey: worst group = average"));
+  return element("p", { class: "key" }, ...items, element("span", {}, "dashed: the limits; grey diagonal: worst group = average; shaded: the average is within its limit, the worst group is not"));
 }
