@@ -79,7 +79,7 @@ def _check_cells(study: Any) -> None:
     from onnxptq.errors import DataError
 
     if not study.cells:
-        raise DataError(f"the run {study.run} has no result yet. Go on with it: onnxptq sweep --resume")
+        raise DataError(f"the run {study.run} has no result yet. Go on with it: {study.resume}")
 
 
 def _to_dict(summary: Any, answers: Any, words: Any) -> dict[str, Any]:

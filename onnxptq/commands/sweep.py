@@ -93,8 +93,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.sweeps.study import DONE
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
-    folder = values.pop("store")
-    room = room_of(folder)
+    room = room_of(values.pop("store"))
     engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
     with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
         plan = _plan(values, store)
@@ -121,7 +120,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     write_report(study, report)
     if json_target != "-":
         print_study(study)
-    note(f"wrote {report}; tables: onnxptq report {study.run}{f' --store {shlex.quote(folder)}' if folder else ''}")
+    note(f"wrote {report}; tables: {f'onnxptq report {study.run} {room.option}'.rstrip()}")
     write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 

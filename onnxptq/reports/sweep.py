@@ -49,7 +49,7 @@ def _print_grid(combinations: list[Combination]) -> None:
         table.add_column(method, justify="right")
     for row in dict.fromkeys(one.place.set_name for one in combinations):
         table.add_row(row, *(_drop(found.get((row, method))) for method in methods))
-    print_table(table, whole=True)
+    print_table(table, whole=True, blocks=True)
 
 
 def _drop(one: Combination | None) -> str:

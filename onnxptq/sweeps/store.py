@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from onnxptq.cache import Room, cache_room
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
@@ -99,15 +101,25 @@ class RunSummary:
 class Store:
     """Runs and cells in one room. Made where there is none.
 
+    Args:
+        room: where it lies.
+        read: only to read: nothing is made, and the folder need not be one that can be written.
+
     Raises:
         DataError: the file is damaged, or of a newer version.
         OutputError: it cannot be written.
+        UsageError: there is none to read.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, *, read: bool = False) -> None:
         self.room = room
-        self.path = room.folder("sweeps") / "sweeps.sqlite"
+        self.path = (room.lookup("sweeps") if read else room.folder("sweeps")) / "sweeps.sqlite"
+        self._read = read
         with self._explained():
+            if read:
+                self._connection = _open_to_read(self.path)
+                self._check_version()
+                return
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A cell that was said to be stored is stored, also when the power fails.
@@ -253,7 +265,13 @@ class Store:
             versions=json.loads(versions),
             machine=json.loads(machine),
             command=command,
+            resume=self.resume,
         )
+
+    @property
+    def resume(self) -> str:
+        """The command line that goes on with what did not finish."""
+        return f"onnxptq sweep --resume {self.room.option}".rstrip()
 
     def _prepare(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
@@ -263,6 +281,9 @@ class Store:
                     self._connection.execute(statement)
                 if not self._connection.execute("SELECT count(*) FROM store").fetchone()[0]:
                     self._connection.execute("INSERT INTO store VALUES (?)", (SCHEMA_VERSION,))
+        self._check_version()
+
+    def _check_version(self) -> None:
         version = self._connection.execute("SELECT schema_version FROM store").fetchone()[0]
         if version != SCHEMA_VERSION:
             raise DataError(
@@ -290,6 +311,11 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if self._read:
+                raise DataError(
+                    f"the store {self.path} cannot be read: {error}. Copy its folder to where you can write, and give "
+                    "that with --store."
+                ) from error
             raise OutputError(
                 f"the store {self.path} cannot be written: {error}. Free some space, or give another folder with "
                 "--store; what is stored stays, and the sweep goes on from there."
@@ -299,6 +325,31 @@ class Store:
                 f"the store {self.path} is damaged ({error}). Move it away: the sweep makes it again, and finds the "
                 "predictions that it made."
             ) from error
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that makes no file, where the folder cannot be written either.
+
+    SQLite writes beside a file in WAL mode even to read it, and leaves nothing there when it can. What nobody can write
+    to is read as it lies.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no store of sweeps at {path}. `onnxptq sweep` makes one; --store names its folder.")
+    modes = ["rw", "ro"]
+    journal = path.with_name(f"{path.name}-wal")
+    if not (journal.exists() and journal.stat().st_size):
+        modes[1:] = ["ro&immutable=1"]  # With a journal this would read what was before it.
+    for mode in modes:
+        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if mode != "rw" or not error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                raise
+    raise AssertionError("the last mode returns or raises")
 
 
 _NOWHERE = CellKey("", "", "", "", "", "", 0)
@@ -312,16 +363,16 @@ def load_study(run: str = "last", store: Path | None = None) -> Study:
         store: the folder of `--store`; None is the cache room.
 
     Raises:
-        UsageError: there is no such run, or several.
+        UsageError: there is no such run, or several, or no store.
         DataError: the store is damaged, or of a newer version.
     """
-    with Store(room_of(store)) as opened:
+    with Store(room_of(store), read=True) as opened:
         return opened.study(run)
 
 
 def room_of(store: str | Path | None) -> Room:
     """The room of a store: the folder of `--store`, or the user's cache room."""
-    return cache_room() if store is None else Room(Path(store))
+    return cache_room() if store is None else Room(Path(store), option=f"--store {shlex.quote(str(store))}")
 
 
 def flat(study: Study) -> list[dict[str, Any]]:

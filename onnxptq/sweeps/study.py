@@ -76,6 +76,7 @@ class Study:
         versions: onnxptq, onnx, onnxruntime, numpy and Python.
         machine: cpu features, cores, GPU if any.
         command: the command line that makes the study again.
+        resume: the command line that goes on with an unfinished one.
     """
 
     run: str
@@ -86,3 +87,4 @@ class Study:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     command: str
+    resume: str = field(default="onnxptq sweep --resume", compare=False)
