@@ -54,7 +54,9 @@ def done(command: click.Command, *arguments: str | Path) -> Result:
     return result
 
 
-def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path) -> None:
+def test_a_plan_becomes_a_study_a_table_and_a_report(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert json.loads(done(sweep, plan, "--dry-run", "--jobs", "1", "--json", "-").stdout)["cells"] == 4
     made = done(sweep, plan, "--jobs", "1", "-o", "s.html", "--json", "s.json")
     assert "Of 4 combinations:" in made.stdout and "4 of 4 cells, 1 known before" in made.stderr
@@ -77,6 +79,13 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path)
     again = run(runs, "export", "-o", "cells.csv")
     assert isinstance(again.exception, OutputError) and "exists already" in str(again.exception)
 
+    assert "Of 4 combinations:" in done(report, "-o", "s.html").stdout, "a report may be replaced"
+    assert "is no report" in str(run(report, "-o", "s.json").exception)
+    done(report, "-o", "s.json", "--force")
+    monkeypatch.setenv("COLUMNS", "60")
+    for shown in (done(runs, "list"), done(runs, "show")):
+        assert said["run"] in shown.stdout
+        assert all(len(line) <= 60 for line in shown.stdout.splitlines() if "  " in line), "nothing is wider"
     reported = done(report, said["run"][:12], "-o", "r.html", "--markdown", "r.md")
     assert "Of 4 combinations:" in reported.stdout and "## small" in Path("r.md").read_text()
 
@@ -92,6 +101,9 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path)
         (("--ray-address", "here:1"), "--ray-address is for --engine ray"),
         (("--resume",), "did not finish"),
         (("-o", "no/report.html"), "no folder no"),
+        (("-o", "study.toml"), "study.toml exists already and is no report of onnxptq. Replace it with --force"),
+        (("--init", "--json", "x"), "--init prints to stdout and makes no study, so --json has no use"),
+        (("--schema", "--dry-run"), "--schema prints to stdout and makes no study, so --dry-run has no use"),
     ],
 )
 def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -201,7 +201,5 @@ def test_the_hint_to_go_on_names_the_store(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said_with_the_option_that_named_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        OutputError, match=r"folder of --store .*file cannot be written: .*another one with --store"
-    ):
+    with pytest.raises(OutputError, match=r"folder of --store .*file cannot be written: .*another one with --store"):
         Store(room_of(tmp_path / "file"))
