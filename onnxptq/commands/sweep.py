@@ -22,7 +22,7 @@ from onnxptq.commands._output import (
     progress_bar,
     write_json,
 )
-from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError, did_you_mean
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, RuntimeUnavailableError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from onnxptq.cache import Room
@@ -97,12 +97,14 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
     room = room_of(values.pop("store"))
+    plan_file = next((name for name in values["what"] if name.endswith(".toml")), None)
     engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
     with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
         plan = _plan(values, store)
         if not init:
             stack.enter_context(engine)
-            grid = open_grid(plan, store, engine)
+            with _naming(plan_file):
+                grid = open_grid(plan, store, engine)
             for warning in grid.warnings:
                 note(f"note: {warning}")
             if dry_run:
@@ -187,6 +189,17 @@ def _check_prints(option: str) -> None:
             raise UsageError(
                 f"{option} prints to stdout and makes no study, so {parameter.opts[0]} has no use. Leave one out."
             )
+
+
+@contextmanager
+def _naming(plan_file: str | None) -> Iterator[None]:
+    """Puts the name of a plan's file before what is wrong with a name in it."""
+    try:
+        yield
+    except (UsageError, RuntimeUnavailableError) as error:
+        if plan_file is None:
+            raise
+        raise type(error)(f"{plan_file}: {error}") from error
 
 
 @contextmanager

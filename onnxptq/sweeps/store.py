@@ -237,11 +237,19 @@ class Store:
         plans = [plan_from_dict(json.loads(text), f"the plan of {run}") for run, text in rows]
         found = next((one for one in plans if plan is None or one == plan), None)
         if found is None:
-            which = "run" if plan is None else "run of this plan"
-            raise UsageError(
-                f"there is no {which} in {self.path} that did not finish. Leave --resume out to start one."
-            )
+            raise UsageError(self._nothing_to_resume(plan))
         return found
+
+    def _nothing_to_resume(self, plan: Plan | None) -> str:
+        with self._explained():
+            rows = self._connection.execute("SELECT run, plan FROM runs ORDER BY created DESC, rowid DESC").fetchall()
+        done = next((run for run, text in rows if plan is None or json.loads(text) == plan.to_dict()), None)
+        if done is None:
+            which = "run" if plan is None else "run of this plan"
+            return f"there is no {which} in {self.path}. Leave --resume out to start one."
+        which = "every run" if plan is None else f"the run {done} of this plan"
+        report = f"onnxptq report {done} {self.room.option}".rstrip()
+        return f"{which} in {self.path} is finished: {report}. Without --resume cells that failed are tried again."
 
     def study(self, run: str) -> Study:
         """A run with all its cells that have a result. Raises UsageError as `find` does."""

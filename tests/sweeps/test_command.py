@@ -11,15 +11,18 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from onnxptq.commands.report import report
 from onnxptq.commands.runs import runs
 from onnxptq.commands.sweep import sweep
-from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.errors import DataError, OnnxptqError, OutputError
+from onnxptq.runtimes import ProviderStatus
 
 PLAN = """
 format = 1
@@ -99,7 +102,7 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(
         (("--jobs", "0"), "--jobs must be 1 or more"),
         (("--engine", "rai"), "Did you mean 'ray'"),
         (("--ray-address", "here:1"), "--ray-address is for --engine ray"),
-        (("--resume",), "did not finish"),
+        (("--resume",), "there is no run in store/v1/sweeps/sweeps.sqlite. Leave --resume out"),
         (("-o", "no/report.html"), "no folder no"),
         (("-o", "study.toml"), "study.toml exists already and is no report of onnxptq. Replace it with --force"),
         (("--init", "--json", "x"), "--init prints to stdout and makes no study, so --json has no use"),
@@ -110,6 +113,43 @@ def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: st
     refused = run(sweep, *arguments)
     assert isinstance(refused.exception, OnnxptqError) and refused.stdout == ""
     assert said in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('runtimes = ["cpy"]', "study.toml: unknown execution provider 'cpy'"),
+        ('corruptions = ["fgo@3"]', "study.toml: unknown shift 'fgo'"),
+        ('groups = ["lable"]', "study.toml: unknown group column 'lable'. Did you mean 'label'"),
+    ],
+)
+def test_a_wrong_name_is_said_with_the_plan_that_it_stands_in(plan: Path, line: str, said: str) -> None:
+    kept = [old for old in PLAN.splitlines() if old.partition(" ")[0] != line.partition(" ")[0]]
+    plan.write_text("\n".join([*kept, line]))
+    refused = run(sweep, "study.toml")
+    assert str(refused.exception).startswith(said)
+
+
+def test_a_set_that_chooses_by_label_is_refused_before_anything_is_computed(plan: Path, save_classifier: Any) -> None:
+    save_classifier()
+    np.savez("data.npz", x=np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32))
+    plan.write_text('models = ["net.onnx"]\ndata = "data.npz"\ncalibrations = ["clean", "imbalanced"]\n')
+    refused = run(sweep, "study.toml")
+    assert isinstance(refused.exception, DataError)
+    assert "'imbalanced' chooses by label, and data.npz has none" in str(refused.exception)
+    with sqlite3.connect("store/v1/sweeps/sweeps.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_a_provider_that_does_not_load_is_said_without_an_option_that_sweep_lacks(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = ProviderStatus("cuda", "CUDAExecutionProvider", compiled=True, loads=False, reason="no driver")
+    monkeypatch.setattr("onnxptq.runtimes.selection.probe", lambda name: status)
+    plan.write_text(PLAN + 'runtimes = ["cuda"]\n')
+    said = str(run(sweep, "study.toml").exception)
+    assert said.startswith("study.toml: the execution provider 'cuda' does not load here: no driver.")
+    assert "--allow-fallback" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
