@@ -81,13 +81,18 @@ def import_ray() -> Any:
 def _why(address: str | None, error: Exception, said: str) -> str:
     if address is None:
         return f"Ray does not start on this machine: {error}. `ray start --head` may say more."
-    reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
     # Ray only logs why it was refused.
-    if "InvalidAuthToken" in said or "Unauthenticated" in said:
+    if "InvalidAuthToken" in said or type(error).__name__ == "AuthenticationError":
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            return (
+                f"the Ray cluster at {address} wants another token than there is here (~/.ray/auth_token, "
+                "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH). `ray get-auth-token` on its machine prints it."
+            )
         return (
             f"the Ray cluster at {address} wants its token. Start this command with RAY_AUTH_MODE=token in its "
             "environment; on another machine than the cluster's also with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
         )
+    reason = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
     return (
         f"the Ray cluster at {address} cannot be reached: {reason}. Check --ray-address (`ray status` on the cluster's "
         "machine says whether it runs), or leave it out for a cluster on this machine."

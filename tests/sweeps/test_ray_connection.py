@@ -78,8 +78,12 @@ def test_a_cluster_that_wants_its_token_is_said_without_its_log(
         found = next((line.split()[1] for line in process.stdout if line.startswith("address ")), None)
         assert found, "the cluster did not start"
         refused = sweep("--ray-address", found, folder=tmp_path, limit=60)
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        wrong = sweep("--ray-address", found, folder=tmp_path, limit=60)
         process.stdin.close()
         process.wait(60)
     assert refused.returncode == 2
     assert "wants its token. Start this command with RAY_AUTH_MODE=token" in refused.stderr
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1) and "wants another token" in wrong.stderr
     assert refused.stderr.count("\n") == 1, "Ray's log of its tries is kept off the terminal"
