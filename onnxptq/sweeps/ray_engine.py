@@ -66,7 +66,7 @@ class RayEngine:
             try:
                 identity: dict[str, str] = ray.get(task.remote(runtime))
             except ray.exceptions.RayTaskError as error:
-                raise RuntimeUnavailableError(_there(error)) from error
+                raise RuntimeUnavailableError(explain(error)) from error
         return identity
 
     def submit(self, job: Job) -> None:
@@ -166,7 +166,7 @@ def _work(
     return result, error, {name: (room.root / name).read_bytes() for name in result.files}
 
 
-def _there(error: Any) -> str:
+def explain(error: Any) -> str:
     """What went wrong in a task of Ray, in one line."""
     if "No module named 'onnxptq'" in str(error):
         return "the Python of the Ray cluster has no onnxptq. Install this version of it on every node."

@@ -12,6 +12,7 @@ import pytest
 
 from onnxptq.errors import UsageError
 from onnxptq.sweeps.ray_connection import check_listens
+from onnxptq.sweeps.ray_engine import explain
 
 _CLUSTER = """
 import sys
@@ -54,6 +55,16 @@ def test_what_is_no_address_is_said(address: str) -> None:
 @pytest.mark.parametrize("address", ["auto", "anyscale://cluster"])
 def test_what_ray_finds_by_itself_is_left_to_it(address: str) -> None:
     check_listens(address)
+
+
+def test_a_cluster_without_onnxptq_is_said_as_what_it_is() -> None:
+    class Failure(Exception):
+        cause = ModuleNotFoundError("No module named 'onnxptq'")
+
+    assert explain(Failure("The remote function failed to import\n No module named 'onnxptq'")).startswith(
+        "the Python of the Ray cluster has no onnxptq."
+    )
+    assert explain(Failure("two\nlines")) == "two lines"
 
 
 @pytest.mark.ray
