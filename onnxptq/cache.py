@@ -55,6 +55,10 @@ class Room:
         """A folder of one kind for a library that keeps its own order in it. It exists afterwards."""
         return self._made(self.root / LAYOUT / kind)
 
+    def command(self, text: str) -> str:
+        """A command line that is about this room: `text` with the option that named it."""
+        return f"{text} {self.option}".rstrip()
+
     def lookup(self, kind: str) -> Path:
         """Where `folder` would be; nothing is made."""
         return self.root / LAYOUT / kind

@@ -125,7 +125,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     write_report(study, report)
     if json_target != "-":
         print_study(study)
-    note(f"wrote {report}; tables: {f'onnxptq report {study.run} {room.option}'.rstrip()}")
+    note(f"wrote {report}; tables: {room.command(f'onnxptq report {study.run}')}")
     write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 

@@ -36,7 +36,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
-        print(f"... and {len(failed) - errors} more (onnxptq runs show {study.run})")
+        print(f"... and {len(failed) - errors} more ({study.show})")
 
 
 def _print_grid(combinations: list[Combination]) -> None:

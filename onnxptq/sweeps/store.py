@@ -248,7 +248,7 @@ class Store:
             which = "run" if plan is None else "run of this plan"
             return f"there is no {which} in {self.path}. Leave --resume out to start one."
         which = "every run" if plan is None else f"the run {done} of this plan"
-        report = f"onnxptq report {done} {self.room.option}".rstrip()
+        report = self.room.command(f"onnxptq report {done}")
         return f"{which} in {self.path} is finished: {report}. Without --resume cells that failed are tried again."
 
     def study(self, run: str) -> Study:
@@ -273,13 +273,13 @@ class Store:
             versions=json.loads(versions),
             machine=json.loads(machine),
             command=command,
-            resume=self.resume,
+            store=self.room.option,
         )
 
     @property
     def resume(self) -> str:
         """The command line that goes on with what did not finish."""
-        return f"onnxptq sweep --resume {self.room.option}".rstrip()
+        return self.room.command("onnxptq sweep --resume")
 
     def _prepare(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
