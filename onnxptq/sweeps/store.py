@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from onnxptq.cache import Room, cache_room
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
@@ -348,7 +347,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     if not (journal.exists() and journal.stat().st_size):
         modes[1:] = ["ro&immutable=1"]  # With a journal this would read what was before it.
     for mode in modes:
-        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

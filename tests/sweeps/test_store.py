@@ -193,6 +193,14 @@ def test_reading_what_is_not_there_makes_nothing_and_names_it(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_with_signs_of_a_url_in_its_name_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "100% sure? #1"
+    with Store(Room(folder)) as store:
+        store.start(study(), "digest", ["key"])
+        store.put({"key": CELL})
+    assert load_study("last", folder) == study()
+
+
 def test_the_hint_to_go_on_names_the_store(tmp_path: Path) -> None:
     with Store(Room(tmp_path / "my store")) as store:
         store.start(study(), "digest", ["key"])
