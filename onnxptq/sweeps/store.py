@@ -19,6 +19,7 @@ from typing import Any
 from onnxptq.cache import Room, cache_room
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
 from onnxptq.sweeps.plan import Plan, plan_from_dict
+from onnxptq.sweeps.read_only import open_to_read
 from onnxptq.sweeps.study import FAILED, Cell, CellKey, Study
 
 SCHEMA_VERSION = 1
@@ -116,7 +117,7 @@ class Store:
         self._read = read
         with self._explained():
             if read:
-                self._connection = _open_to_read(self.path)
+                self._connection = open_to_read(self.path, _BUSY_SECONDS)
                 self._check_version()
                 return
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -332,31 +333,6 @@ class Store:
                 f"the store {self.path} is damaged ({error}). Move it away: the sweep makes it again, and finds the "
                 "predictions that it made."
             ) from error
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that makes no file, where the folder cannot be written either.
-
-    SQLite writes beside a file in WAL mode even to read it, and leaves nothing there when it can. What nobody can write
-    to is read as it lies.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no store of sweeps at {path}. `onnxptq sweep` makes one; --store names its folder.")
-    modes = ["rw", "ro"]
-    journal = path.with_name(f"{path.name}-wal")
-    if not (journal.exists() and journal.stat().st_size):
-        modes[1:] = ["ro&immutable=1"]  # With a journal this would read what was before it.
-    for mode in modes:
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return connection
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if mode != "rw" or not error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
-                raise
-    raise AssertionError("the last mode returns or raises")
 
 
 _NOWHERE = CellKey("", "", "", "", "", "", 0)
