@@ -74,6 +74,7 @@ class Sampler:
         positional: the parameter that a bare text after the colon fills, as in `single-class:cat`.
         required: the parameter that the user has to give.
         size: the size of the set when the user names none.
+        needs_labels: whether it reads `pool.labels`, which can then be missed before anything is computed.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Sampler:
     positional: str | None = None
     required: str | None = None
     size: int = DEFAULT_SIZE
+    needs_labels: bool = False
 
 
 SAMPLERS: Registry[Sampler] = Registry(

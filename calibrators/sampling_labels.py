@@ -59,6 +59,7 @@ SAMPLERS.register(
         _imbalanced,
         {"ratio": 100},
         positional="ratio",
+        needs_labels=True,
     )
 )
 SAMPLERS.register(
@@ -69,6 +70,7 @@ SAMPLERS.register(
         _few_class,
         {"k": 2},
         positional="k",
+        needs_labels=True,
     )
 )
 SAMPLERS.register(
@@ -79,5 +81,6 @@ SAMPLERS.register(
         _single_class,
         {"label": ""},
         positional="label",
+        needs_labels=True,
     )
 )

@@ -19,7 +19,7 @@ from typing import Any
 
 from onnxptq.calibrators._sampler import SAMPLERS, Sampler
 from onnxptq.data.shifts import SHIFTS, Shift, parse_shift
-from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.errors import UsageError, did_you_mean, inside
 from onnxptq.recipe import Value
 
 ALIASES: Mapping[str, str] = {"shifted": "dark@3", "noisy": "gaussian@3"}
@@ -81,8 +81,12 @@ class CalibrationSet:
         return "+".join(terms)
 
     @staticmethod
-    def parse(text: str) -> CalibrationSet:
+    def parse(text: str, what: str = "calibration set") -> CalibrationSet:
         """A set from its name, or from a TOML file whose name ends in `.toml`.
+
+        Args:
+            text: the name.
+            what: what messages call it.
 
         Raises:
             UsageError: an unknown name, severity or parameter, or two terms that both say which samples are drawn.
@@ -105,16 +109,16 @@ class CalibrationSet:
                 shifts.append((shift.name, severity))
                 continue
             before = sampler
-            sampler, parameters, foreign = _sampling(name, rest, text)
+            sampler, parameters, foreign = _sampling(name, rest, text, what)
             if before:
                 raise UsageError(
-                    f"the calibration set {text!r} says twice which samples are drawn: {before!r} and {sampler!r}. "
+                    f"the {what} {text!r} says twice which samples are drawn: {before!r} and {sampler!r}. "
                     "Keep one of them; shifts may follow it."
                 )
         return CalibrationSet(sampler or "clean", parameters, foreign, tuple(shifts))
 
 
-def _sampling(name: str, rest: str, text: str) -> tuple[str, tuple[tuple[str, Value], ...], str]:
+def _sampling(name: str, rest: str, text: str, what: str) -> tuple[str, tuple[tuple[str, Value], ...], str]:
     """Sampler, parameters and foreign source of one term."""
     if name == FOREIGN:
         if not rest:
@@ -127,9 +131,9 @@ def _sampling(name: str, rest: str, text: str) -> tuple[str, tuple[tuple[str, Va
     if name not in SAMPLERS:
         base = name.partition("@")[0]
         if base in SAMPLERS:
-            raise UsageError(f"the calibration set {base!r} has no severity; write {base!r}.")
+            raise UsageError(f"the {what} {base!r} has no severity; write {base!r}.")
         known = [*SAMPLERS.names(), *GENERATED, FOREIGN, *ALIASES, *(s.name for s in SHIFTS)]
-        raise UsageError(f"unknown calibration set {name!r} in {text!r}. {did_you_mean(base, known)}")
+        raise UsageError(f"unknown {what} {name!r}{inside(name, text)}. {did_you_mean(base, known)}")
     return name, parse_parameters(SAMPLERS.get(name), rest), ""
 
 

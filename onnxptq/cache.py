@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,15 @@ def content_key(kind: str, /, **parts: Any) -> str:
 
 @dataclass(frozen=True)
 class Room:
-    """The folder in which artefacts are kept by their key."""
+    """The folder in which artefacts are kept by their key.
+
+    Attributes:
+        root: the folder.
+        option: the option that named it, as it was given ("--store DIR"); "" is none.
+    """
 
     root: Path
+    option: str = field(default="", compare=False)
 
     def place(self, kind: str, key: str, suffix: str) -> Path:
         """Where the artefact lies or will lie. Its folder exists afterwards."""
@@ -48,6 +54,14 @@ class Room:
     def folder(self, kind: str) -> Path:
         """A folder of one kind for a library that keeps its own order in it. It exists afterwards."""
         return self._made(self.root / LAYOUT / kind)
+
+    def command(self, text: str) -> str:
+        """A command line that is about this room: `text` with the option that named it."""
+        return f"{text} {self.option}".rstrip()
+
+    def lookup(self, kind: str) -> Path:
+        """Where `folder` would be; nothing is made."""
+        return self.root / LAYOUT / kind
 
     def usage(self) -> Mapping[str, tuple[int, int]]:
         """Number of files and bytes of each kind."""
@@ -72,9 +86,11 @@ class Room:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            name, option = self.option.split()[0] if self.option else "", self.option
+            what = f"folder of {name}" if option else "cache folder"
+            remedy = f"Give another one with {name}." if option else "Set ONNXPTQ_CACHE to a folder that can."
             raise OutputError(
-                f"the cache folder {self.root} cannot be written: {error.strerror or error}. "
-                "Set ONNXPTQ_CACHE to a folder that can."
+                f"the {what} {self.root} cannot be written: {error.strerror or error}. {remedy}"
             ) from error
         return folder
 

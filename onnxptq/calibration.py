@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import Room
-from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators import SAMPLERS, CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.samples import draw
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
@@ -79,6 +79,17 @@ def with_calibration_side(inputs: Inputs, calibration_set: CalibrationSet, optio
             "with. Name another dataset."
         )
     return replace(inputs, calibration=dataset, data=described)
+
+
+def check_labels(calibration_set: CalibrationSet, dataset: Dataset | None) -> None:
+    """Raises DataError when a set chooses by label from data that has none, before anything is computed."""
+    if dataset is None or dataset.labels is not None or not draws_here(calibration_set):
+        return
+    if SAMPLERS.get(calibration_set.sampler).needs_labels:
+        raise DataError(
+            f"the calibration set {calibration_set.short!r} chooses by label, and {dataset.source} has none. Name the "
+            "column of the labels, or leave the set out; `onnxptq calibs` lists those that need no labels."
+        )
 
 
 def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None, seed: int) -> CalibrationSamples:

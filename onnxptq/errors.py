@@ -47,6 +47,11 @@ class OutputError(OnnxptqError):
     """A result cannot be written: no permission, no space, or a file in the way."""
 
 
+def inside(part: str, whole: str) -> str:
+    """Where a wrong part of what the user wrote stands: " in 'WHOLE'"; "" where it is all of it."""
+    return "" if part == whole else f" in {whole!r}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that helps whoever mistyped `name`: the closest known names, or all of them."""
     known = sorted(known)

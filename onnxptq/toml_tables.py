@@ -190,6 +190,8 @@ def without_none(kind: Any) -> Any:
 
 
 def _named(keys: Keys) -> str:
+    if isinstance(keys[-1], int):
+        return f"entry {keys[-1] + 1} of {_named(keys[:-1])}"
     table = _header(keys[:-1])
     return f"{keys[-1]!r} of [{table}]" if table else repr(keys[-1])
 
@@ -206,7 +208,8 @@ def _place(text: str, name: str, keys: Keys) -> str:
 
 def _line(text: str, keys: Keys) -> int | None:
     names = [key for key in keys if isinstance(key, str)]
-    position = next((key for key in keys if isinstance(key, int)), 0)
+    # A number at the end counts values of a list, any other one tables of the same name.
+    position = next((key for key in keys[:-1] if isinstance(key, int)), 0)
     table, seen, header = "", 0, None
     for number, line in enumerate(text.splitlines(), start=1):
         if found := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$", line):

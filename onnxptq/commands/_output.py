@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from onnxptq.errors import UsageError
+from onnxptq.errors import OutputError, UsageError
 from onnxptq.files import check_writable, replacing
 
 json_option = click.option(
@@ -22,10 +22,31 @@ json_option = click.option(
 )
 
 
+_REPORT = b'<meta name="generator" content="onnxptq report">'
+"""Near the beginning of a report: what can be made again from a store may be replaced."""
+
+
 def check_json_target(target: str | None) -> None:
     """Raises OutputError when the JSON could not be written, before any work is done."""
     if target not in (None, "-"):
         check_writable(Path(str(target)))
+
+
+def check_report(path: Path, force: bool) -> None:
+    """Raises OutputError when `path` could not be written, or is a file that is no report of ours, without --force."""
+    check_writable(path)
+    if not force and path.exists() and not _is_report(path):
+        raise OutputError(
+            f"{path} exists already and is no report of onnxptq. Replace it with --force, or write elsewhere."
+        )
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _REPORT in file.read(4096)
+    except OSError:
+        return False
 
 
 def check_different(*targets: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._output import check_different, check_json_target, json_option, note, write_json
+from onnxptq.commands._output import check_different, check_json_target, check_report, json_option, note, write_json
 from onnxptq.errors import OutputError
 
 
@@ -22,6 +22,7 @@ from onnxptq.errors import OutputError
     metavar="DROP",
     help="Largest cross-fitted worst-group drop that is safe, a fraction. [default: 0.02, that of `onnxptq check`]",
 )
+@click.option("--force", is_flag=True, help="Replace an existing file that is no report.")
 @click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache room]")
 @json_option
 def report(
@@ -30,6 +31,7 @@ def report(
     csv_folder: str | None,
     markdown: str | None,
     limit: float | None,
+    force: bool,
     store: str | None,
     json_target: str | None,
 ) -> None:
@@ -50,8 +52,9 @@ def report(
     from onnxptq.sweeps.store import load_study
 
     html = Path(output or "report.html")
-    for path in filter(None, (str(html), markdown)):
-        check_writable(Path(path))
+    check_report(html, force)
+    if markdown:
+        check_writable(Path(markdown))
     check_json_target(json_target)
     if csv_folder and Path(csv_folder).exists() and not Path(csv_folder).is_dir():
         raise OutputError(f"--csv {csv_folder} is a file; give the name of a folder.")
@@ -79,7 +82,7 @@ def _check_cells(study: Any) -> None:
     from onnxptq.errors import DataError
 
     if not study.cells:
-        raise DataError(f"the run {study.run} has no result yet. Go on with it: onnxptq sweep --resume")
+        raise DataError(f"the run {study.run} has no result yet. Go on with it: {study.resume}")
 
 
 def _to_dict(summary: Any, answers: Any, words: Any) -> dict[str, Any]:

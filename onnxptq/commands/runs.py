@@ -34,16 +34,18 @@ def list_(store: str | None, json_target: str | None) -> None:
     from onnxptq.sweeps.store import Store, room_of
 
     check_json_target(json_target)
-    with Store(room_of(store)) as opened:
+    with Store(room_of(store), read=True) as opened:
         found = opened.runs()
-        where = opened.path
+        where, resume = opened.path, opened.resume
     if json_target != "-":
         table = Table("run", "study", "created", "cells", "failed", "state")
         for run in found:
-            state = "finished" if run.finished else f"{run.done} of {run.cells}: onnxptq sweep --resume"
+            state = "finished" if run.finished else f"{run.done} of {run.cells}"
             table.add_row(run.run, run.name, run.created, str(run.cells), str(run.failed), state)
-        print_table(table)
+        print_table(table, prose=True)
         click.echo(f"in {where}")
+        if not all(run.finished for run in found):
+            click.echo(f"go on with the last one that is not finished: {resume}")
     write_json(json_target, [asdict(run) for run in found])
 
 

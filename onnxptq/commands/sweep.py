@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import reading_options
-from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
-from onnxptq.errors import EXIT_DONE, EXIT_FAILED, UsageError, did_you_mean
+from onnxptq.commands._options import Repeatable, check_not_given, reading_options
+from onnxptq.commands._output import (
+    check_different,
+    check_json_target,
+    check_report,
+    json_option,
+    note,
+    progress_bar,
+    write_json,
+)
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, RuntimeUnavailableError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from onnxptq.cache import Room
@@ -30,20 +38,13 @@ _IN_A_PLAN = (
     *("size", "mean", "std", "preset"),
 )
 
+_OF_A_RESULT = ("output", "json_target", "dry_run", "resume", "force")
+
 _LINE_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
 
 
-class _Repeatable(click.Command):
-    """Keeps the arguments as they were given, for the report's line that says how to make the study again."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does."""
-        ctx.meta["onnxptq.arguments"] = list(args)
-        return super().parse_args(ctx, args)
-
-
-@click.command(cls=_Repeatable)
+@click.command(cls=Repeatable)
 @click.argument("what", nargs=-1, metavar="[PLAN.toml | MODEL...]")
 @click.option("--data", metavar="SOURCE", help="Data for calibration and evaluation; the samples are split.")
 @click.option("--calib-data", metavar="SOURCE", help="Data for calibration, with --eval-data.")
@@ -54,6 +55,7 @@ class _Repeatable(click.Command):
 @click.option("--dry-run", is_flag=True, help="Show the grid, what is known already, and how long the rest takes.")
 @click.option("--resume", is_flag=True, help="Go on with the last run that did not finish.")
 @click.option("-o", "--output", metavar="FILE", help="The report. [default: RUN.html in the current folder]")
+@click.option("--force", is_flag=True, help="Replace an existing file that is no report.")
 @click.option("--jobs", type=int, metavar="N", help="Workers. [default: one a core]")
 @click.option("--engine", default="local", show_default=True, help="local (processes of this machine) or ray.")
 @click.option("--ray-address", metavar="HOST:PORT", help="An existing Ray cluster. [default: one on this machine]")
@@ -66,9 +68,10 @@ def sweep(**values: Any) -> None:
     Without PLAN and MODEL: a small study of the built-in model. What is known already is not computed again, so a sweep
     that was stopped goes on when it is started again.
     """
-    from onnxptq.files import check_writable
-
     context = click.get_current_context()
+    for option in ("schema", "init"):
+        if values[option]:
+            _check_prints(f"--{option}")
     if values.pop("schema"):
         from onnxptq.sweeps.plan import schema_text
 
@@ -77,7 +80,7 @@ def sweep(**values: Any) -> None:
     json_target = values.pop("json_target")
     check_json_target(json_target)
     check_different(values["output"], json_target)
-    check_writable(Path(values["output"] or "study.html"))
+    check_report(Path(values["output"] or "study.html"), force=values.pop("force") or values["output"] is None)
     command = shlex.join(["onnxptq", "sweep", *context.meta["onnxptq.arguments"]])
     context.exit(_sweep(values, command, json_target))
 
@@ -93,14 +96,15 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.sweeps.study import DONE
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
-    folder = values.pop("store")
-    room = room_of(folder)
+    room = room_of(values.pop("store"))
+    plan_file = next((name for name in values["what"] if name.endswith(".toml")), None)
     engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
     with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
         plan = _plan(values, store)
         if not init:
             stack.enter_context(engine)
-            grid = open_grid(plan, store, engine)
+            with _naming(plan_file):
+                grid = open_grid(plan, store, engine)
             for warning in grid.warnings:
                 note(f"note: {warning}")
             if dry_run:
@@ -121,7 +125,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     write_report(study, report)
     if json_target != "-":
         print_study(study)
-    note(f"wrote {report}; tables: onnxptq report {study.run}{f' --store {shlex.quote(folder)}' if folder else ''}")
+    note(f"wrote {report}; tables: {room.command(f'onnxptq report {study.run}')}")
     write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 
@@ -152,10 +156,10 @@ def _plan(values: dict[str, Any], store: Store) -> Plan:
     if len(what) > 1 and plans:
         raise UsageError(f"give one plan, or models; got {', '.join(what)}. A plan names its models itself.")
     if plans:
-        _check_not_given(f"the plan {plans[0]}", _IN_A_PLAN)
+        check_not_given(f"the plan {plans[0]}", _IN_A_PLAN)
         plan = load_plan(Path(plans[0]))
     elif resume and not what:
-        _check_not_given("--resume without a plan", _IN_A_PLAN)
+        check_not_given("--resume without a plan", _IN_A_PLAN)
         return store.unfinished(None)
     else:
         sources = {name: values[name] for name in ("data", "calib_data", "eval_data")}
@@ -177,12 +181,25 @@ def _reading(values: dict[str, Any]) -> Any:
     )
 
 
-def _check_not_given(decides: str, names: tuple[str, ...]) -> None:
-    """Raises UsageError when an option was given beside the one that decides it."""
+def _check_prints(option: str) -> None:
+    """Raises UsageError when --init or --schema was given beside an option that is about a study's result."""
     context = click.get_current_context()
     for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) == _GIVEN:
-            raise UsageError(f"{decides} says already what {parameter.opts[0]} does. Leave out one of the two.")
+        if parameter.name in _OF_A_RESULT and context.get_parameter_source(parameter.name) == _GIVEN:
+            raise UsageError(
+                f"{option} prints to stdout and makes no study, so {parameter.opts[0]} has no use. Leave one out."
+            )
+
+
+@contextmanager
+def _naming(plan_file: str | None) -> Iterator[None]:
+    """Puts the name of a plan's file before what is wrong with a name in it."""
+    try:
+        yield
+    except (UsageError, RuntimeUnavailableError) as error:
+        if plan_file is None:
+            raise
+        raise type(error)(f"{plan_file}: {error}") from error
 
 
 @contextmanager

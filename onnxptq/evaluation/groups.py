@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.errors import UsageError, did_you_mean, inside
 
 DEFAULT_GROUPING = "label*corruption"
 
@@ -52,7 +52,7 @@ def check_groupings(columns: Sequence[str], groupings: Sequence[str]) -> None:
         for name in text.split("*"):
             if name.strip() not in columns:
                 raise UsageError(
-                    f"unknown group column {name.strip()!r} in {text!r}. {did_you_mean(name.strip(), columns)}"
+                    f"unknown group column {name.strip()!r}{inside(name, text)}. {did_you_mean(name.strip(), columns)}"
                 )
 
 

@@ -36,7 +36,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
-        print(f"... and {len(failed) - errors} more (onnxptq runs show {study.run})")
+        print(f"... and {len(failed) - errors} more ({study.show})")
 
 
 def _print_grid(combinations: list[Combination]) -> None:
@@ -49,7 +49,7 @@ def _print_grid(combinations: list[Combination]) -> None:
         table.add_column(method, justify="right")
     for row in dict.fromkeys(one.place.set_name for one in combinations):
         table.add_row(row, *(_drop(found.get((row, method))) for method in methods))
-    print_table(table, whole=True)
+    print_table(table, whole=True, blocks=True)
 
 
 def _drop(one: Combination | None) -> str:

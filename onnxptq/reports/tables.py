@@ -15,12 +15,13 @@ PROSE_COLUMNS = 110
 """Fewer than these, and sentences beside each other are a word or two wide."""
 
 
-def print_table(table: Table, *, whole: bool = False, prose: bool = False) -> None:
+def print_table(table: Table, *, whole: bool = False, prose: bool = False, blocks: bool = False) -> None:
     """A table on stdout; as wide as the terminal, or 160 columns where there is none.
 
     Args:
         table: what to print.
         whole: as wide as it needs, on a narrow terminal too: for tables of numbers, which folded nobody can read.
+        blocks: where a terminal is too narrow for the whole of it, a block for each row instead.
         prose: its cells are sentences: on a narrow terminal they stand below each other, a block for each row.
     """
     from rich.console import Console
@@ -30,9 +31,11 @@ def print_table(table: Table, *, whole: bool = False, prose: bool = False) -> No
         column.overflow = "fold"  # Not "...": a name that is cut cannot be copied into a command.
     # Names come from the user's data: "[b]" and ":cat:" are classes there, not markup.
     console = Console(width=width, markup=False, emoji=False, highlight=False)
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    narrow = (prose and console.width < PROSE_COLUMNS) or (blocks and width is None and console.width < needed)
     if whole:
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
-    if prose and console.width < PROSE_COLUMNS:
+        console.width = max(console.width, needed)
+    if narrow:
         _print_blocks(console, table)
     else:
         console.print(table)

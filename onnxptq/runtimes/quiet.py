@@ -11,8 +11,9 @@ import ctypes
 import functools
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _STDOUT = 1
 _STDERR = 2
@@ -39,6 +40,34 @@ def stdout_to_stderr() -> Iterator[None]:
         finally:
             _flush()
             _restore_stdout(saved)
+
+
+@contextlib.contextmanager
+def stderr_kept() -> Iterator[Callable[[], str]]:
+    """Keeps what is written to file descriptor 2 off the terminal while it is open; gives a function that reads it.
+
+    For native code that repeats itself while it fails, where the error says all there is to say. `sys.stderr` stays
+    the object that it is: a log handler that is made meanwhile must be able to write later.
+    """
+    with _lock, tempfile.TemporaryFile() as file:
+        _flush()
+        saved = _duplicate(_STDERR)
+        os.dup2(file.fileno(), _STDERR)
+
+        def text() -> str:
+            _flush()
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield text
+        finally:
+            _flush()
+            if saved is None:
+                os.close(_STDERR)
+            else:
+                os.dup2(saved, _STDERR)
+                os.close(saved)
 
 
 def _flush() -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnxptq.cache import Room, cache_room, content_key
-from onnxptq.calibration import draw_from, draws_here, with_calibration_side
+from onnxptq.calibration import check_labels, draw_from, draws_here, with_calibration_side
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.samples import DecodedSamples
@@ -241,6 +241,8 @@ def open_bench(plan: Plan, name: str, room: Room, places: Mapping[str, str] | No
     inputs = resolve_for_quantization(model, options, room, needs_data=needs_data, evaluate=True)
     if inputs.evaluation is None:
         raise DataError(f"there is no data to judge {name} on. Give data, or calib_data and eval_data, in the plan.")
+    for text in texts:
+        check_labels(CalibrationSet.parse(text), inputs.calibration)
     check_groupings([*inputs.evaluation.attributes, "corruption"], plan.groups)
     evaluation = _at_most(inputs.evaluation, plan.eval_size)
     check_fits(evaluation, inputs.task)

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -112,6 +113,7 @@ class LocalEngine:
 
 
 def _start() -> _Worker:
+    _start_quiet_tracker()
     # Spawned: a forked copy of a process with ONNX Runtime's threads may hang.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -119,6 +121,14 @@ def _start() -> _Worker:
     process.start()
     theirs.close()
     return _Worker(process, ours)
+
+
+def _start_quiet_tracker() -> None:
+    """Starts Python's tracker of semaphores, which tidies up after a worker that was killed, without its warning."""
+    if sys.platform != "win32" and "PYTHONWARNINGS" not in os.environ:
+        os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+        resource_tracker.ensure_running()
+        del os.environ["PYTHONWARNINGS"]
 
 
 def _serve(connection: Connection) -> None:

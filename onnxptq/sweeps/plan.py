@@ -174,7 +174,7 @@ def compose(calibration: str, strategy: str) -> str:
     base = CalibrationSet.parse(calibration)
     if not strategy:
         return str(base)
-    added = CalibrationSet.parse(strategy)
+    added = CalibrationSet.parse(strategy, "strategy")
     drawn = added if added.sampler != "clean" or added.foreign else base
     return str(CalibrationSet(drawn.sampler, drawn.parameters, drawn.foreign, base.shifts + added.shifts))
 

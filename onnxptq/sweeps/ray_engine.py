@@ -6,21 +6,20 @@ machine works in its own cache room, and what it leaves there comes back with th
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxptq.cache import Room, cache_room
-from onnxptq.errors import OnnxptqError, RuntimeUnavailableError, UsageError
+from onnxptq.errors import OnnxptqError, RuntimeUnavailableError
 from onnxptq.runtimes.selection import resolve_runtime
 from onnxptq.sweeps.engine import Outcome
 from onnxptq.sweeps.job import Job, Result
 from onnxptq.sweeps.local import answer, cores, identity_here
 from onnxptq.sweeps.parcel import Parcel, pack, unpack
+from onnxptq.sweeps.ray_connection import connect
 
 
 @dataclass
@@ -67,8 +66,7 @@ class RayEngine:
             try:
                 identity: dict[str, str] = ray.get(task.remote(runtime))
             except ray.exceptions.RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, OnnxptqError) else error
-                raise RuntimeUnavailableError(str(cause)) from error
+                raise RuntimeUnavailableError(explain(error)) from error
         return identity
 
     def submit(self, job: Job) -> None:
@@ -96,18 +94,7 @@ class RayEngine:
         return outcome
 
     def __enter__(self) -> RayEngine:
-        ray = _import_ray()
-        before = signal.getsignal(signal.SIGTERM)
-        options: dict[str, Any] = {"address": self.address} if self.address else {"num_cpus": self.workers}
-        try:
-            ray.init(include_dashboard=None if self.address else False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"Ray does not start: {error}. Check --ray-address, or leave it out for a cluster on this machine. "
-                "A cluster with token authentication wants RAY_AUTH_MODE=token here too."
-            ) from error
-        finally:
-            signal.signal(signal.SIGTERM, before)  # Ray puts its own in place; ours tidies up.
+        ray = connect(self.address, self.workers)
         self._resources = ray.cluster_resources()
         return self
 
@@ -179,6 +166,13 @@ def _work(
     return result, error, {name: (room.root / name).read_bytes() for name in result.files}
 
 
+def explain(error: Any) -> str:
+    """What went wrong in a task of Ray, in one line."""
+    if "No module named 'onnxptq'" in str(error):
+        return "the Python of the Ray cluster has no onnxptq. Install this version of it on every node."
+    return " ".join(str(error.cause if isinstance(error.cause, OnnxptqError) else error).split())
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     import ray
@@ -187,11 +181,3 @@ def _explained() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise RuntimeUnavailableError(f"Ray cannot answer: {error}. Check the cluster with `ray status`.") from error
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(f"--engine ray needs Ray: pip install 'onnxptq[ray]' ({error}).") from error
-    return ray

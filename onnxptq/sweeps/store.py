@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 from onnxptq.cache import Room, cache_room
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
 from onnxptq.sweeps.plan import Plan, plan_from_dict
+from onnxptq.sweeps.read_only import open_to_read
 from onnxptq.sweeps.study import FAILED, Cell, CellKey, Study
 
 SCHEMA_VERSION = 1
@@ -99,15 +101,25 @@ class RunSummary:
 class Store:
     """Runs and cells in one room. Made where there is none.
 
+    Args:
+        room: where it lies.
+        read: only to read: nothing is made, and the folder need not be one that can be written.
+
     Raises:
         DataError: the file is damaged, or of a newer version.
         OutputError: it cannot be written.
+        UsageError: there is none to read.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, *, read: bool = False) -> None:
         self.room = room
-        self.path = room.folder("sweeps") / "sweeps.sqlite"
+        self.path = (room.lookup("sweeps") if read else room.folder("sweeps")) / "sweeps.sqlite"
+        self._read = read
         with self._explained():
+            if read:
+                self._connection = open_to_read(self.path, _BUSY_SECONDS)
+                self._check_version()
+                return
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A cell that was said to be stored is stored, also when the power fails.
@@ -225,11 +237,19 @@ class Store:
         plans = [plan_from_dict(json.loads(text), f"the plan of {run}") for run, text in rows]
         found = next((one for one in plans if plan is None or one == plan), None)
         if found is None:
-            which = "run" if plan is None else "run of this plan"
-            raise UsageError(
-                f"there is no {which} in {self.path} that did not finish. Leave --resume out to start one."
-            )
+            raise UsageError(self._nothing_to_resume(plan))
         return found
+
+    def _nothing_to_resume(self, plan: Plan | None) -> str:
+        with self._explained():
+            rows = self._connection.execute("SELECT run, plan FROM runs ORDER BY created DESC, rowid DESC").fetchall()
+        done = next((run for run, text in rows if plan is None or json.loads(text) == plan.to_dict()), None)
+        if done is None:
+            which = "run" if plan is None else "run of this plan"
+            return f"there is no {which} in {self.path}. Leave --resume out to start one."
+        which = "every run" if plan is None else f"the run {done} of this plan"
+        report = self.room.command(f"onnxptq report {done}")
+        return f"{which} in {self.path} is finished: {report}. Without --resume cells that failed are tried again."
 
     def study(self, run: str) -> Study:
         """A run with all its cells that have a result. Raises UsageError as `find` does."""
@@ -253,7 +273,13 @@ class Store:
             versions=json.loads(versions),
             machine=json.loads(machine),
             command=command,
+            store=self.room.option,
         )
+
+    @property
+    def resume(self) -> str:
+        """The command line that goes on with what did not finish."""
+        return self.room.command("onnxptq sweep --resume")
 
     def _prepare(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
@@ -263,6 +289,9 @@ class Store:
                     self._connection.execute(statement)
                 if not self._connection.execute("SELECT count(*) FROM store").fetchone()[0]:
                     self._connection.execute("INSERT INTO store VALUES (?)", (SCHEMA_VERSION,))
+        self._check_version()
+
+    def _check_version(self) -> None:
         version = self._connection.execute("SELECT schema_version FROM store").fetchone()[0]
         if version != SCHEMA_VERSION:
             raise DataError(
@@ -290,6 +319,11 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if self._read:
+                raise DataError(
+                    f"the store {self.path} cannot be read: {error}. Copy its folder to where you can write, and give "
+                    "that with --store."
+                ) from error
             raise OutputError(
                 f"the store {self.path} cannot be written: {error}. Free some space, or give another folder with "
                 "--store; what is stored stays, and the sweep goes on from there."
@@ -312,16 +346,16 @@ def load_study(run: str = "last", store: Path | None = None) -> Study:
         store: the folder of `--store`; None is the cache room.
 
     Raises:
-        UsageError: there is no such run, or several.
+        UsageError: there is no such run, or several, or no store.
         DataError: the store is damaged, or of a newer version.
     """
-    with Store(room_of(store)) as opened:
+    with Store(room_of(store), read=True) as opened:
         return opened.study(run)
 
 
 def room_of(store: str | Path | None) -> Room:
     """The room of a store: the folder of `--store`, or the user's cache room."""
-    return cache_room() if store is None else Room(Path(store))
+    return cache_room() if store is None else Room(Path(store), option=f"--store {shlex.quote(str(store))}")
 
 
 def flat(study: Study) -> list[dict[str, Any]]:

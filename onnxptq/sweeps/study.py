@@ -76,6 +76,7 @@ class Study:
         versions: onnxptq, onnx, onnxruntime, numpy and Python.
         machine: cpu features, cores, GPU if any.
         command: the command line that makes the study again.
+        store: the option that named its store, as it was given ("--store DIR"); "" is none.
     """
 
     run: str
@@ -86,3 +87,14 @@ class Study:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     command: str
+    store: str = field(default="", compare=False)
+
+    @property
+    def resume(self) -> str:
+        """The command line that goes on with an unfinished one."""
+        return f"onnxptq sweep --resume {self.store}".rstrip()
+
+    @property
+    def show(self) -> str:
+        """The command line that shows it whole."""
+        return f"onnxptq runs show {self.run} {self.store}".rstrip()

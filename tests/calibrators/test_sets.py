@@ -95,7 +95,7 @@ def test_what_a_set_needs_and_which_families_it_is_of():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dakr", "unknown calibration set 'dakr' in 'dakr'. Did you mean 'dark'"),
+        ("dakr", "unknown calibration set 'dakr'. Did you mean 'dark'"),
         ("clean+imbalance", "unknown calibration set 'imbalance'.*'imbalanced'"),
         ("shited", "Did you mean 'shifted'"),
         ("randon", "Did you mean 'random'"),

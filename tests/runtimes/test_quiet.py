@@ -9,6 +9,7 @@ import time
 import pytest
 
 from onnxptq.runtimes import stdout_to_stderr
+from onnxptq.runtimes.quiet import stderr_kept
 
 C_PUTS = "ctypes.CDLL('ucrtbase' if sys.platform == 'win32' else None).puts"
 
@@ -92,3 +93,14 @@ def test_threads_that_overlap_leave_stdout_where_it_was(capfd: pytest.CaptureFix
     print("python")
     os.write(1, b"descriptor\n")
     assert sorted(capfd.readouterr().out.split()) == ["descriptor", "python"]
+
+
+def test_what_native_code_says_on_stderr_can_be_kept_and_read(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), stderr_kept() as said:
+        os.write(2, b"attempt 1\n")
+        assert said() == "attempt 1\n"
+        os.write(2, b"attempt 2\n")
+        assert said() == "attempt 1\nattempt 2\n"
+        raise RuntimeError
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr() == ("", "afterwards\n")

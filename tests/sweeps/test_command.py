@@ -11,15 +11,18 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from onnxptq.commands.report import report
 from onnxptq.commands.runs import runs
 from onnxptq.commands.sweep import sweep
-from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.errors import DataError, OnnxptqError, OutputError
+from onnxptq.runtimes import ProviderStatus
 
 PLAN = """
 format = 1
@@ -54,7 +57,9 @@ def done(command: click.Command, *arguments: str | Path) -> Result:
     return result
 
 
-def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path) -> None:
+def test_a_plan_becomes_a_study_a_table_and_a_report(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert json.loads(done(sweep, plan, "--dry-run", "--jobs", "1", "--json", "-").stdout)["cells"] == 4
     made = done(sweep, plan, "--jobs", "1", "-o", "s.html", "--json", "s.json")
     assert "Of 4 combinations:" in made.stdout and "4 of 4 cells, 1 known before" in made.stderr
@@ -77,6 +82,13 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path)
     again = run(runs, "export", "-o", "cells.csv")
     assert isinstance(again.exception, OutputError) and "exists already" in str(again.exception)
 
+    assert "Of 4 combinations:" in done(report, "-o", "s.html").stdout, "a report may be replaced"
+    assert "is no report" in str(run(report, "-o", "s.json").exception)
+    done(report, "-o", "s.json", "--force")
+    monkeypatch.setenv("COLUMNS", "60")
+    for shown in (done(runs, "list"), done(runs, "show")):
+        assert said["run"] in shown.stdout
+        assert all(len(line) <= 60 for line in shown.stdout.splitlines() if "  " in line), "nothing is wider"
     reported = done(report, said["run"][:12], "-o", "r.html", "--markdown", "r.md")
     assert "Of 4 combinations:" in reported.stdout and "## small" in Path("r.md").read_text()
 
@@ -90,14 +102,54 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(plan: Path, tmp_path: Path)
         (("--jobs", "0"), "--jobs must be 1 or more"),
         (("--engine", "rai"), "Did you mean 'ray'"),
         (("--ray-address", "here:1"), "--ray-address is for --engine ray"),
-        (("--resume",), "did not finish"),
+        (("--resume",), "there is no run in store/v1/sweeps/sweeps.sqlite. Leave --resume out"),
         (("-o", "no/report.html"), "no folder no"),
+        (("-o", "study.toml"), "study.toml exists already and is no report of onnxptq. Replace it with --force"),
+        (("--init", "--json", "x"), "--init prints to stdout and makes no study, so --json has no use"),
+        (("--schema", "--dry-run"), "--schema prints to stdout and makes no study, so --dry-run has no use"),
     ],
 )
 def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: str) -> None:
     refused = run(sweep, *arguments)
     assert isinstance(refused.exception, OnnxptqError) and refused.stdout == ""
     assert said in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('runtimes = ["cpy"]', "study.toml: unknown execution provider 'cpy'"),
+        ('corruptions = ["fgo@3"]', "study.toml: unknown shift 'fgo'"),
+        ('groups = ["lable"]', "study.toml: unknown group column 'lable'. Did you mean 'label'"),
+    ],
+)
+def test_a_wrong_name_is_said_with_the_plan_that_it_stands_in(plan: Path, line: str, said: str) -> None:
+    kept = [old for old in PLAN.splitlines() if old.partition(" ")[0] != line.partition(" ")[0]]
+    plan.write_text("\n".join([*kept, line]))
+    refused = run(sweep, "study.toml")
+    assert str(refused.exception).startswith(said)
+
+
+def test_a_set_that_chooses_by_label_is_refused_before_anything_is_computed(plan: Path, save_classifier: Any) -> None:
+    save_classifier()
+    np.savez("data.npz", x=np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32))
+    plan.write_text('models = ["net.onnx"]\ndata = "data.npz"\ncalibrations = ["clean", "imbalanced"]\n')
+    refused = run(sweep, "study.toml")
+    assert isinstance(refused.exception, DataError)
+    assert "'imbalanced' chooses by label, and data.npz has none" in str(refused.exception)
+    with sqlite3.connect("store/v1/sweeps/sweeps.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_a_provider_that_does_not_load_is_said_without_an_option_that_sweep_lacks(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = ProviderStatus("cuda", "CUDAExecutionProvider", compiled=True, loads=False, reason="no driver")
+    monkeypatch.setattr("onnxptq.runtimes.selection.probe", lambda name: status)
+    plan.write_text(PLAN + 'runtimes = ["cuda"]\n')
+    said = str(run(sweep, "study.toml").exception)
+    assert said.startswith("study.toml: the execution provider 'cuda' does not load here: no driver.")
+    assert "--allow-fallback" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -49,7 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with a folder and a cache room of its own: to our process it is another machine."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'onnxptq[ray]'")
     folder = tmp_path_factory.mktemp("there")
-    # `ray.init` starts a cluster that wants a token, `ray start --head` one that does not; this is to be the latter.
+    # `ray.init` starts a cluster that wants a token, unless it is told otherwise.
     environment = {**os.environ, "ONNXPTQ_CACHE": str(folder / "room"), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", _CLUSTER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -201,8 +201,10 @@ def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
         with pytest.raises(UsageError, match="no run of this plan"):
             store.unfinished(replace(SMALL, calib_size=17))
         store.finish(store.find("last"), "now")
-        with pytest.raises(UsageError, match="did not finish"):
+        with pytest.raises(UsageError, match=r"every run in .* is finished: onnxptq report"):
             store.unfinished(None)
+        with pytest.raises(UsageError, match=r"the run .* of this plan in .* is finished"):
+            store.unfinished(SMALL)
 
 
 @contextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import pytest
 from onnxptq.cache import Room
 from onnxptq.errors import DataError, OutputError, UsageError
 from onnxptq.sweeps.plan import Plan
-from onnxptq.sweeps.store import Store, load_study
+from onnxptq.sweeps.store import Store, load_study, room_of
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey, Study
 
 KEY = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
@@ -141,3 +146,68 @@ def test_a_failed_cell_keeps_its_reason(tmp_path: Path) -> None:
         assert store.runs()[0].failed == 1
     (cell,) = load_study("last", tmp_path).cells
     assert (cell.status, cell.error, cell.report) == (FAILED, "why", {})
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A store with a cell in a folder that nobody may write to, and a user whom that stops."""
+    if sys.platform == "win32":
+        pytest.skip("permissions of POSIX")
+    folder = Path(tempfile.mkdtemp())  # tmp_path is its owner's alone.
+    try:
+        with Store(Room(folder)) as store:
+            store.start(study(), "digest", ["key"])
+            store.put({"key": CELL})
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if was_root := os.geteuid() == 0:
+            os.seteuid(65534)
+        yield folder
+        if was_root:
+            os.seteuid(0)
+    finally:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def test_a_store_that_cannot_be_written_is_read(locked: Path) -> None:
+    files = sorted(locked.rglob("*"))
+    assert load_study("last", locked) == study()
+    assert sorted(locked.rglob("*")) == files
+    with pytest.raises(OutputError, match=r"cannot be written"):
+        Store(Room(locked))
+
+
+def test_reading_while_another_writes_sees_what_is_stored(tmp_path: Path) -> None:
+    with Store(Room(tmp_path)) as writer:
+        writer.start(study(), "digest", ["key"])
+        assert load_study("last", tmp_path).cells == ()
+        writer.put({"key": CELL})
+        assert load_study("last", tmp_path) == study()
+
+
+def test_reading_what_is_not_there_makes_nothing_and_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no store of sweeps at .*typo.v1.sweeps.sweeps\.sqlite"):
+        load_study("last", tmp_path / "typo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_signs_of_a_url_in_its_name_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "100% sure? #1"
+    with Store(Room(folder)) as store:
+        store.start(study(), "digest", ["key"])
+        store.put({"key": CELL})
+    assert load_study("last", folder) == study()
+
+
+def test_the_hint_to_go_on_names_the_store(tmp_path: Path) -> None:
+    with Store(Room(tmp_path / "my store")) as store:
+        store.start(study(), "digest", ["key"])
+    assert load_study("last", tmp_path / "my store").resume == f"onnxptq sweep --resume --store '{tmp_path}/my store'"
+
+
+def test_a_folder_that_cannot_be_made_is_said_with_the_option_that_named_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"folder of --store .*file cannot be written: .*another one with --store"):
+        Store(room_of(tmp_path / "file"))

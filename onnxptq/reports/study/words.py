@@ -301,7 +301,7 @@ def _caveats(summary: Summary) -> list[str]:
     planned = _planned(summary.study)
     if planned is not None and planned > len(cells):
         caveats.append(
-            f"The study is not finished: {len(cells)} of {planned} cells have a result. Go on: onnxptq sweep --resume."
+            f"The study is not finished: {len(cells)} of {planned} cells have a result. Go on: {summary.study.resume}"
         )
     if failed:
         first = failed[0]
