@@ -6,7 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from onnxptq.reports.study import summarize, verdict
+from onnxptq.reports.study.phrases import points
 from onnxptq.reports.study.summary import BROKEN, UNSAFE, Combination
+from onnxptq.reports.study.words import failures
 from onnxptq.reports.tables import print_table
 from onnxptq.sweeps.study import DONE, Cell, Study
 
@@ -25,6 +27,10 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     words = verdict(summary)
     for line in (words.headline, *words.findings, *words.advice):
         print(line)
+    told = failures(study)  # The cells that failed stand below the tables.
+    for line in words.caveats:
+        if line not in told:
+            print(f"note: {line}")
     places: dict[tuple[str, str, str], list[Combination]] = defaultdict(list)
     for one in summary.combinations:
         places[one.place.model, one.place.target, one.place.runtime].append(one)
@@ -55,7 +61,7 @@ def _print_grid(combinations: list[Combination]) -> None:
 def _drop(one: Combination | None) -> str:
     if one is None or one.crossfit_drop is None:
         return "failed" if one is not None and one.verdict == BROKEN else "-"
-    return f"{100 * one.crossfit_drop:+.1f}{' !' if one.verdict == UNSAFE else '  '}"
+    return f"{points(one.crossfit_drop, signed=True).removesuffix(' points')}{' !' if one.verdict == UNSAFE else '  '}"
 
 
 def print_dry_run(plan: Plan, ahead: Ahead) -> None:
