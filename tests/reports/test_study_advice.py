@@ -140,8 +140,8 @@ def methods(**says):
         ),
         (
             {"robust": "safe near", "mse": "safe unsafe"},
-            "If you cannot vouch for the calibration set, look at robust first: none of its 2 combinations is unsafe, 1 is "
-            "shown to be safe",
+            "If you cannot vouch for the calibration set, look at robust first: none of its 2 combinations is "
+            "unsafe, 1 is shown to be safe",
         ),
         (
             {"robust": "safe unsafe", "mse": "unsafe unsafe"},

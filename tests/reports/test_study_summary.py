@@ -8,6 +8,7 @@ import pytest
 
 from onnxptq.gates.policy import WorstGroupDrop
 from onnxptq.reports.study import LIMIT, answer_questions, study_markdown, summarize, verdict
+from onnxptq.reports.sweep import print_study
 from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
 
@@ -114,3 +115,17 @@ def test_groups_too_small_for_any_verdict_are_named_with_the_number_that_it_take
     large = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 140}]})
     assert "about 4 times as many" in " ".join(verdict(summarize(study(large))).advice)
     assert verdict(summarize(study(small), limit=0.0)), "a limit of nothing has no such number"
+
+
+def test_a_sweep_prints_what_it_cannot_tell(capsys):
+    """Without labels a drop is no drop of accuracy: who reads the terminal alone must know."""
+    one = cell(drop=-0.0004)
+    print_study(study(replace(one, report={**one.report, "measure": "agreement"})))
+    said = capsys.readouterr().out
+    assert "note: The data has no labels: accuracy here is agreement with FP32" in said
+    assert "note: One seed:" in said
+    assert "0.0" in said and "-0.0" not in said
+    failed = replace(cell(1), status="failed", report={}, error="killed")
+    print_study(study(one, failed))
+    said = capsys.readouterr().out
+    assert said.count("killed") == 1, "once, below the tables"

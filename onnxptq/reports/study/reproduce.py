@@ -103,7 +103,7 @@ class InputDigest:
 def input_digests(study: Study) -> list[InputDigest]:
     """Of models and data, as the cells say what they were made of; nothing of cells that do not say.
 
-    A model's is the SHA-256 of its file, that of data what the provenance of an INT8 model calls its digest.
+    They are those of docs/formats.md: an INT8 file of the same model and data holds them too.
     """
     found: dict[str, str] = {}
     for cell in study.cells:
@@ -131,7 +131,7 @@ def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file_name(key: CellKey, calibration: str) -> str:
-    """A name that no other cell has, of characters that every file system takes."""
+    """A name that no other INT8 model of the study has, of characters that every file system takes."""
     stem = re.split(r"[/\\]", key.model)[-1].removesuffix(".onnx")
     parts = [stem, calibration, key.method, *([] if key.target == "cpu" else [key.target]), f"seed{key.seed}"]
     return re.sub(r"[^\w.@=+,-]", "-", ".".join(parts)) + ".int8.onnx"
