@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxptq.reports.study import summarize, verdict
 from onnxptq.reports.study.phrases import points
+from onnxptq.reports.study.reproduce import show_command
 from onnxptq.reports.study.summary import BROKEN, UNSAFE, Combination
 from onnxptq.reports.study.words import failures
 from onnxptq.reports.tables import print_table
@@ -42,7 +43,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
-        print(f"... and {len(failed) - errors} more (onnxptq runs show {study.run})")
+        print(f"... and {len(failed) - errors} more ({show_command(study)})")
 
 
 def _print_grid(combinations: list[Combination]) -> None:

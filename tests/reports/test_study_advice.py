@@ -56,11 +56,11 @@ def sets(*says, **more):
         (("unsafe", "unsafe"), "Everything here is unsafe."),
         (
             ("unsafe", "near"),
-            "Nothing was shown to be safe: 1 of 2 combinations is unsafe, and the others may be (1 und",
+            "Nothing was shown to be safe: 1 of 2 combinations is unsafe, and the others may be too (1",
         ),
         (
             ("unsafe", "small"),
-            "Nothing was shown to be safe: 1 of 2 combinations is unsafe, and the others may be (1 not",
+            "Nothing was shown to be safe: 1 of 2 combinations is unsafe, and the others may be too (1",
         ),
         (("safe", "safe"), "Everything is safe: choose what is smallest or fastest, and gate it with onnxptq check."),
         (("safe", "near"), "Choose among the 1 safe combination, the smallest or fastest of them, and gate it"),
@@ -187,8 +187,8 @@ def strategy(*pairs):
     [
         (
             [("unsafe", "safe"), ("unsafe", "near"), ("safe", "safe")],
-            "Add autocontrast: of 2 unsafe combinations 1 becomes safe and 1 undecided (dark@1 and dark@2); none that "
-            "was not unsafe becomes so.",
+            "Add autocontrast: of 2 unsafe combinations 1 becomes safe and 1 becomes undecided (dark@1 and dark@2); "
+            "none that was not unsafe becomes so.",
         ),
         (
             [("unsafe", "safe"), ("safe", "unsafe")],
@@ -198,6 +198,11 @@ def strategy(*pairs):
         (
             [("safe", "unsafe"), ("unsafe", "unsafe")],
             "Do without autocontrast: it makes 1 combination unsafe (dark@1) and repairs none.",
+        ),
+        (
+            [("unsafe", "above"), ("safe", "near")],
+            "Try autocontrast: of 1 unsafe combination 1 becomes undecided (dark@1); none that was not unsafe becomes "
+            "so.",
         ),
         ([("safe", "safe"), ("unsafe", "unsafe")], None),
         ([("unsafe", "failed"), ("unsafe", "small")], None),

@@ -172,7 +172,7 @@ def test_the_page_carries_the_plan_as_toml_the_commands_and_the_digests(written,
     cells = tuple(replace(cell, report={**cell.report, "origin": origin}) for cell in made.cells)
     page = Page(written(replace(made, plan=plan, cells=cells, command="onnxptq sweep p.toml --json - -o r.html")))
     text = "".join(page.text)
-    assert "onnxptq sweep p.toml\n" not in text and "onnxptq sweep p.toml" in text and "--json" not in text
+    assert "onnxptq sweep p.toml" in text and "--json" not in text
     plan_there = text[text.index("format = 1") :]
     assert 'calibrations = ["clean", "noisy", "dark@3"]' in plan_there
     assert text.count("onnxptq quantize net.onnx") >= len(cells)

@@ -15,7 +15,14 @@ from click.testing import CliRunner
 from onnxptq.commands.quantize import quantize
 from onnxptq.graphs import load_model
 from onnxptq.models import builtin
-from onnxptq.reports.study.reproduce import command_again, input_digests, plan_text, quantize_command, systems
+from onnxptq.reports.study.reproduce import (
+    command_again,
+    input_digests,
+    plan_text,
+    quantize_command,
+    show_command,
+    systems,
+)
 from onnxptq.sweeps.plan import Plan, Reading, parse_plan
 from onnxptq.sweeps.study import CellKey, Study
 
@@ -36,6 +43,14 @@ def study_of(plan: Plan, command: str = "onnxptq sweep study.toml") -> Study:
 )
 def test_the_command_again_makes_the_study_and_writes_nothing_over(made_by: str, again: str) -> None:
     assert command_again(study_of(Plan(), made_by)) == again
+
+
+@pytest.mark.parametrize(
+    ("made_by", "store"),
+    [("onnxptq sweep", ""), ("onnxptq sweep --store 'a b' p.toml", " --store 'a b'"), ("x --store=s", " --store=s")],
+)
+def test_a_run_is_shown_in_its_store(made_by: str, store: str) -> None:
+    assert show_command(study_of(Plan(), made_by)) == f"onnxptq runs show run{store}"
 
 
 def test_the_plan_of_a_report_is_one_that_sweep_reads() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from onnxptq.evaluation.statistics import sources_to_decide
 from onnxptq.reports.study.phrases import are, context_factors, context_words, counted, listed, points
-from onnxptq.reports.study.reproduce import quantize_command
+from onnxptq.reports.study.reproduce import quantize_command, show_command
 from onnxptq.reports.study.summary import SAFE, UNDECIDED, UNSAFE, Combination, Place, Summary, mean, place_of
 from onnxptq.reports.study.tally import Tally
 from onnxptq.sweeps.study import Study
@@ -50,7 +50,7 @@ def _holds(wanted: str, count: int) -> bool:
 def _nothing_judged(summary: Summary, found: Tally) -> str:
     remedies = []
     if found.failed_cells:
-        remedies.append(f"see why cells failed (onnxptq runs show {summary.study.run})")
+        remedies.append(f"see why cells failed ({show_command(summary.study)})")
     if found.unjudged_cells:
         remedies.append("judge on more samples, by coarser groups, or with a lower minimum_samples")
     if found.missing_cells:
@@ -72,7 +72,7 @@ def _all_unsafe(summary: Summary, found: Tally) -> str:
 def _none_safe(summary: Summary, found: Tally) -> str:
     return (
         f"Nothing was shown to be safe: {found.unsafe} of {counted(found.combinations, 'combination')} "
-        f"{are(found.unsafe)} unsafe, and the others may be ({_open(found)})."
+        f"{are(found.unsafe)} unsafe, and the others may be too ({_open(found)})."
     )
 
 
@@ -277,7 +277,8 @@ def _strategies(summary: Summary) -> list[str]:
 
     | repairs | makes unsafe | says |
     |---|---|---|
-    | some | none | add it |
+    | some, some of them to safe | none | add it |
+    | some, none of them to safe | none | try it |
     | some | some | only for the sets that it repairs |
     | none | some | do without |
     | none | none | nothing |
@@ -296,16 +297,17 @@ def _strategies(summary: Summary) -> list[str]:
         undecided = [before for before, after in unsafe if after.verdict == UNDECIDED and after.whole]
         broken = [before for before, after in pairs if before.verdict != UNSAFE and after.verdict == UNSAFE]
         if repaired := [*safe, *undecided]:
-            found = f"of {counted(len(unsafe), 'unsafe combination')} {len(safe) or 'none'} {_becomes(len(safe))} safe"
-            found += f" and {len(undecided)} undecided" if undecided else ""
-            found += f" ({_sets(repaired)})"
+            parts = {"safe": len(safe), "undecided": len(undecided)}
+            into = " and ".join(f"{count} {_becomes(count)} {word}" for word, count in parts.items() if count)
+            found = f"of {counted(len(unsafe), 'unsafe combination')} {into} ({_sets(repaired)})"
             if broken:
                 sentences.append(
                     f"{strategy} is for some sets only: {found}, and {len(broken)} that {_was(len(broken))} not unsafe "
                     f"{_becomes(len(broken))} so ({_sets(broken)})."
                 )
             else:
-                sentences.append(f"Add {strategy}: {found}; none that was not unsafe becomes so.")
+                start = "Add" if safe else "Try"
+                sentences.append(f"{start} {strategy}: {found}; none that was not unsafe becomes so.")
         elif broken:
             made = counted(len(broken), "combination")
             sentences.append(f"Do without {strategy}: it makes {made} unsafe ({_sets(broken)}) and repairs none.")

@@ -35,6 +35,14 @@ def command_again(study: Study) -> str:
     return shlex.join([*kept[:2], PLAN_FILE, *kept[2:]] if plain else kept)
 
 
+def show_command(study: Study) -> str:
+    """The command that shows every cell of a run, in the store that the sweep kept it in."""
+    words = shlex.split(study.command)
+    given = next((i for i, word in enumerate(words[:-1]) if word == "--store"), None)
+    store = words[given : given + 2] if given is not None else [w for w in words if w.startswith("--store=")]
+    return shlex.join(["onnxptq", "runs", "show", study.run, *store])
+
+
 def plan_text(study: Study) -> str:
     """The plan as the TOML file that `onnxptq sweep` reads."""
     from onnxptq.sweeps.presets import values_toml
