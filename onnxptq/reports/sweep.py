@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from onnxptq.reports.study import summarize, verdict
-from onnxptq.reports.study.phrases import points
+from onnxptq.reports.study.phrases import counted, points
 from onnxptq.reports.study.reproduce import show_command
 from onnxptq.reports.study.summary import BROKEN, UNSAFE, Combination
 from onnxptq.reports.study.words import failures
@@ -23,7 +23,10 @@ _SHOWN_ERRORS = 5
 def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     """The verdict in words, a table for each model, target and runtime, and cells that failed (None: all of them)."""
     failed = [cell for cell in study.cells if cell.status != DONE]
-    print(f"{study.name} ({study.run}): {len(study.cells)} cells" + (f", {len(failed)} failed" if failed else ""))
+    print(
+        f"{study.name} ({study.run}): {counted(len(study.cells), 'cell')}"
+        + (f", {len(failed)} failed" if failed else "")
+    )
     summary = summarize(study)
     words = verdict(summary)
     for line in (words.headline, *words.findings, *words.advice):
@@ -39,7 +42,9 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
         print(f"{model}, target {target}, on {runtime}:")
         _print_grid(combinations)
     if places:
-        print("Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for sure, - not judged.")
+        print(
+            "Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for sure (for one seed at least), - not judged."
+        )
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:

@@ -89,7 +89,7 @@ def test_a_study_that_has_begun_is_not_taken_for_a_safe_one():
     assert made.headline == "Of 5 combinations: none safe, none unsafe, 1 undecided, 4 without a result yet."
     assert made.findings[0] == "With clean: minmax undecided (not every seed was judged)."
     assert "do not choose by this study yet" in made.advice[-1]
-    assert "1 of 15 cells have a result" in made.caveats[0]
+    assert "1 of 15 cells has a result" in made.caveats[0]
 
 
 @pytest.mark.parametrize(

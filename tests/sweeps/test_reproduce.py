@@ -36,7 +36,7 @@ def study_of(plan: Plan, command: str = "onnxptq sweep study.toml") -> Study:
     [
         ("onnxptq sweep p.toml -o r.html --json - --jobs 2", "onnxptq sweep p.toml --jobs 2"),
         ("onnxptq sweep -or.html --output=r.html --json=x m.onnx --store s", "onnxptq sweep m.onnx --store s"),
-        ("onnxptq sweep 'my plan.toml' --resume --dry-run", "onnxptq sweep 'my plan.toml'"),
+        ("onnxptq sweep 'my plan.toml' --resume --dry-run --force", "onnxptq sweep 'my plan.toml'"),
         ("onnxptq sweep --resume --jobs 1", "onnxptq sweep study.toml --jobs 1"),
         ("", ""),
     ],

@@ -16,7 +16,7 @@ PLAN_FILE = "study.toml"
 """What the plan is called in `onnxptq sweep study.toml`."""
 
 _WITH_VALUE = ("-o", "--output", "--json")
-_ALONE = ("--resume", "--dry-run")
+_ALONE = ("--resume", "--dry-run", "--force")
 
 
 def command_again(study: Study) -> str:

@@ -145,7 +145,7 @@ def _models_html(study: Study) -> str:
     rows = command_rows(study)
     if not rows:
         return ""
-    said = "What writes the INT8 model of each cell"
+    said = "What writes the INT8 model of each cell, and judges it on all samples"
     if len(rows) > _SHOWN_COMMANDS:
         rows = [row for row in rows if row["seed"] == rows[0]["seed"]][:_SHOWN_COMMANDS]
         said += f" ({len(rows)} of {len(study.cells)}; another seed is another --seed, and the CSV has all)"

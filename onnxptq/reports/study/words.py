@@ -236,8 +236,9 @@ def _hidden(summary: Summary) -> list[str]:
 def _caveats(summary: Summary, found: Tally) -> list[str]:
     study, caveats = summary.study, []
     if not found.finished:
+        have = found.cells - found.missing_cells
         caveats.append(
-            f"The study is not finished: {found.cells - found.missing_cells} of {found.cells} cells have a result, and "
+            f"The study is not finished: {have} of {found.cells} cells {'has' if have == 1 else 'have'} a result, and "
             f"the words speak of those. Go on with the same command: {command_again(study)}"
         )
     caveats += failures(study)
