@@ -23,10 +23,8 @@ _SHOWN_ERRORS = 5
 def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     """The verdict in words, a table for each model, target and runtime, and cells that failed (None: all of them)."""
     failed = [cell for cell in study.cells if cell.status != DONE]
-    print(
-        f"{study.name} ({study.run}): {counted(len(study.cells), 'cell')}"
-        + (f", {len(failed)} failed" if failed else "")
-    )
+    lost = f", {len(failed)} failed" if failed else ""
+    print(f"{study.name} ({study.run}): {counted(len(study.cells), 'cell')}{lost}")
     summary = summarize(study)
     words = verdict(summary)
     for line in (words.headline, *words.findings, *words.advice):
@@ -42,9 +40,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
         print(f"{model}, target {target}, on {runtime}:")
         _print_grid(combinations)
     if places:
-        print(
-            "Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for sure (for one seed at least), - not judged."
-        )
+        print("Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for one seed or more, - not judged.")
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
