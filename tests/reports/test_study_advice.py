@@ -63,9 +63,12 @@ def sets(*says, **more):
             "Nothing was shown to be safe: 1 of 2 combinations is unsafe, and the others may be too (1",
         ),
         (("safe", "safe"), "Everything is safe: choose what is smallest or fastest, and gate it with onnxptq check."),
-        (("safe", "near"), "Choose among the 1 safe combination, the smallest or fastest of them, and gate it"),
-        (("safe", "unsafe"), "Choose among the 1 safe combination,"),
-        (("safe", "failed"), "Choose among the 1 safe combination,"),
+        (
+            ("safe", "near", "safe"),
+            "Choose among the 2 safe combinations, the smallest or fastest of them, and gate it",
+        ),
+        (("safe", "unsafe"), "One combination was shown to be safe: gate it with onnxptq check."),
+        (("safe", "failed"), "One combination was shown to be safe: gate it with onnxptq check."),
     ],
 )
 def test_the_last_advice_follows_what_was_shown(says, begins):
@@ -235,8 +238,23 @@ def test_only_what_decides_is_named_and_the_rest_is_said_once():
 def test_every_method_is_safe_only_where_each_is_and_was_judged_everywhere():
     cells = [cell(method=method, runtime=runtime) for method in ("minmax", "mse") for runtime in ("cpu", "ov")]
     assert words(*cells).findings[0] == "Every method is safe with clean."
-    for fewer, more in ((cells[:-1], {}), (cells, {"methods": ["minmax", "mse", "lp"]})):
-        assert words(*fewer, **more).findings[0] == "With clean: minmax and mse safe."
+    assert words(*cells[:-1]).findings[0] == "With clean: minmax safe; mse safe on cpu."
+    assert words(*cells, methods=["minmax", "mse", "lp"]).findings[0] == "With clean: minmax and mse safe."
+
+
+def test_what_has_a_result_in_some_places_is_said_of_those():
+    places = list(itertools.product(("cpu", "trt"), ("cpu", "ov")))
+    cells = [cell("safe", target=target, runtime=runtime) for target, runtime in places]
+    others = [cell("safe", calibration="dark@3", target=target, runtime=runtime) for target, runtime in places[:3]]
+    assert words(*cells, *others).findings[:2] == (
+        "With clean: minmax safe.",
+        "With dark@3: minmax safe for target cpu on cpu, for target cpu on ov and for target trt on cpu.",
+    )
+
+
+def test_a_runtime_that_the_plan_still_has_to_judge_is_not_spoken_for():
+    made = words(cell("safe", runtime="cpu:exact"), runtimes=["cpu:exact", "cpu"])
+    assert made.findings[0] == "With clean: minmax safe on cpu:exact."
 
 
 def test_groups_that_lose_as_much_are_all_named():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from onnxptq.evaluation.statistics import sources_to_decide
-from onnxptq.reports.study.phrases import are, context_factors, context_words, counted, listed, points
+from onnxptq.reports.study.phrases import are, context_factors, context_words, counted, level_count, listed, points
 from onnxptq.reports.study.reproduce import quantize_command, show_command
 from onnxptq.reports.study.summary import SAFE, UNDECIDED, UNSAFE, Combination, Place, Summary, mean, place_of
 from onnxptq.reports.study.tally import Tally
@@ -81,11 +81,13 @@ def _all_safe(summary: Summary, found: Tally) -> str:
 
 
 def _some_safe(summary: Summary, found: Tally) -> str:
+    if found.safe == 1:
+        start = "One combination was shown to be safe: gate it with onnxptq check."
+    else:
+        start = f"Choose among the {found.safe} safe combinations, the smallest or fastest of them, and gate it with "
+        start += "onnxptq check."
     rest = f" What is open is not shown to be safe ({_open(found)})." if found.open else ""
-    return (
-        f"Choose among the {counted(found.safe, 'safe combination')}, the smallest or fastest of them, and gate it "
-        f"with onnxptq check.{rest}{_example(summary)}"
-    )
+    return f"{start}{rest}{_example(summary)}"
 
 
 CLOSING = (
@@ -255,8 +257,6 @@ def _standings(summary: Summary, found: Tally) -> list[Standing]:
         for method, ones in by_method.items()
     }
     shared = set.intersection(*filter(None, judged.values())) if any(judged.values()) else set()
-    planned = summary.study.plan.get("methods")
-    methods = max(len(by_method), len(planned) if isinstance(planned, list) else 0)
     standings = []
     for method, ones in by_method.items():
         drop = mean(ones[place].crossfit_drop for place in shared if place in judged[method])
@@ -269,7 +269,7 @@ def _standings(summary: Summary, found: Tally) -> list[Standing]:
                     shared=len(shared),
                     all_unsafe=sum(one.verdict == UNSAFE for one in ones.values()),
                     all_safe=sum(one.verdict == SAFE for one in ones.values()),
-                    total=max(len(ones), found.combinations // methods),
+                    total=max(len(ones), found.combinations // level_count(summary, "method")),
                 )
             )
     return standings

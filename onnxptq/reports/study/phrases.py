@@ -72,8 +72,14 @@ def standing(one: Combination) -> str:
 
 
 def context_factors(summary: Summary) -> tuple[str, ...]:
-    """Of model, target and runtime, those of which the study has several."""
-    return tuple(name for name in CONTEXT if len(summary.levels(name)) > 1)
+    """Of model, target and runtime, those of which the plan has several, be there cells of all of them yet or not."""
+    return tuple(name for name in CONTEXT if level_count(summary, name) > 1)
+
+
+def level_count(summary: Summary, factor: str) -> int:
+    """How many levels of a factor the plan has; those of the cells where the plan does not say."""
+    planned = summary.study.plan.get("strategies" if factor == "strategy" else f"{factor}s")
+    return max(len(summary.levels(factor)), len(planned) if isinstance(planned, list) else 0)
 
 
 def context_words(one: Combination, factors: Sequence[str]) -> str:

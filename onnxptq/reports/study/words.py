@@ -6,17 +6,20 @@ Every figure is a mean over the seeds; the verdict of a combination is that of i
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxptq.reports.study.advice import advice
 from onnxptq.reports.study.phrases import (
+    CONTEXT,
     RANK,
     context_factors,
     context_words,
     counted,
     groups_listed,
+    level_count,
     listed,
     points,
     standing,
@@ -114,26 +117,20 @@ def _worst_text(summary: Summary, ones: Sequence[Combination]) -> str:
 
 def _by_set(summary: Summary) -> list[str]:
     """One sentence for all sets with which the methods fare alike."""
-    planned = summary.study.plan.get("methods")
-    methods = max(len(summary.levels("method")), len(planned) if isinstance(planned, list) else 0)
+    methods = level_count(summary, "method")
+    contexts = math.prod(level_count(summary, factor) for factor in CONTEXT)
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, found in _sets(summary).items():
-        said = {method: _fares(summary, ones) for method, ones in found.items()}
+        said = {method: _fares(summary, ones, contexts) for method, ones in found.items()}
         only = next(iter(said.values())) if len(set(said.values())) == 1 else ""
         start = {SAFE: "Every method is safe", UNSAFE: "No method is safe"}.get(only)
-        complete = len(found) == methods > 1 and (only != SAFE or not _lacking(summary, found))
+        complete = len(found) == methods > 1
         sentence = (start, "") if start and complete else ("", _methods_of(found, said))
         alike.setdefault(sentence, []).append(name)
     return [
         f"{start} with {listed(names)}." if start else f"With {listed(names)}: {said}."
         for (start, said), names in alike.items()
     ]
-
-
-def _lacking(summary: Summary, found: Mapping[str, Sequence[Combination]]) -> bool:
-    """Some model, target or runtime of the study has no result for some method with this set."""
-    places = {(one.place.model, one.place.target, one.place.runtime) for one in summary.combinations}
-    return any(len(ones) < len(places) for ones in found.values())
 
 
 def _methods_of(found: Mapping[str, Sequence[Combination]], said: Mapping[str, str]) -> str:
@@ -145,9 +142,11 @@ def _methods_of(found: Mapping[str, Sequence[Combination]], said: Mapping[str, s
     return "; ".join(f"{listed(methods)} {words}" for words, methods in grouped.items())
 
 
-def _fares(summary: Summary, ones: Sequence[Combination]) -> str:
+def _fares(summary: Summary, ones: Sequence[Combination], contexts: int) -> str:
     """ "safe"; where it depends on model, target or runtime, the worst first: "unsafe on cpu, safe on cpu:exact"."""
-    factors = _deciding(summary, ones)
+    # What has no result somewhere is said only of where it has one.
+    everywhere = len(ones) == contexts
+    factors = _deciding(summary, ones) if everywhere else context_factors(summary)
     if not factors:
         return standing(ones[0])
     grouped: dict[str, list[str]] = {}
@@ -157,7 +156,7 @@ def _fares(summary: Summary, ones: Sequence[Combination]) -> str:
             names.append(name)
     parts = [f"{word} {_places(names)}" for word, names in grouped.items()]
     best = list(grouped)[-1]
-    if len(grouped[best]) > 2:
+    if everywhere and len(grouped[best]) > 2:
         parts[-1] = f"else {best}"
     return ", ".join(parts)
 
