@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from onnxptq.reports.study.reproduce import (
 )
 from onnxptq.sweeps.plan import Plan, Reading, parse_plan
 from onnxptq.sweeps.study import CellKey, Study
+
+KEY = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
 
 
 def study_of(plan: Plan, command: str = "onnxptq sweep study.toml") -> Study:
@@ -72,9 +75,9 @@ def test_the_plan_of_a_report_is_one_that_sweep_reads() -> None:
 
 
 def test_a_study_without_a_whole_plan_or_of_unknown_names_has_no_commands() -> None:
-    key = CellKey("m", "clean", "", "minmax", "cpu", "cpu", 0)
-    assert quantize_command(Study("r", "s", "", {}, (), {}, {}, ""), key) is None
-    assert quantize_command(study_of(Plan()), CellKey("m", "<b>", "", "minmax", "cpu", "cpu", 0)) is None
+    assert quantize_command(Study("r", "s", "", {}, (), {}, {}, ""), KEY) is None
+    assert quantize_command(study_of(Plan()), replace(KEY, calibration="<b>")) is None
+    assert quantize_command(study_of(Plan()), KEY) is not None
 
 
 def test_reading_and_judging_stand_in_the_command_as_in_the_plan() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def quantize_command(study: Study, key: CellKey) -> str | None:
         key: where the cell stands.
     """
     plan = study.plan
-    if "models" not in plan:
+    if key.model not in plan.get("models", ()):
         return None
     try:
         calibration = compose(key.calibration, key.strategy)
@@ -78,7 +78,7 @@ def quantize_command(study: Study, key: CellKey) -> str | None:
         "--group": plan.get("groups", ()),
         "--corruption": plan.get("corruptions", ()),
         **_reading(plan.get("reading", {})),
-        "-o": _file_name(key, calibration),
+        "-o": _file_name(key, calibration, plan["models"]),
     }
     defaults = {"--target": "cpu", "--ep": "cpu"}
     for name, value in options.items():
@@ -138,8 +138,10 @@ def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _file_name(key: CellKey, calibration: str) -> str:
+def _file_name(key: CellKey, calibration: str, models: Sequence[str]) -> str:
     """A name that no other INT8 model of the study has, of characters that every file system takes."""
-    stem = re.split(r"[/\\]", key.model)[-1].removesuffix(".onnx")
+    stems = [re.split(r"[/\\]", model)[-1].removesuffix(".onnx") for model in models]
+    place = models.index(key.model)
+    stem = stems[place] if stems.count(stems[place]) == 1 else f"{stems[place]}-{place + 1}"
     parts = [stem, calibration, key.method, *([] if key.target == "cpu" else [key.target]), f"seed{key.seed}"]
     return re.sub(r"[^\w.@=+,-]", "-", ".".join(parts)) + ".int8.onnx"
