@@ -81,14 +81,22 @@ def test_a_study_without_a_whole_plan_or_of_unknown_names_has_no_commands() -> N
 
 
 def test_reading_and_judging_stand_in_the_command_as_in_the_plan() -> None:
-    plan = Plan(
-        data="d/", groups=("label",), reading=Reading(label_column="y", skip_bad=True, size=(8, 9), std=(1.0, 2))
-    )
+    reading = Reading(label_column="y", skip_bad=True, size=(8, 9), std=(1.0, 2))
+    plan = Plan(models=("d/m.onnx",), data="d/", groups=("label",), reading=reading)
     said = quantize_command(study_of(plan), CellKey("d/m.onnx", "dark@3", "", "mse", "tensorrt", "cpu:exact", 2))
     assert said == (
         "onnxptq quantize d/m.onnx --data d/ --calib dark@3 --seed 2 --method mse --target tensorrt --ep cpu:exact "
         "--group label --label-column y --skip-bad --size 8x9 --std 1.0,2 -o m.dark@3.mse.tensorrt.seed2.int8.onnx"
     )
+
+
+def test_two_files_of_one_name_make_models_of_two_names() -> None:
+    plan = Plan(models=("a/m.onnx", "d/m.onnx"))
+    commands = [quantize_command(study_of(plan), replace(KEY, model=model)) or "" for model in plan.models]
+    assert [command.split()[-1] for command in commands] == [
+        "m-1.clean.minmax.seed0.int8.onnx",
+        "m-2.clean.minmax.seed0.int8.onnx",
+    ]
 
 
 def made_again(command: str) -> dict[str, Any]:
