@@ -6,7 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from onnxptq.reports.study import summarize, verdict
+from onnxptq.reports.study.phrases import counted, points
 from onnxptq.reports.study.summary import BROKEN, UNSAFE, Combination
+from onnxptq.reports.study.words import failures
 from onnxptq.reports.tables import print_table
 from onnxptq.sweeps.study import DONE, Cell, Study
 
@@ -20,11 +22,16 @@ _SHOWN_ERRORS = 5
 def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
     """The verdict in words, a table for each model, target and runtime, and cells that failed (None: all of them)."""
     failed = [cell for cell in study.cells if cell.status != DONE]
-    print(f"{study.name} ({study.run}): {len(study.cells)} cells" + (f", {len(failed)} failed" if failed else ""))
+    lost = f", {len(failed)} failed" if failed else ""
+    print(f"{study.name} ({study.run}): {counted(len(study.cells), 'cell')}{lost}")
     summary = summarize(study)
     words = verdict(summary)
     for line in (words.headline, *words.findings, *words.advice):
         print(line)
+    told = failures(study)  # The cells that failed stand below the tables.
+    for line in words.caveats:
+        if line not in told:
+            print(f"note: {line}")
     places: dict[tuple[str, str, str], list[Combination]] = defaultdict(list)
     for one in summary.combinations:
         places[one.place.model, one.place.target, one.place.runtime].append(one)
@@ -32,7 +39,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
         print(f"{model}, target {target}, on {runtime}:")
         _print_grid(combinations)
     if places:
-        print("Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for sure, - not judged.")
+        print("Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for one seed or more, - not judged.")
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
@@ -55,7 +62,7 @@ def _print_grid(combinations: list[Combination]) -> None:
 def _drop(one: Combination | None) -> str:
     if one is None or one.crossfit_drop is None:
         return "failed" if one is not None and one.verdict == BROKEN else "-"
-    return f"{100 * one.crossfit_drop:+.1f}{' !' if one.verdict == UNSAFE else '  '}"
+    return f"{points(one.crossfit_drop, signed=True).removesuffix(' points')}{' !' if one.verdict == UNSAFE else '  '}"
 
 
 def print_dry_run(plan: Plan, ahead: Ahead) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 import tempfile
 import time
 import traceback
@@ -221,10 +222,11 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
         return Cell(key, FAILED, error=_line(result.error), recipe_digest=made.recipe_digest)
     # The first cell of a digest in a job pays for it; those that follow found it done.
     judged[made.model.digest, made.runtime] = replace(result, seconds=0.0)
+    reference = bench.inputs.model.path.name
     return Cell(
         key=key,
         status=DONE,
-        report={**result.report, "model": _name(key, bench), "reference": bench.inputs.model.path.name},
+        report={**result.report, "model": _name(key, bench), "reference": reference, "origin": _origin(bench)},
         ranges={tensor: (float(low), float(high)) for tensor, (low, high) in sorted(made.ranges.items())},
         recipe_digest=made.recipe_digest,
         model_digest=made.model.digest,
@@ -232,6 +234,16 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
         int8_bytes=made.model.size,
         predictions=result.predictions,
     )
+
+
+def _origin(bench: Bench) -> dict[str, Any]:
+    """What a cell was made of, by digest, and on what system."""
+    return {
+        "model": bench.inputs.model.digest,
+        "data": bench.inputs.data.get("digest"),
+        "evaluation": bench.samples.dataset.digest,
+        "system": platform.platform(),
+    }
 
 
 def _name(key: CellKey, bench: Bench) -> str:

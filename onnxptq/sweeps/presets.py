@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,7 +130,11 @@ def preset_plan(name: str, plan: Plan, room: Room) -> Plan:
 
 def plan_toml(plan: Plan) -> str:
     """A plan as a commented TOML file."""
-    values = plan.to_dict()
+    return values_toml(plan.to_dict())
+
+
+def values_toml(values: Mapping[str, Any]) -> str:
+    """What `Plan.to_dict` gave, as a commented TOML file."""
     lines = [
         "# A study: every combination of the lists below is one cell.  onnxptq sweep THIS_FILE",
         "# docs/sweep.md explains the keys; onnxptq calibs, methods, targets and shifts list what can stand in them.",

@@ -232,3 +232,26 @@ def test_every_table_is_a_csv(tmp_path, make_study):
     assert len(rows) == len(made.cells) / 3
     drops = [cell.report["crossfit_drop"] for cell in made.cells[:6] if cell.key.runtime == "cpu"]
     assert float(rows[0]["crossfit_drop"]) == pytest.approx(sum(drops) / 3)
+
+
+def test_a_folder_of_tables_keeps_none_of_an_earlier_run(tmp_path, make_study):
+    for runtimes in (("cpu", "openvino"), ("cpu",)):
+        made = make_study(runtimes=runtimes)
+        files = write_csv(summarize(made), answer_questions(made), tmp_path)
+        assert {*files} == {*tmp_path.glob("*.csv")}
+        assert (tmp_path / "providers.csv").exists() == (len(runtimes) > 1)
+
+
+def test_the_page_carries_the_plan_as_toml_the_commands_and_the_digests(written, make_study):
+    made = make_study(seeds=(0, 1))
+    plan = {**made.plan, "models": ["net.onnx"], "strategies": ["", "autocontrast"], "targets": ["cpu"]}
+    origin = {"model": "5ca1ab1e", "data": "ca11ab1e", "system": "Plan9"}
+    cells = tuple(replace(cell, report={**cell.report, "origin": origin}) for cell in made.cells)
+    page = Page(written(replace(made, plan=plan, cells=cells, command="onnxptq sweep p.toml --json - -o r.html")))
+    text = "".join(page.text)
+    assert "onnxptq sweep p.toml" in text and "--json" not in text
+    plan_there = text[text.index("format = 1") :]
+    assert 'calibrations = ["clean", "noisy", "dark@3"]' in plan_there
+    assert text.count("onnxptq quantize net.onnx") >= len(cells)
+    for said in ("5ca1ab1e", "data to calibrate net.onnx with", "ca11ab1e", "Plan9"):
+        assert said in text

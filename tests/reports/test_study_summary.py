@@ -8,6 +8,7 @@ import pytest
 
 from onnxptq.gates.policy import WorstGroupDrop
 from onnxptq.reports.study import LIMIT, answer_questions, study_markdown, summarize, verdict
+from onnxptq.reports.sweep import print_study
 from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
 
@@ -15,7 +16,8 @@ def cell(seed=0, drop=0.0, half=0.005, **place):
     key = {"model": "m", "calibration": "clean", "strategy": "", "method": "minmax", "target": "cpu", "runtime": "cpu"}
     report = {"crossfit_drop": drop, "crossfit_drop_low": drop - half, "crossfit_drop_high": drop + half}
     report |= {"average_drop": 0.001, "cvar10_drop": drop, "flip_rate": 0.01, "largest_drop": drop}
-    report |= {"largest_drop_group": "label=cat*corruption=fog@3", "groups": [], "measure": "accuracy"}
+    groups = [{"name": "label=cat*corruption=fog@3", "sources": 200, "judged": True, "drop": drop}]
+    report |= {"groups": groups, "measure": "accuracy", "minimum_samples": 20}
     return Cell(CellKey(**{**key, **place}, seed=seed), DONE, report=report)
 
 
@@ -57,6 +59,7 @@ def test_without_a_judged_group_nothing_is_decided():
     made = summarize(study(empty))
     assert [one.verdict for one in made.combinations] == ["undecided"]
     assert "nothing can be called safe" in " ".join(verdict(made).findings)
+    assert "(the largest has 200, and it takes 20)" in " ".join(verdict(made).findings)
 
 
 def test_the_words_name_sets_methods_the_worst_group_and_the_remedy(make_study):
@@ -65,15 +68,15 @@ def test_the_words_name_sets_methods_the_worst_group_and_the_remedy(make_study):
     findings = " ".join(words.findings)
     assert "No method is safe with dark@3." in findings
     assert "entropy:bins=2048 unsafe" in findings
-    assert "(dark@3, entropy:bins=2048); the group that loses most there is cat, " in findings
+    assert '(dark@3, entropy:bins=2048); the groups that lose most there are "cat, clean", "cat, fog@3" and' in findings
     advice = " ".join(words.advice)
-    assert "Add autocontrast" in advice
-    assert "take minmax" in advice
+    assert "Add autocontrast: of 4 unsafe combinations 1 becomes safe (dark@3)" in advice
+    assert "minmax has the fewest unsafe combinations: 1 of 6" in advice and "take minmax" not in advice
 
 
 def test_the_words_say_what_the_average_hides():
     words = verdict(summarize(study(cell(drop=0.3))))
-    assert "The average hides 1 of 1 unsafe combinations" in " ".join(words.findings)
+    assert "The average hides 1 of 1 unsafe combination:" in " ".join(words.findings)
 
 
 def test_failures_and_a_single_seed_are_said(make_study):
@@ -87,24 +90,42 @@ def test_an_unfinished_study_is_said_to_be_one(make_study):
     made = make_study(seeds=(0, 1, 2))
     axes = {name: [0] for name in ("models", "targets", "runtimes")}
     axes |= {"calibrations": [0] * 3, "strategies": [0] * 2, "methods": [0] * 2, "seeds": [0] * 5}
-    caveats = verdict(summarize(replace(made, plan=axes))).caveats
-    assert caveats[0].startswith("The study is not finished: 36 of 60 cells have a result.")
+    summary = summarize(replace(made, plan=axes))
+    caveats = verdict(summary).caveats
+    assert caveats[0].startswith("The study is not finished: 36 of 60 cells have a result, ")
+    assert caveats[0].endswith("Go on: onnxptq sweep --resume")
+    assert not summary.named("safe"), "two seeds of five might be unsafe"
 
 
 def test_markdown_keeps_names_from_becoming_markup(make_study):
     made = make_study(calibrations=("clean", "<b>|x|*y*"), name="# @all [a](b)")
     text = study_markdown(summarize(made), answer_questions(made))
     assert text.startswith("## \\# @<!-- -->all \\[a\\](b)\n")
-    assert "<b>" not in text
+    outside, _, plan = text.partition("```toml")
+    assert "<b>" not in outside and plan.count("```") == 1
     (row,) = (line for line in text.splitlines() if line.startswith("| \\<b\\>\\|x\\|\\*y\\* |"))
     assert row.replace("\\|", "").count("|") == 4
 
 
 def test_groups_too_small_for_any_verdict_are_named_with_the_number_that_it_takes():
     near = cell(drop=0.01, half=0.02)
-    small = replace(near, report={**near.report, "groups": [{"sources": 90, "judged": True}]})
-    (said,) = [line for line in verdict(summarize(study(small))).advice if "cannot be" in line]
+    small = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 90}]})
+    (said,) = [line for line in verdict(summarize(study(small))).advice if "cannot be:" in line]
     assert "the smallest has 90 samples, and it takes 139 to show a drop of at most 2.0 points" in said
-    large = replace(near, report={**near.report, "groups": [{"sources": 140, "judged": True}]})
+    large = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 140}]})
     assert "about 4 times as many" in " ".join(verdict(summarize(study(large))).advice)
     assert verdict(summarize(study(small), limit=0.0)), "a limit of nothing has no such number"
+
+
+def test_a_sweep_prints_what_it_cannot_tell(capsys):
+    """Without labels a drop is no drop of accuracy: who reads the terminal alone must know."""
+    one = cell(drop=-0.0004)
+    print_study(study(replace(one, report={**one.report, "measure": "agreement"})))
+    said = capsys.readouterr().out
+    assert "note: The data has no labels: accuracy here is agreement with FP32" in said
+    assert "note: One seed:" in said
+    assert "0.0" in said and "-0.0" not in said
+    failed = replace(cell(1), status="failed", report={}, error="killed")
+    print_study(study(one, failed))
+    said = capsys.readouterr().out
+    assert said.count("killed") == 1, "once, below the tables"

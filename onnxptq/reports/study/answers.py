@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnxptq.reports.study.phrases import points
 from onnxptq.reports.study.questions import Answer, Answers
-from onnxptq.reports.study.words import points
 
 ALPHA = 0.05
 

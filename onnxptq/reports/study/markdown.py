@@ -1,4 +1,4 @@
-"""The study as Markdown, for a pull request: the verdict, the matrix, the three answers, how to make it again."""
+"""The study as Markdown, for a pull request: the verdict, the matrix, the three answers, command and plan."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from onnxptq.reports.study.answers import answer_words
 from onnxptq.reports.study.questions import Answers
+from onnxptq.reports.study.reproduce import command_again, plan_text
 from onnxptq.reports.study.summary import Summary
-from onnxptq.reports.study.words import definition, matrix_rows, verdict
+from onnxptq.reports.study.words import definition, matrix_caption, matrix_rows, verdict
 
 
 def study_markdown(summary: Summary, answers: Answers) -> str:
@@ -20,12 +21,25 @@ def study_markdown(summary: Summary, answers: Answers) -> str:
         lines += ["", "**What to do**", "", *_list(words.advice)]
     if words.caveats:
         lines += ["", "**What this cannot tell**", "", *_list(words.caveats)]
-    lines += ["", *_table(["calibration set", *summary.levels("method")], matrix_rows(summary)), ""]
+    lines += [
+        "",
+        f"{matrix_caption(summary)}:",
+        "",
+        *_table(["calibration set", *summary.levels("method")], matrix_rows(summary)),
+        "",
+    ]
     lines += [f"<sub>{_text(definition(summary))}</sub>", ""]
     for answer in answers.answers:
         lines += [f"**{answer.question}** {_text(' '.join(answer_words(answer, answers.seeds)))}", ""]
-    lines += [*_list(answers.notes), "", f"Run {_text(study.run)}; again: `{study.command.replace('`', '')}`"]
+    lines += [*_list(answers.notes), "", f"Run {_text(study.run)}; again:", "", *_fenced(command_again(study), "sh")]
+    lines += ["", "<details><summary>The plan</summary>", "", *_fenced(plan_text(study), "toml"), "", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _fenced(text: str, language: str) -> list[str]:
+    """A block of code: Markdown reads nothing in it up to a fence as long as its own."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [f"{fence}{language}", text.rstrip("\n"), fence]
 
 
 def _list(sentences: Iterable[str]) -> list[str]:

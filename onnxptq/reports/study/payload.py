@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from onnxptq.gates.policy import FlipRate
+from onnxptq.reports.study.phrases import standing
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
-    UNDECIDED,
     Combination,
     Place,
     Summary,
@@ -111,7 +111,7 @@ def _entry(
         **{name: levels[name].index(getattr(one.place, name)) for name in FACTORS[:-1]},
         "seeds": [levels["seed"].index(cell.key.seed) for cell in done or cells],
         "verdict": one.verdict,
-        "standing": _standing(one),
+        "standing": standing(one),
         "averageFine": one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT,
         "highAbove": one.high is not None and one.high > limit,
         **{name: _whole(getattr(one, name)) for name in _MEANS},
@@ -125,13 +125,6 @@ def _entry(
         "hurtDrop": _whole(worst),
         "groups": _group_table(rows, groups, len(done)) if rows else None,
     }
-
-
-def _standing(one: Combination) -> str:
-    """The verdict; where it is open, on which side of the limit the estimate lies."""
-    if one.verdict != UNDECIDED or one.leans_safe is None:
-        return one.verdict
-    return f"{one.verdict} ({'within' if one.leans_safe else 'above'} the limit)"
 
 
 def _group_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:

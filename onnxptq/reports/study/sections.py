@@ -8,11 +8,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onnxptq.reports.study.answers import answer_words, interval_text, share_text
+from onnxptq.reports.study.phrases import points
 from onnxptq.reports.study.providers import SideBySide, column_name, columns, side_by_side
 from onnxptq.reports.study.questions import Answer, Answers
+from onnxptq.reports.study.reproduce import (
+    PLAN_FILE,
+    command_again,
+    command_rows,
+    input_digests,
+    plan_text,
+    systems,
+)
 from onnxptq.reports.study.summary import Summary
-from onnxptq.reports.study.words import Verdict, definition, matrix_rows, points
+from onnxptq.reports.study.words import Verdict, definition, matrix_caption, matrix_rows
 from onnxptq.sweeps.study import Study
+
+_SHOWN_COMMANDS = 400
+"""Lines of the list of commands."""
 
 _SHOWN_PROVIDERS = 40
 """Rows of the table of providers; those with the largest differences. The CSV has all."""
@@ -26,7 +38,7 @@ def verdict_html(summary: Summary, words: Verdict) -> str:
     if words.caveats:
         parts += ["<h3>What this cannot tell</h3>", bullets(words.caveats)]
     matrix = table_html(
-        "Verdict and mean cross-fitted drop by calibration set and method; the worst over models, targets and runtimes",
+        matrix_caption(summary),
         ["calibration set", *summary.levels("method")],
         matrix_rows(summary),
         identity="matrix",
@@ -107,16 +119,42 @@ def _provider_row(row: SideBySide) -> list[str]:
 
 
 def reproduce_html(study: Study) -> str:
-    """Command, plan, versions and machine."""
+    """Command, plan, the command of each INT8 model, versions, machine, models and data."""
     versions = table_html("Versions", ["what", "version"], [[k, str(v)] for k, v in study.versions.items()])
-    machine = table_html("Machine", ["what", "value"], [[k, _plain(v)] for k, v in study.machine.items()])
-    plan = json.dumps(study.plan, indent=2, ensure_ascii=False, sort_keys=True)
-    code = '<pre tabindex="0"><code>'
+    kept = [[k, _plain(v)] for k, v in study.machine.items()]
+    system = [["system", name] for name in systems(study)]
+    machine = table_html("Machine", ["what", "value"], [*kept, *system])
+    inputs = [[one.what, one.digest] for one in input_digests(study)]
+    files = (
+        table_html("Models and data, as the provenance of an INT8 file names them", ["what", "digest"], inputs)
+        if inputs
+        else ""
+    )
     return (
-        f"<p>The same study again:</p>{code}{escaped(study.command)}</code></pre>"
-        f"<details><summary>The plan, complete</summary>{code}{escaped(plan)}</code></pre></details>"
+        f"<p>The same study again:</p>{_code(command_again(study))}"
+        f"<p>Or from its plan, saved as {PLAN_FILE}: <code>onnxptq sweep {PLAN_FILE}</code>. Paths in it are relative "
+        f"to the folder in which the command runs.</p>"
+        f"<details><summary>The plan, complete</summary>{_code(plan_text(study))}</details>"
+        f"{_models_html(study)}{files}"
         f'<div class="pair">{versions}{machine}</div>'
     )
+
+
+def _models_html(study: Study) -> str:
+    """The commands that write the INT8 models, of the first seed where there are many."""
+    rows = command_rows(study)
+    if not rows:
+        return ""
+    said = "What writes the INT8 model of each cell, and judges it on all samples"
+    if len(rows) > _SHOWN_COMMANDS:
+        rows = [row for row in rows if row["seed"] == rows[0]["seed"]][:_SHOWN_COMMANDS]
+        said += f" ({len(rows)} of {len(study.cells)}; another seed is another --seed, and the CSV has all)"
+    lines = "\n".join(str(row["command"]) for row in rows)
+    return f"<details><summary>{escaped(said)}</summary>{_code(lines)}</details>"
+
+
+def _code(text: str) -> str:
+    return f'<pre tabindex="0"><code>{escaped(text)}</code></pre>'
 
 
 def table_html(

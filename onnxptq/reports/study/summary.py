@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -50,10 +51,13 @@ class Combination:
             UNSAFE where the lower end is above it for one; BROKEN where every seed failed; else UNDECIDED.
         seeds: how many were judged.
         failed: how many failed.
+        unjudged: how many have a result in which no group was large enough to be judged.
+        missing: how many of the plan's have no result yet.
         average_drop, crossfit_drop, cvar10_drop, flip_rate: means over the seeds.
         low, high: of the cross-fitted drop: the smallest lower and the largest upper end over the seeds.
         worst_seed: of the cell with the largest cross-fitted drop.
-        hurt_group: the group that lost most in that cell, and `hurt_drop`, what it lost.
+        hurt_groups: the judged groups that lost most, as means over the seeds; several where they lost the same.
+        hurt_drop: what each of them lost, mean over the seeds.
         leans_safe: the mean cross-fitted drop is within the limit; None where there is none.
     """
 
@@ -61,6 +65,8 @@ class Combination:
     verdict: str
     seeds: int
     failed: int
+    unjudged: int
+    missing: int
     average_drop: float | None
     crossfit_drop: float | None
     low: float | None
@@ -68,15 +74,20 @@ class Combination:
     cvar10_drop: float | None
     flip_rate: float | None
     worst_seed: int | None
-    hurt_group: str | None
+    hurt_groups: tuple[str, ...]
     hurt_drop: float | None
-
     leans_safe: bool | None
+
+    @property
+    def whole(self) -> bool:
+        """Every seed of the plan was judged."""
+        return self.seeds > 0 and not (self.failed or self.unjudged or self.missing)
 
     def to_dict(self) -> dict[str, Any]:
         """One flat row of JSON types."""
         values = asdict(self)
-        return {**values.pop("place"), **values}
+        groups = "; ".join(values.pop("hurt_groups"))
+        return {**values.pop("place"), **values, "hurt_group": groups or None}
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,9 @@ def summarize(study: Study, limit: float = LIMIT) -> Summary:
     places: dict[Place, list[Cell]] = {}
     for cell in study.cells:
         places.setdefault(place_of(cell.key), []).append(cell)
-    combinations = tuple(_combination(place, cells, limit) for place, cells in places.items())
+    seeds = study.plan.get("seeds")
+    planned = len(seeds) if isinstance(seeds, list) else 0
+    combinations = tuple(_combination(place, cells, planned, limit) for place, cells in places.items())
     return Summary(study, limit, combinations)
 
 
@@ -138,18 +151,21 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _combination(place: Place, cells: Sequence[Cell], limit: float) -> Combination:
+def _combination(place: Place, cells: Sequence[Cell], planned: int, limit: float) -> Combination:
     done = [cell for cell in cells if cell.status == DONE]
     judged = [cell for cell in done if number(cell, "crossfit_drop") is not None]
     worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)
     lows = [low for cell in judged if (low := number(cell, "crossfit_drop_low")) is not None]
     highs = [high for cell in judged if (high := number(cell, "crossfit_drop_high")) is not None]
     drop = mean(number(cell, "crossfit_drop") for cell in judged)
+    hurt_groups, hurt_drop = _hurt(judged)
     return Combination(
         place=place,
-        verdict=_verdict(len(cells), done, judged, lows, highs, limit),
+        verdict=_verdict(max(planned, len(cells)), done, lows, highs, limit),
         seeds=len(judged),
         failed=len(cells) - len(done),
+        unjudged=len(done) - len(judged),
+        missing=max(0, planned - len(cells)),
         average_drop=mean(number(cell, "average_drop") for cell in done),
         crossfit_drop=drop,
         low=min(lows, default=None),
@@ -157,20 +173,32 @@ def _combination(place: Place, cells: Sequence[Cell], limit: float) -> Combinati
         cvar10_drop=mean(number(cell, "cvar10_drop") for cell in done),
         flip_rate=mean(number(cell, "flip_rate") for cell in done),
         worst_seed=worst.key.seed if worst else None,
-        hurt_group=worst.report.get("largest_drop_group") if worst else None,
-        hurt_drop=number(worst, "largest_drop") if worst else None,
+        hurt_groups=hurt_groups,
+        hurt_drop=hurt_drop,
         leans_safe=None if drop is None else drop <= limit,
     )
 
 
-def _verdict(
-    cells: int, done: Sequence[Cell], judged: Sequence[Cell], lows: list[float], highs: list[float], limit: float
-) -> str:
+def _hurt(judged: Sequence[Cell]) -> tuple[tuple[str, ...], float | None]:
+    """The groups with the largest mean drop over these cells, and that drop: what an unlucky seed did is not theirs."""
+    drops: dict[str, list[float]] = {}
+    for cell in judged:
+        for group in cell.report.get("groups", ()):
+            if group["judged"]:
+                drops.setdefault(group["name"], []).append(group["drop"])
+    means = {name: statistics.fmean(found) for name, found in drops.items()}
+    if not means:
+        return (), None
+    largest = max(means.values())
+    return tuple(sorted(name for name, drop in means.items() if math.isclose(drop, largest, abs_tol=1e-9))), largest
+
+
+def _verdict(planned: int, done: Sequence[Cell], lows: list[float], highs: list[float], limit: float) -> str:
     if not done:
         return BROKEN
     if any(low > limit for low in lows):
         return UNSAFE
-    # A seed that failed or could not be judged might have been the unsafe one.
-    if len(highs) == len(judged) == cells and all(high <= limit for high in highs):
+    # A seed that failed, could not be judged or has not been made yet might be the unsafe one.
+    if len(highs) == planned and all(high <= limit for high in highs):
         return SAFE
     return UNDECIDED
