@@ -116,7 +116,7 @@ def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     assert 0 <= words.bounding_box()["y"] < 300
     cell(page, "noisy, minmax").click()
     assert words.inner_text().startswith(
-        "noisy, minmax, mean over seeds 0, 2 (1 seed failed): undecided (within the limit);"
+        "noisy, minmax, mean over seeds 0, 2 (1 seed failed): undecided (not every seed was judged);"
     )
     cell(page, "dark@3, minmax").click()
     first = page.locator("#group-table tbody tr").first
