@@ -126,7 +126,8 @@ def sweep(
     for cells in _results(grid, missing, store, engine):
         store.put({grid.keys[cell.key]: cell for cell in cells})
         count.add(cells)
-    store.finish(run, _now())
+    if not count.failed:
+        store.finish(run, _now())
     return run
 
 
@@ -198,9 +199,9 @@ def estimate(grid: Grid, cells: Iterable[Cell], todo: int, workers: int) -> floa
 
 
 def _known(store: Store, content: str) -> Cell | None:
-    """A cell that was made before, without its groups and ranges."""
+    """A cell that was made before and whose predictions stand, without its groups and ranges."""
     cell = store.get(content)
-    return _slim(cell) if cell and cell.status == DONE else None
+    return _slim(cell) if cell and cell.status == DONE and store.stands(cell) else None
 
 
 def _slim(cell: Cell) -> Cell:
@@ -307,6 +308,14 @@ class _Count:
         self._known = sum(content in known for content in grid.keys.values())
         self._show()
 
+    @property
+    def failed(self) -> int:
+        """Cells of the grid that failed."""
+        return sum(cell.status == FAILED for cell in self._found())
+
+    def _found(self) -> list[Cell]:
+        return [self._results[content] for content in self._grid.keys.values() if content in self._results]
+
     def add(self, cells: Iterable[Cell]) -> None:
         """More results."""
         for cell in cells:
@@ -315,14 +324,13 @@ class _Count:
         self._show()
 
     def _show(self) -> None:
-        found = [self._results[content] for content in self._grid.keys.values() if content in self._results]
         todo = len({*self._grid.keys.values()} - {*self._results})
         self._progress(
             State(
                 cells=len(self._grid.keys),
                 known=self._known,
-                done=len(found),
-                failed=sum(cell.status == FAILED for cell in found),
+                done=len(self._found()),
+                failed=self.failed,
                 seconds_left=estimate(self._grid, self._measured, todo, self._workers),
             )
         )

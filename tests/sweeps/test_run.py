@@ -81,15 +81,76 @@ def test_what_is_stored_is_not_made_again(begun: Path, run_plan: RunPlan, finish
     assert run_plan()[1].done == [], "and a third time nothing at all"
 
 
-def test_a_damaged_cell_and_a_damaged_file_are_made_anew(finished: Path, tmp_path: Path, run_plan: RunPlan) -> None:
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _overwrite(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, to be damaged."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    before = load_study("last", tmp_path).cells[0]
-    (tmp_path / before.predictions).write_bytes((tmp_path / before.predictions).read_bytes()[:1000])
-    with sqlite3.connect(tmp_path / "v1/sweeps/sweeps.sqlite") as store:
+    return tmp_path
+
+
+def test_a_damaged_row_is_missing_for_everybody_and_made_again(copied: Path, run_plan: RunPlan) -> None:
+    before = load_study("last", copied).cells[0]
+    with sqlite3.connect(copied / "v1/sweeps/sweeps.sqlite") as store:
         store.execute("UPDATE cells SET report = '{}' WHERE model_digest = ?", (before.model_digest,))
+    with Store(Room(copied)) as opened:
+        assert [(run.done, run.finished) for run in opened.runs()] == [(3, None)]
+        assert opened.unfinished(None) == SMALL and len(opened.study("last").cells) == 3
+    study, engine = run_plan()
+    assert engine.cells == [before.key] and study.cells[0].report == before.report
+    with Store(Room(copied)) as opened:
+        assert opened.runs()[0].finished
+        with pytest.raises(UsageError, match="did not finish"):
+            opened.unfinished(None)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _truncate])
+def test_a_cell_whose_predictions_are_gone_or_cut_off_is_made_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    before = load_study("last", copied).cells[0]
+    whole = (copied / before.predictions).read_bytes()
+    damage(copied / before.predictions)
     study, engine = run_plan()
     assert engine.cells == [before.key]
-    assert study.cells[0].report == before.report
+    assert (copied / before.predictions).read_bytes() == whole
+    assert replace(study.cells[0], seconds={}) == replace(before, seconds={})
+    assert run_plan()[1].done == []
+
+
+@pytest.mark.parametrize("damage", [_truncate, _overwrite])
+def test_damaged_statistics_are_observed_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    kept = {path: path.read_bytes() for path in copied.rglob("*.stats")}
+    for path in kept:
+        damage(path)
+    study, engine = run_plan(replace(SMALL, methods=(*SMALL.methods, "percentile:percentile=98.0")))
+    assert [cell.status for cell in study.cells] == [DONE] * 6 and len(engine.cells) == 2
+    assert {path: path.read_bytes() for path in copied.rglob("*.stats")} == kept
+
+
+@pytest.mark.parametrize("damage", [_truncate, _overwrite, lambda path: Path(f"{path}.sha256").unlink()])
+def test_a_damaged_folded_model_is_folded_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    (folded,) = copied.glob("v1/folded-model/*/*.onnx")
+    before, whole = load_study("last", copied), folded.read_bytes()
+    with sqlite3.connect(copied / "v1/sweeps/sweeps.sqlite") as store:
+        store.execute("DELETE FROM cells")
+    damage(folded)
+    study, _ = run_plan()
+    assert folded.read_bytes() == whole
+    assert [cell.model_digest for cell in study.cells] == [cell.model_digest for cell in before.cells]
 
 
 def test_one_pass_serves_every_method_and_target(run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +195,15 @@ def test_what_is_wrong_with_one_set_fails_its_cells_alone(run_plan: RunPlan) -> 
     assert "has no class '10'" in study.cells[1].error
 
 
-def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPlan) -> None:
+def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPlan, tmp_path: Path) -> None:
     deadly = SMALL.grid[1]
     study, engine = run_plan(replace(SMALL, eval_size=50), InlineEngine(deadly=frozenset([deadly])))
     failed = [cell for cell in study.cells if cell.status == FAILED]
     assert [cell.key for cell in failed] == [deadly]
     assert failed[0].error == "its worker was killed by SIGSEGV, 2 times"
+    with Store(Room(tmp_path)) as store:
+        assert store.runs()[0].finished is None, "a run with a failed cell is not finished"
+        assert store.unfinished(None) == replace(SMALL, eval_size=50)
     study, engine = run_plan(replace(SMALL, eval_size=50))
     assert engine.cells == [deadly], "a failed cell is tried again"
     assert all(cell.status == DONE for cell in study.cells)
@@ -200,9 +264,6 @@ def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
         assert store.unfinished(None) == SMALL
         with pytest.raises(UsageError, match="no run of this plan"):
             store.unfinished(replace(SMALL, calib_size=17))
-        store.finish(store.find("last"), "now")
-        with pytest.raises(UsageError, match="did not finish"):
-            store.unfinished(None)
 
 
 @contextmanager
@@ -218,7 +279,9 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_stops_the_sweep_and_it_goes_on_when_there_is_space(begun: Path, run_plan: RunPlan) -> None:
-    shutil.rmtree(begun / "v1/predictions")
+    stored = {begun / cell.predictions for cell in load_study("last", begun).cells}
+    for path in {*begun.glob("v1/predictions/*/*")} - stored:
+        path.unlink()
     with largest_file(4096), pytest.raises(OutputError):
         run_plan()
     assert len(load_study("last", begun).cells) == 2, "what was stored stays"
