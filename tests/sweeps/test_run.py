@@ -23,11 +23,13 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
+from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.bench import open_bench
+from onnxptq.sweeps.costs import Costs
 from onnxptq.sweeps.job import Job
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.plan import Plan
-from onnxptq.sweeps.run import look_ahead, open_grid, sweep
+from onnxptq.sweeps.run import estimate, open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
 from onnxptq.sweeps.study import DONE, FAILED, Study
 
@@ -239,13 +241,67 @@ def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: P
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_a_dry_run_measures_one_cell_and_keeps_it(run_plan: RunPlan, finished: Path, begun: Path) -> None:
+def test_a_dry_run_makes_no_cell_and_its_counts_add_up(begun: Path) -> None:
     with Store(Room(begun)) as store:
         engine = InlineEngine()
+        before = store.study("last").cells
         ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
-        assert (ahead.cells, ahead.known, ahead.todo) == (4, 2, 1)
-        assert ahead.seconds and ahead.seconds > 0
-    assert len(run_plan()[1].cells) == 1
+        assert (ahead.cells, ahead.distinct, ahead.known, ahead.todo) == (4, 4, 2, 2)
+        assert ahead.seconds and ahead.seconds > 0 and ahead.measured_seconds > 0
+        assert store.study("last").cells == before and engine.cells == list(SMALL.grid[2:])
+
+
+def test_a_dry_run_of_what_is_known_measures_nothing(copied: Path) -> None:
+    with Store(Room(copied)) as store:
+        engine = InlineEngine()
+        ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
+    assert (ahead.known, ahead.todo, ahead.seconds, engine.done) == (4, 0, None, [])
+
+
+def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
+    costs = Costs(
+        opened=1.0,
+        warm=0.5,
+        draws={"clean": 0.25},
+        sample=0.125,
+        quantize={("minmax", "cpu"): 1.0, ("entropy", "cpu"): 64.0},
+        row=0.0,
+        row_bytes=1.0,
+        reference=0.0,
+        judge={"cpu": 0.01},
+        count=16,
+        spent=0.0,
+    )
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: costs)
+
+    def seconds(plan: Plan, workers: int) -> float | None:
+        with Store(Room(copied)) as store:
+            engine = InlineEngine(workers=workers)
+            return look_ahead(open_grid(plan, store, engine), store, engine).seconds
+
+    # A draw, a pass for all methods, three models (what was not measured is as dear as the dearest), three judged.
+    one_set = 0.25 + 16 * 0.125 + (1.0 + 64.0 + 64.0) + 3 * 200 * 0.01
+    assert seconds(plan, 1) == pytest.approx(1.0 + 0.0 + 2 * one_set, abs=2.0)
+    assert seconds(plan, 2) == pytest.approx(1.0 + 1.5 + one_set, abs=2.0)
+    two_methods = replace(plan, methods=("minmax", "entropy"), seeds=(1,))
+    assert seconds(two_methods, 1) == pytest.approx(one_set - 64.0 - 2.0 + 1.0, abs=2.0)
+
+
+def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
+    with Store(Room(copied)) as store:
+        engine = InlineEngine()
+        plan = replace(SMALL, calibrations=("single-class:10",), methods=("minmax",))
+        ahead = look_ahead(open_grid(plan, store, engine), store, engine)
+        assert (ahead.todo, ahead.seconds) == (1, None)
+
+
+def test_progress_is_estimated_for_each_method_by_its_own_cells(finished: Path) -> None:
+    cheap, dear, *_ = load_study("last", finished).cells
+    measured = [replace(cheap, seconds={"quantize": 1.0}), replace(dear, seconds={"quantize": 9.0})]
+    assert estimate([dear.key] * 4, measured, workers=2) == 18.0
+    assert estimate([cheap.key, dear.key], measured, workers=1) == 10.0
+    assert estimate([cheap.key], [], workers=1) is None
 
 
 def test_only_cells_that_pytorch_rounds_are_keyed_by_its_version(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
