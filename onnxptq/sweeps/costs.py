@@ -29,7 +29,7 @@ from onnxptq.sweeps.bench import Bench
 from onnxptq.sweeps.kept_samples import KeptSamples
 from onnxptq.sweeps.study import CellKey
 
-_PASS_SAMPLES = 16
+_PASS_SAMPLES = 8
 """Calibration samples of each environment that are observed."""
 
 _QUANTIZE_SECONDS = 6.0
@@ -37,6 +37,9 @@ _QUANTIZE_SECONDS = 6.0
 
 _JUDGE_SECONDS = 1.0
 """For FP32, on as many rows as that takes; each runtime then judges one INT8 model on them."""
+
+_FIRST_ROWS = 16
+"""To judge on, to begin with: a large model takes seconds for so many, a small one loads longer than it runs."""
 
 Maker = tuple[str, str]
 """Method and target."""
@@ -202,10 +205,12 @@ def _few(bench: Bench, room: Room) -> KeptSamples:
         chosen = whole.dataset.select(np.arange(min(count, len(whole.dataset))))
         return KeptSamples(whole.task, chosen, whole.corruptions, whole.seed)
 
-    some = first(max(1, BATCH // len(whole.corruptions)))
-    _ = list(some.batches(BATCH))
-    took = _seconds(lambda: predict([bench.reference], some, room)) / len(some.dataset)
-    return first(max(len(some.dataset), int(_JUDGE_SECONDS / took)))
+    count = max(1, _FIRST_ROWS // len(whole.corruptions))
+    while True:
+        took = _seconds(partial(predict, [bench.reference], first(count), room))
+        if count >= len(whole.dataset) or took > _JUDGE_SECONDS / 4:
+            return first(max(count, int(count * _JUDGE_SECONDS / took)))
+        count *= 4
 
 
 def _judged(bench: Bench, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
