@@ -228,17 +228,23 @@ def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[i
 
 
 def batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
-    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job."""
-    most = max(1, min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size), -(-len(keys) // workers)))
+    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job.
+
+    Each takes at most half of what would be a worker's share of the rest, so that the last jobs are small and all
+    workers end at about the same time.
+    """
+    at_once = min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size))
 
     def drawn(key: CellKey) -> tuple[str, int, bool]:
         return bench.recipe(key).calibration, key.seed, key.runtime == "cpu"
 
+    left = len(keys)
     batch: list[CellKey] = []
     for _, group in itertools.groupby(sorted(keys, key=drawn), key=drawn):
         one = list(group)
-        if batch and len(batch) + len(one) > most:
+        if batch and len(batch) + len(one) > min(at_once, -(-left // (2 * workers))):
             yield tuple(batch)
+            left -= len(batch)
             batch = []
         batch += one
     if batch:
