@@ -67,13 +67,15 @@ def print_dry_run(plan: Plan, ahead: Ahead) -> None:
         print(f"{key:<13}{len(values):>3}  {', '.join(repr(v) if v == '' else str(v) for v in values)}")
     print(f"judged under {', '.join(ahead.corruptions)}, on {ahead.samples} samples")
     print(f"{ahead.cells} cells, {ahead.distinct} of them different: {ahead.known} are known, {ahead.todo} are to do")
-    if ahead.todo and ahead.seconds is not None:
+    if ahead.todo and ahead.seconds is None:
+        print("how long that takes cannot be estimated: nothing could be made of the sets that were tried")
+    elif ahead.todo and ahead.seconds is not None:
         low, high = duration(ahead.seconds / SURE), duration(ahead.seconds * SURE)
         print(f"that takes about {duration(ahead.seconds)} on {ahead.workers} workers, {low} to {high}:")
         print(f"  parts of cells were measured for {ahead.measured_seconds:.0f} s, and no cell was made;")
         print("  where other programs take more of the machine than just now, it takes longer")
-        if ahead.not_estimated:
-            print(f"and what {', '.join(ahead.not_estimated)} takes: minutes a cell, which were not measured")
+    if ahead.todo and ahead.not_estimated:
+        print(f"and what {', '.join(ahead.not_estimated)} takes: minutes a cell, which were not measured")
 
 
 def duration(seconds: float) -> str:

@@ -101,6 +101,25 @@ def test_wrong_use_is_explained(plan: Path, arguments: tuple[str, ...], said: st
     assert said in str(refused.exception)
 
 
+def test_without_a_terminal_a_line_comes_every_twentieth_of_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    from onnxptq.commands.sweep import _progress
+    from onnxptq.sweeps.run import State
+
+    with _progress() as progress:
+        for done_now in range(101):
+            progress(State(cells=100, known=0, done=done_now, failed=0, seconds_left=None))
+    said = [int(line.split()[0]) for line in capsys.readouterr().err.splitlines()]
+    assert said == list(range(0, 101, 5))
+
+
+def test_a_dry_run_says_what_it_did_and_how_sure_it_is(plan: Path) -> None:
+    said = done(sweep, plan, "--dry-run", "--jobs", "1").stdout
+    assert "4 cells, 4 of them different: 0 are known, 4 are to do" in said
+    assert "no cell was made" in said and "takes longer" in said
+    plan.write_text(PLAN.replace('["clean", "dark@3"]', '["single-class:10"]'))
+    assert "cannot be estimated" in done(sweep, plan, "--dry-run", "--jobs", "1").stdout
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_cpu_that_clips_is_said_before_anything_is_judged_on_it(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxptq.runtimes.providers.cpu_features", lambda: ("avx2",))
