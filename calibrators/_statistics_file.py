@@ -102,7 +102,8 @@ def read_statistics(path: Path) -> CalibrationStatistics:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(archive.read("header.json"))
             arrays = {name: _array(archive.read(f"{name}.npy")) for name in ("extremes", "bins", "counts")}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: a flipped bit can say that an entry is encrypted, or packed in a way that Python does not know.
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as calibration statistics ({error}): the file is missing, truncated or damaged. "
             "Write it again with `onnxptq calibrate`."

@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import OutputError
+from onnxptq.files import digest_file, replacing
 
 LAYOUT = "v1"
+
+_SEAL = ".sha256"
+"""Behind the name of a file: beside it lies its digest."""
+
+_found_whole: set[tuple[str, int, int, int]] = set()
+"""Files that this process has compared with their seals: path, inode, bytes and time of the last change."""
 
 
 def content_key(kind: str, /, **parts: Any) -> str:
@@ -33,6 +40,35 @@ def content_key(kind: str, /, **parts: Any) -> str:
     """
     text = json.dumps([kind, parts], sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(*files: Path) -> None:
+    """Keeps the digest of each file beside it, for formats that do not notice themselves that bytes were changed."""
+    for file in files:
+        with replacing(_seal_of(file)) as temporary:
+            temporary.write_text(digest_file(file), encoding="ascii")
+
+
+def is_whole(*files: Path) -> bool:
+    """Whether each file is there as it was sealed. It is read once a process, and again only when it has changed."""
+    return all(map(_is_whole, files))
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        state = file.stat()
+        seen = (str(file), state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen not in _found_whole:
+            if digest_file(file) != _seal_of(file).read_text(encoding="ascii"):
+                return False
+            _found_whole.add(seen)
+    except (OSError, UnicodeDecodeError):
+        return False  # Not there, not sealed, or not to be read: to be made again.
+    return True
+
+
+def _seal_of(file: Path) -> Path:
+    return file.with_name(file.name + _SEAL)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.cache import Room, cache_room, content_key
+from onnxptq.cache import Room, cache_room, content_key, is_whole, seal
 from onnxptq.errors import OutputError
 
 json_values = st.recursive(
@@ -142,3 +142,19 @@ def test_without_it_the_room_is_in_the_platforms_cache_folder(monkeypatch, platf
 
 def test_the_tests_do_not_use_the_users_room():
     assert re.search("cache-room", str(cache_room().root))
+
+
+def test_a_sealed_file_is_whole_until_a_byte_changes(tmp_path, monkeypatch):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"weights")
+    os.utime(file, ns=(0, 0))  # Clocks of file systems are coarse.
+    assert not is_whole(file), "not sealed"
+    seal(file)
+    assert is_whole(file)
+    monkeypatch.setattr("onnxptq.cache.digest_file", lambda path: pytest.fail("read twice"))
+    assert is_whole(file)
+    monkeypatch.undo()
+    file.write_bytes(b"Weights")
+    assert not is_whole(file)
+    file.unlink()
+    assert not is_whole(file)

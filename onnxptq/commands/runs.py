@@ -40,7 +40,7 @@ def list_(store: str | None, json_target: str | None) -> None:
     if json_target != "-":
         table = Table("run", "study", "created", "cells", "failed", "state")
         for run in found:
-            state = "finished" if run.finished else f"{run.done} of {run.cells}"
+            state = "finished" if run.finished else f"{run.done - run.failed} of {run.cells}"
             table.add_row(run.run, run.name, run.created, str(run.cells), str(run.failed), state)
         print_table(table, prose=True)
         click.echo(f"in {where}")

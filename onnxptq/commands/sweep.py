@@ -40,8 +40,9 @@ _IN_A_PLAN = (
 
 _OF_A_RESULT = ("output", "json_target", "dry_run", "resume", "force")
 
-_LINE_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal."""
+_LINE_SECONDS, _LINE_SHARE = 10.0, 0.05
+"""Where there is no terminal, a line of progress comes with the first results after either: seconds, or share of the
+cells."""
 
 
 @click.command(cls=Repeatable)
@@ -89,8 +90,9 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.reports.study import write_report
     from onnxptq.reports.sweep import print_dry_run, print_study
     from onnxptq.runtimes import stdout_to_stderr
+    from onnxptq.sweeps.ahead import look_ahead
     from onnxptq.sweeps.presets import plan_toml
-    from onnxptq.sweeps.run import look_ahead, open_grid
+    from onnxptq.sweeps.run import open_grid
     from onnxptq.sweeps.run import sweep as run_sweep
     from onnxptq.sweeps.store import Store, flat, room_of
     from onnxptq.sweeps.study import DONE
@@ -209,13 +211,14 @@ def _progress() -> Iterator[Callable[[State], None]]:
         with progress_bar() as draw:
             yield lambda state: draw(_label(state), state.done, state.cells)
         return
-    shown = -_LINE_SECONDS
+    shown, told = -_LINE_SECONDS, 0
 
     def line(state: State) -> None:
-        nonlocal shown
+        nonlocal shown, told
         now = time.monotonic()
-        if now - shown >= _LINE_SECONDS or state.done == state.cells:
-            shown = now
+        further = state.done - told >= _LINE_SHARE * state.cells
+        if now - shown >= _LINE_SECONDS or further or state.done == state.cells:
+            shown, told = now, state.done
             note(f"{state.done} of {state.cells} cells{_label(state).removeprefix('cells')}")
 
     yield line

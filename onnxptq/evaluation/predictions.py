@@ -6,6 +6,7 @@ The Parquet file (schema version 1, documented in docs/formats.md) may hold seve
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from onnxptq.files import replacing
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"onnxptq.predictions"
+
+_MAGIC = b"PAR1"
+"""At both ends of a Parquet file; in front of the last one stands the length of the footer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
     header = {"schema_version": SCHEMA_VERSION, "runs": [dict(run.identity) for run in runs]}
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(header, sort_keys=True).encode()})
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        # With checksums, so that a flipped bit is found by whoever reads it, and is no prediction.
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def load_predictions(path: Path) -> list[Predictions]:
@@ -101,11 +106,28 @@ def load_predictions(path: Path) -> list[Predictions]:
         ) from error
 
 
+def predictions_stand(path: Path) -> bool:
+    """Whether a file of predictions is there from its first byte to its last, without reading what is between.
+
+    One that was cut off, or of which a part is missing, has no Parquet footer at its end. Bytes that were changed in
+    its middle are found by `load_predictions`.
+    """
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_MAGIC)) == _MAGIC
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            footer, ends = int.from_bytes(file.read(4), "little"), file.read() == _MAGIC
+    except OSError:
+        return False
+    return begins and ends and 0 < footer <= size - 12
+
+
 def _read(path: Path) -> list[Predictions]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    table = pq.read_table(path, page_checksum_verification=True)
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
     if metadata is None:
         raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")

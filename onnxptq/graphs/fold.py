@@ -6,7 +6,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Room, content_key, is_whole, seal
 from onnxptq.errors import ModelError
 from onnxptq.graphs.batch_norms import remember_batch_norms
 from onnxptq.graphs.external import DATA_SUFFIX, install, is_large
@@ -22,7 +22,8 @@ def fold(model: Model, room: Room) -> Path:
 
     The work is `quant_pre_process`'s. Symbolic shape inference knows fewer operators than ONNX Runtime runs; where it
     gives up, the plain one serves. A model too large for one file keeps its weights in `<folded>.data`. Of a model in
-    two halves it is the body that is folded.
+    two halves it is the body that is folded. What the room has is taken if it is as it was left, and folded again if
+    not: ONNX Runtime runs a model with damaged weights without a word.
 
     Raises:
         ModelError: ONNX Runtime cannot optimise the model, or it is too old to be converted.
@@ -41,7 +42,8 @@ def fold(model: Model, room: Room) -> Path:
     )
     folded = room.place("folded-model", key, ".onnx")
     large = is_large(model)
-    if folded.is_file() and (not large or folded.with_name(folded.name + DATA_SUFFIX).is_file()):
+    files = [folded, *([folded.with_name(folded.name + DATA_SUFFIX)] if large else [])]
+    if is_whole(*files):
         return folded
     # In the room and not in the temporary folder, which may be too small for such a model.
     with tempfile.TemporaryDirectory(dir=folded.parent, prefix=".fold.") as folder:
@@ -50,6 +52,7 @@ def fold(model: Model, room: Room) -> Path:
         _pre_process(source, written, model.path, large=large)
         remember_batch_norms(source, written)
         install(written, folded)
+    seal(*files)
     return folded
 
 

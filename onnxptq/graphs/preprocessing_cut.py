@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Room, content_key, is_whole, seal
 from onnxptq.errors import ModelError
 from onnxptq.graphs.external import install, is_large
 from onnxptq.graphs.load import Model, Parts, load_model
@@ -71,16 +71,17 @@ def taken_apart(model: Model, room: Room) -> Model:
         )
     folder = room.place("parts", content_key("parts", model=model.digest, format=_FORMAT), "")
     meeting = folder / "tensors.txt"
-    if not meeting.is_file():
+    files = [folder / name for name in ("head.onnx", "body.onnx", meeting.name)]
+    if not is_whole(*files):
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".cut.") as made:
             parts = cut(model.path, Path(made))
-            # Written last: where this file is, the others are whole.
             folder.mkdir(exist_ok=True)
             for part in (parts.head, parts.body):
                 part.replace(folder / part.name)
             listed = Path(made) / meeting.name
             listed.write_text("\n".join(parts.tensors), encoding="utf-8")
             listed.replace(meeting)
+        seal(*files)
     tensors = tuple(meeting.read_text(encoding="utf-8").splitlines())
     return replace(model, parts=Parts(folder / "head.onnx", load_model(folder / "body.onnx"), tensors))
 

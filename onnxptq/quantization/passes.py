@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators._statistics_file import VERSION
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data.versions import data_versions
+from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.runtimes import runtime_identity
@@ -57,9 +59,8 @@ def observe(
                 statistics_place(room, source, samples, tensors, h, optimized, provider)
                 for h in dict.fromkeys((True, histograms))
             ]
-        found = next((place for place in places if place.is_file()), None)
-        if found is not None:
-            kept = CalibrationStatistics.load(found)
+        kept = _known(places)
+        if kept is not None:
             (tensors_of,) = kept.environments.values()
             part = CalibrationStatistics({name: tensors_of}, {name: len(samples)})
             progress(len(samples))
@@ -71,6 +72,17 @@ def observe(
                 part.save(places[-1])
         parts.append(part)
     return merge(*parts)
+
+
+def _known(places: Sequence[Path]) -> CalibrationStatistics | None:
+    """The first of the files that can be read. Those that are damaged go: what they held is observed again."""
+    for place in filter(Path.is_file, places):
+        try:
+            return CalibrationStatistics.load(place)
+        except DataError:
+            with suppress(OSError):  # Where it cannot go, saving what takes its place says why.
+                place.unlink()
+    return None
 
 
 def statistics_place(

@@ -13,8 +13,8 @@ from onnxptq.reports.tables import print_table
 from onnxptq.sweeps.study import DONE, Cell, Study
 
 if TYPE_CHECKING:
+    from onnxptq.sweeps.ahead import Ahead
     from onnxptq.sweeps.plan import Plan
-    from onnxptq.sweeps.run import Ahead
 
 _SHOWN_ERRORS = 5
 
@@ -67,13 +67,22 @@ def _drop(one: Combination | None) -> str:
 
 def print_dry_run(plan: Plan, ahead: Ahead) -> None:
     """The grid, what is known, and how long the rest takes."""
+    from onnxptq.sweeps.ahead import SURE
+
     for key in ("models", "calibrations", "strategies", "methods", "targets", "runtimes", "seeds"):
         values = getattr(plan, key)
         print(f"{key:<13}{len(values):>3}  {', '.join(repr(v) if v == '' else str(v) for v in values)}")
     print(f"judged under {', '.join(ahead.corruptions)}, on {ahead.samples} samples")
-    print(f"{ahead.cells} cells, {ahead.distinct} of them different; {ahead.known} were known, {ahead.todo} are to do")
-    if ahead.todo and ahead.seconds is not None:
-        print(f"that takes about {duration(ahead.seconds)} on {ahead.workers} workers, by the cells that were measured")
+    print(f"{ahead.cells} cells, {ahead.distinct} of them different: {ahead.known} are known, {ahead.todo} are to do")
+    if ahead.todo and ahead.seconds is None:
+        print("how long that takes cannot be estimated: nothing could be made of the sets that were tried")
+    elif ahead.todo and ahead.seconds is not None:
+        low, high = duration(ahead.seconds / SURE), duration(ahead.seconds * SURE)
+        print(f"that takes about {duration(ahead.seconds)} on {ahead.workers} workers, {low} to {high}:")
+        print(f"  parts of cells were measured for {ahead.measured_seconds:.0f} s, and no cell was made;")
+        print("  where other programs take more of the machine than just now, it takes longer")
+    if ahead.todo and ahead.not_estimated:
+        print(f"and what {', '.join(ahead.not_estimated)} takes: minutes a cell, which were not measured")
 
 
 def duration(seconds: float) -> str:

@@ -196,6 +196,10 @@ class Bench:
                 files.append(statistics_place(self.room, self.folded, share, tensors, histograms, False))
         return files
 
+    def collect(self, samples: CalibrationSamples, environment: str = "") -> CalibrationStatistics:
+        """A pass over samples that is kept nowhere."""
+        return self._pass.collect(samples, environment=environment)
+
     def _observe(self, name: str, samples: CalibrationSamples) -> CalibrationStatistics:
         count = self.parts(samples)
         # Exact, so byte for byte what one pass over all samples leaves.

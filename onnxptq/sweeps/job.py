@@ -26,6 +26,7 @@ from onnxptq.quantization.static import quantize_folded
 from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.session import limit_threads
 from onnxptq.sweeps.bench import Bench, open_bench
+from onnxptq.sweeps.costs import Costs, measure
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey
 
@@ -46,6 +47,7 @@ class Job:
         part: (i, n): only the statistics of the i-th of n parts of the first cell's calibration set, counted from 0.
         places: where files that the plan names lie on this machine, if elsewhere.
         attempt: how often a worker died of it before.
+        measuring: only what the parts of its cells cost is measured; they are of one calibration set.
     """
 
     plan: Plan
@@ -56,6 +58,7 @@ class Job:
     part: tuple[int, int] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
+    measuring: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ class Result:
     Attributes:
         cells: in the order of the job; none of a job that only prepares, or whose set could not be drawn.
         files: what it left in the room and other workers or the user will read, relative to the room.
+        costs: of a job that measures.
     """
 
     cells: tuple[Cell, ...] = ()
     files: tuple[str, ...] = ()
+    costs: Costs | None = None
 
 
 def run_job(job: Job) -> Result:
@@ -79,7 +84,11 @@ def run_job(job: Job) -> Result:
         OnnxptqError: the model or the data cannot be used.
     """
     limit_threads(job.threads)
+    started = time.perf_counter()
     bench = _bench(job)
+    if job.measuring:
+        costs = attempt(functools.partial(measure, bench, job.cells, time.perf_counter() - started))
+        return Result(costs=costs if isinstance(costs, Costs) else None)
     if not job.cells:
         _ = bench.folded
         predict([bench.reference], bench.samples, bench.room)

@@ -118,7 +118,7 @@ def load_plan(path: Path) -> Plan:
     """The plan in a TOML file.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key or name, a value of the wrong type; with the line.
+        UsageError: no such file, no TOML, no key, an unknown key or name, a value of the wrong type; with the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -126,6 +126,11 @@ def load_plan(path: Path) -> Plan:
         raise UsageError(f"there is no plan {path}. `onnxptq sweep --init > {path.name}` writes one.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the plan {path} cannot be read: {error}. Expected a TOML file in UTF-8.") from error
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
+        raise UsageError(
+            f"the plan {path} is empty. `onnxptq sweep --init > {path.name}` writes one to change; `format = 1` alone "
+            "stands for all defaults (docs/formats.md)."
+        )
     return parse_plan(text, str(path))
 
 

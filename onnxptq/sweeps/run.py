@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from statistics import median
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from onnxptq.cache import content_key
 from onnxptq.quantization.plugins import library_versions
@@ -120,87 +120,37 @@ def sweep(
         OnnxptqError: a model or its data turned out to be unusable.
     """
     run = store.start(_empty_study(grid, command), grid.digest, list(grid.keys.values()))
-    known = {key: cell for key in set(grid.keys.values()) if (cell := _known(store, key))}
+    known = {key: cell for key in set(grid.keys.values()) if (cell := known_cell(store, key))}
     count = _Count(grid, known, engine.workers, progress)
-    missing = [key for key, content in _distinct(grid.keys).items() if content not in known]
+    missing = [key for key, content in distinct(grid.keys).items() if content not in known]
     for cells in _results(grid, missing, store, engine):
         store.put({grid.keys[cell.key]: cell for cell in cells})
         count.add(cells)
-    store.finish(run, _now())
+    if not count.failed:
+        store.finish(run, _now())
     return run
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """What a sweep would do.
+def estimate(todo: Sequence[CellKey], measured: Sequence[Cell], workers: int) -> float | None:
+    """Seconds that `todo` takes, from cells that were measured, each method by its own; None where none was.
 
-    Attributes:
-        cells: in the grid.
-        distinct: of different content: each is made once.
-        known: of the distinct ones, found in the store.
-        todo: of the distinct ones, still to be made.
-        workers: how many would make them.
-        seconds: how long that would take; None where nothing is known and nothing could be measured.
-        corruptions: what models are judged under.
-        samples: rows that each model is judged on, of the first model.
+    What cells share is counted with the one that made it, and sets are done as a whole: so the mean is right, and a
+    median would not be.
     """
-
-    cells: int
-    distinct: int
-    known: int
-    todo: int
-    workers: int
-    seconds: float | None
-    corruptions: tuple[str, ...]
-    samples: int
-
-    def to_dict(self) -> dict[str, object]:
-        """As JSON types."""
-        return {**asdict(self), "corruptions": list(self.corruptions)}
-
-
-def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
-    """What a sweep would do. One missing cell is made, and kept, to measure how long the others take."""
-    distinct = _distinct(grid.keys)
-    known = {key: cell for key, content in distinct.items() if (cell := _known(store, content))}
-    missing = [key for key in distinct if key not in known]
-    measured = list(known.values())
-    for cells in _results(grid, missing[:1], store, engine):
-        store.put({grid.keys[cell.key]: cell for cell in cells})
-        measured += [cell for cell in cells if cell.status == DONE]
-    todo = max(0, len(missing) - 1)
-    samples = next(iter(grid.benches.values())).samples
-    return Ahead(
-        cells=len(grid.keys),
-        distinct=len(distinct),
-        known=len(known),
-        todo=todo,
-        workers=engine.workers,
-        seconds=estimate(grid, measured, todo, engine.workers),
-        corruptions=samples.corruptions,
-        samples=len(samples),
-    )
-
-
-def estimate(grid: Grid, cells: Iterable[Cell], todo: int, workers: int) -> float | None:
-    """Seconds that `todo` more cells take, from those that were measured; None where none was."""
-    measured = [cell.seconds for cell in cells if cell.seconds]
     if not measured:
         return None
-    plan = grid.plan
-    # A pass serves all methods, targets and runtimes of one set; its seconds are those of the cells that made it.
-    passes = todo / max(1, len(plan.methods) * len(plan.targets) * len(plan.runtimes))
-    seconds = 0.0
-    for part, times in (("calibrate", passes), ("quantize", todo), ("evaluate", todo)):
-        spent = [one.get(part, 0.0) for one in measured if one.get(part, 0.0) > 0.0]
-        seconds += times * median(spent) if spent else 0.0
-    return seconds / workers
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for cell in measured:
+        seconds[cell.key.model, cell.key.method].append(sum(cell.seconds.values()))
+    means = {maker: fmean(each) for maker, each in seconds.items()}
+    usual = fmean(means.values())
+    return sum(means.get((key.model, key.method), usual) for key in todo) / workers
 
 
-def _known(store: Store, content: str) -> Cell | None:
-    """A cell that was made before, without its groups and ranges."""
+def known_cell(store: Store, content: str) -> Cell | None:
+    """A cell that was made before and whose predictions stand, without its groups and ranges."""
     cell = store.get(content)
-    return _slim(cell) if cell and cell.status == DONE else None
+    return _slim(cell) if cell and cell.status == DONE and store.stands(cell) else None
 
 
 def _slim(cell: Cell) -> Cell:
@@ -208,7 +158,7 @@ def _slim(cell: Cell) -> Cell:
     return replace(cell, report={}, ranges={})
 
 
-def _distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
+def distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
     """One cell of each content: a sampler in place of a set's own makes equal cells of several sets."""
     first: dict[str, CellKey] = {}
     for key, content in keys.items():
@@ -251,7 +201,7 @@ def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engin
         if not job.cells and not outcome.died:
             submit(replace(job, cells=(key,), part=part) for key, part in _parts(keys, bench))
         if not running[job.model]:
-            submit(replace(job, cells=batch, part=None) for batch in _batches(keys, bench, engine.workers))
+            submit(replace(job, cells=batch, part=None) for batch in batches(keys, bench, engine.workers))
 
 
 def _after_death(outcome: Outcome, keys: Sequence[CellKey]) -> tuple[list[Job], tuple[Cell, ...]]:
@@ -277,18 +227,24 @@ def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[i
     return [(key, (part, count)) for key in sets.values() for part in range(count)]
 
 
-def _batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
-    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job."""
-    most = max(1, min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size), -(-len(keys) // workers)))
+def batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
+    """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job.
+
+    Each takes at most half of what would be a worker's share of the rest, so that the last jobs are small and all
+    workers end at about the same time.
+    """
+    at_once = min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size))
 
     def drawn(key: CellKey) -> tuple[str, int, bool]:
         return bench.recipe(key).calibration, key.seed, key.runtime == "cpu"
 
+    left = len(keys)
     batch: list[CellKey] = []
     for _, group in itertools.groupby(sorted(keys, key=drawn), key=drawn):
         one = list(group)
-        if batch and len(batch) + len(one) > most:
+        if batch and len(batch) + len(one) > min(at_once, -(-left // (2 * workers))):
             yield tuple(batch)
+            left -= len(batch)
             batch = []
         batch += one
     if batch:
@@ -307,6 +263,14 @@ class _Count:
         self._known = sum(content in known for content in grid.keys.values())
         self._show()
 
+    @property
+    def failed(self) -> int:
+        """Cells of the grid that failed."""
+        return sum(cell.status == FAILED for cell in self._found())
+
+    def _found(self) -> list[Cell]:
+        return [self._results[content] for content in self._grid.keys.values() if content in self._results]
+
     def add(self, cells: Iterable[Cell]) -> None:
         """More results."""
         for cell in cells:
@@ -315,15 +279,14 @@ class _Count:
         self._show()
 
     def _show(self) -> None:
-        found = [self._results[content] for content in self._grid.keys.values() if content in self._results]
-        todo = len({*self._grid.keys.values()} - {*self._results})
+        todo = [key for key, content in distinct(self._grid.keys).items() if content not in self._results]
         self._progress(
             State(
                 cells=len(self._grid.keys),
                 known=self._known,
-                done=len(found),
-                failed=sum(cell.status == FAILED for cell in found),
-                seconds_left=estimate(self._grid, self._measured, todo, self._workers),
+                done=len(self._found()),
+                failed=self.failed,
+                seconds_left=estimate(todo, self._measured, self._workers),
             )
         )
 

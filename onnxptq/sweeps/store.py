@@ -85,7 +85,7 @@ class RunSummary:
         run: its name.
         name: the plan's title.
         created: ISO 8601, UTC.
-        finished: the same, or None while cells are missing.
+        finished: the same, or None while cells are missing or damaged, or failed: `--resume` goes on with these.
         cells, done, failed: how many there are, how many have a result, and how many of these failed.
     """
 
@@ -190,21 +190,35 @@ class Store:
         values["ranges"] = {tensor: (low, high) for tensor, (low, high) in values["ranges"].items()}
         return Cell(_NOWHERE, **values)
 
+    def stands(self, cell: Cell) -> bool:
+        """Whether a cell's predictions lie where it says, to their last byte; True where it keeps none."""
+        from onnxptq.evaluation.predictions import predictions_stand
+
+        return not cell.predictions or predictions_stand(self.room.root / cell.predictions)
+
     def finish(self, run: str, when: str) -> None:
-        """Notes that every cell of a run has a result."""
+        """Notes that every cell of a run is done."""
         with self._explained(), self._transaction():
             self._connection.execute("UPDATE runs SET finished = ? WHERE run = ?", (when, run))
 
     def runs(self) -> list[RunSummary]:
-        """All runs, the oldest first."""
+        """All runs, the oldest first. Damaged rows count as missing, as they do for whoever makes them again."""
+        status = self._statuses()
         with self._explained():
             rows = self._connection.execute(
-                "SELECT run, name, created, finished, count(*), count(status), count(*) FILTER (WHERE status = ?) "
-                "FROM runs JOIN grid USING (run) LEFT JOIN cells USING (cell) "
-                "GROUP BY run ORDER BY created, runs.rowid",
-                (FAILED,),
+                "SELECT run, name, created, finished FROM runs ORDER BY created, rowid"
             ).fetchall()
-        return [RunSummary(*row) for row in rows]
+            grid = self._connection.execute("SELECT run, cell FROM grid").fetchall()
+        found: dict[str, list[str | None]] = {run: [] for run, *_ in rows}
+        for run, cell in grid:
+            found[run].append(status.get(cell))
+        return [_summary(run, name, created, finished, found[run]) for run, name, created, finished in rows]
+
+    def _statuses(self) -> dict[str, str]:
+        """Of each cell whose row is whole."""
+        with self._explained():
+            rows = self._connection.execute(f"SELECT cell, {', '.join(_TEXTS)}, digest FROM cells")
+            return {key: values[0] for key, *values, digest in rows if _digest(key, values) == digest}
 
     def find(self, run: str) -> str:
         """The full name of a run from its name, a prefix that only it has, or "last".
@@ -225,16 +239,15 @@ class Store:
         return found[0]
 
     def unfinished(self, plan: Plan | None) -> Plan:
-        """The plan of the last run that did not finish; `plan` itself where it is the plan of one.
+        """The plan of the last run with missing, damaged or failed cells; `plan` itself where it is that of one.
 
         Raises:
             UsageError: there is no such run.
         """
+        begun = [one.run for one in self.runs() if one.finished is None]
         with self._explained():
-            rows = self._connection.execute(
-                "SELECT run, plan FROM runs WHERE finished IS NULL ORDER BY created DESC, rowid DESC"
-            ).fetchall()
-        plans = [plan_from_dict(json.loads(text), f"the plan of {run}") for run, text in rows]
+            texts = dict(self._connection.execute("SELECT run, plan FROM runs").fetchall())
+        plans = [plan_from_dict(json.loads(texts[run]), f"the plan of {run}") for run in reversed(begun)]
         found = next((one for one in plans if plan is None or one == plan), None)
         if found is None:
             raise UsageError(self._nothing_to_resume(plan))
@@ -249,7 +262,7 @@ class Store:
             return f"there is no {which} in {self.path}. Leave --resume out to start one."
         which = "every run" if plan is None else f"the run {done} of this plan"
         report = self.room.command(f"onnxptq report {done}")
-        return f"{which} in {self.path} is finished: {report}. Without --resume cells that failed are tried again."
+        return f"{which} in {self.path} is finished: {report}"
 
     def study(self, run: str) -> Study:
         """A run with all its cells that have a result. Raises UsageError as `find` does."""
@@ -333,6 +346,12 @@ class Store:
                 f"the store {self.path} is damaged ({error}). Move it away: the sweep makes it again, and finds the "
                 "predictions that it made."
             ) from error
+
+
+def _summary(run: str, name: str, created: str, finished: str | None, cells: Sequence[str | None]) -> RunSummary:
+    done, failed = len(cells) - cells.count(None), cells.count(FAILED)
+    whole = done == len(cells) and not failed
+    return RunSummary(run, name, created, finished if whole else None, len(cells), done, failed)
 
 
 _NOWHERE = CellKey("", "", "", "", "", "", 0)

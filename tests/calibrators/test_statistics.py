@@ -203,6 +203,10 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
         path.write_bytes(whole[: rng.randrange(len(whole))])
         with pytest.raises(DataError, match="truncated or damaged"):
             CalibrationStatistics.load(path)
+    for position in (whole.index(b"PK\x01\x02") + 8, whole.index(b"PK\x01\x02") + 10):  # Encrypted; unknown packing.
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(DataError, match="truncated or damaged"):
+            CalibrationStatistics.load(path)
     with pytest.raises(DataError, match="missing"):
         CalibrationStatistics.load(tmp_path / "nosuch")
     monkeypatch.setattr("onnxptq.calibrators._statistics_file.VERSION", 3)

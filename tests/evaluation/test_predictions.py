@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from onnxptq.errors import DataError, OutputError
 from onnxptq.evaluation import load_predictions, save_predictions
+from onnxptq.evaluation.predictions import predictions_stand
 
 
 def assert_equal(one, other):
@@ -89,6 +90,30 @@ def test_what_is_not_ours_is_refused(tmp_path, path):
         load_predictions(path)
     with pytest.raises(DataError, match=r"gone\.parquet cannot be read"):
         load_predictions(tmp_path / "gone.parquet")
+
+
+def test_a_changed_byte_of_a_page_is_refused_and_never_read(two_runs, path):
+    save_predictions(path, two_runs)
+    whole, loaded = path.read_bytes(), load_predictions(path)
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for position in range(0, pages, 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
+        try:
+            found = load_predictions(path)
+        except DataError:
+            continue
+        for one, other in zip(loaded, found, strict=True):  # In a header, where it says nothing of the values.
+            assert_equal(replace(one, identity={}), replace(other, identity={}))
+
+
+def test_a_file_stands_from_its_first_byte_to_its_last(two_runs, path):
+    assert not predictions_stand(path)
+    save_predictions(path, two_runs)
+    assert predictions_stand(path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:4], whole[:-1], whole[: len(whole) // 2], whole[1:], whole + b"x", bytes(len(whole))):
+        path.write_bytes(damaged)
+        assert not predictions_stand(path)
 
 
 def test_a_newer_schema_is_refused(two_runs, path):

@@ -174,3 +174,7 @@ def test_a_model_is_taken_apart_once(save_encoded):
     before = first.body.path.stat().st_mtime_ns
     assert open_model(path).parts == first
     assert first.body.path.stat().st_mtime_ns == before
+    whole = first.body.path.read_bytes()
+    first.body.path.write_bytes(whole[:-10] + bytes(10))
+    open_model(path)
+    assert first.body.path.read_bytes() == whole, "and again where a half was damaged"

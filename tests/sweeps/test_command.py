@@ -60,9 +60,10 @@ def done(command: click.Command, *arguments: str | Path) -> Result:
 def test_a_plan_becomes_a_study_a_table_and_a_report(
     plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert json.loads(done(sweep, plan, "--dry-run", "--jobs", "1", "--json", "-").stdout)["cells"] == 4
+    ahead = json.loads(done(sweep, plan, "--dry-run", "--jobs", "1", "--json", "-").stdout)
+    assert (ahead["cells"], ahead["distinct"], ahead["known"], ahead["todo"]) == (4, 4, 0, 4)
     made = done(sweep, plan, "--jobs", "1", "-o", "s.html", "--json", "s.json")
-    assert "Of 4 combinations:" in made.stdout and "4 of 4 cells, 1 known before" in made.stderr
+    assert "Of 4 combinations:" in made.stdout and "4 of 4 cells" in made.stderr
     assert Path("s.html").read_text().startswith("<!DOCTYPE html>")
     said = json.loads(Path("s.json").read_text())
     assert [cell["status"] for cell in said["cells"]] == ["done"] * 4
@@ -152,6 +153,25 @@ def test_a_provider_that_does_not_load_is_said_without_an_option_that_sweep_lack
     assert "--allow-fallback" not in said
 
 
+def test_without_a_terminal_a_line_comes_every_twentieth_of_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    from onnxptq.commands.sweep import _progress
+    from onnxptq.sweeps.run import State
+
+    with _progress() as progress:
+        for done_now in range(101):
+            progress(State(cells=100, known=0, done=done_now, failed=0, seconds_left=None))
+    said = [int(line.split()[0]) for line in capsys.readouterr().err.splitlines()]
+    assert said == list(range(0, 101, 5))
+
+
+def test_a_dry_run_says_what_it_did_and_how_sure_it_is(plan: Path) -> None:
+    said = done(sweep, plan, "--dry-run", "--jobs", "1").stdout
+    assert "4 cells, 4 of them different: 0 are known, 4 are to do" in said
+    assert "no cell was made" in said and "takes longer" in said
+    plan.write_text(PLAN.replace('["clean", "dark@3"]', '["single-class:10"]'))
+    assert "cannot be estimated" in done(sweep, plan, "--dry-run", "--jobs", "1").stdout
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_cpu_that_clips_is_said_before_anything_is_judged_on_it(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxptq.runtimes.providers.cpu_features", lambda: ("avx2",))
@@ -161,8 +181,9 @@ def test_a_cpu_that_clips_is_said_before_anything_is_judged_on_it(plan: Path, mo
 
 
 def test_ctrl_c_leaves_nothing_half_written_and_the_sweep_goes_on(plan: Path, tmp_path: Path) -> None:
+    plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean"]'))
+    done(sweep, plan, "--jobs", "1", "-o", "clean.report")
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean", "dark@3", "noisy", "blur@5"]'))
-    done(sweep, plan, "--dry-run", "--jobs", "1")  # One cell is made, the others are to do.
     command = [str(Path(sys.executable).with_name("onnxptq")), "sweep", str(plan), "--store", "store", "--jobs", "1"]
     stopped = subprocess.Popen(
         command,
@@ -182,7 +203,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_sweep_goes_on(plan: Path, tm
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.glob("*.html"))
     with sqlite3.connect(tmp_path / "store/v1/sweeps/sweeps.sqlite") as store:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert store.execute("SELECT finished FROM runs").fetchone() == (None,)
+        assert store.execute("SELECT finished FROM runs ORDER BY rowid DESC").fetchone() == (None,)
     resumed = done(sweep, "--resume", "--jobs", "1", "--json", "-")
     assert [cell["status"] for cell in json.loads(resumed.stdout)["cells"]] == ["done"] * 8
     assert "known before" in resumed.stderr

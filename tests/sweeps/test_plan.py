@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,28 @@ def test_a_mistake_is_said_with_what_was_expected(text: str, expected: str) -> N
 def test_a_missing_plan_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"onnxptq sweep --init > study\.toml"):
         load_plan(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# a study\n  # to be written\n"])
+def test_a_plan_without_a_key_is_refused_and_its_format_alone_is_all_defaults(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"study\.toml is empty.*--init > study\.toml"):
+        load_plan(path)
+    path.write_text(text + "format = 1\n")
+    assert load_plan(path) == Plan()
+
+
+def test_the_documentation_names_every_key_with_its_default() -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text(encoding="utf-8")
+    section = document.split("## Plan (format 1)")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    said = {key: default for names, default, *_ in rows for key in re.findall(r"`(\w+)`", names)}
+    defaults = {"format": module.FORMAT, **{one.name: getattr(Plan(), one.name) for one in fields(Plan)}}
+    written = {
+        key: "none" if value in (None, Reading()) else f"`{json.dumps(value)}`" for key, value in defaults.items()
+    }
+    assert said == written
 
 
 def test_the_grid_crosses_all_lists_the_last_fastest() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError
+from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.engine import Outcome
 from onnxptq.sweeps.ray_engine import RayEngine
 from onnxptq.sweeps.run import open_grid, sweep
@@ -44,6 +45,13 @@ def test_the_cells_are_those_of_one_process(cluster: RayEngine, finished: Path) 
     assert [cell.status for cell in study.cells] == [DONE] * 4
     for made, alone in zip(study.cells, load_study("last", finished).cells, strict=True):
         assert replace(made, seconds={}) == replace(alone, seconds={})
+
+
+def test_a_dry_run_measures_on_the_cluster_and_makes_no_cell(cluster: RayEngine) -> None:
+    plan = replace(SMALL, calib_size=15)
+    with Store(cluster.room) as store:
+        ahead = look_ahead(open_grid(plan, store, cluster), store, cluster)
+        assert (ahead.known, ahead.todo) == (0, 4) and ahead.seconds
 
 
 def test_a_gpu_that_no_node_has_is_an_error_and_no_endless_wait(cluster: RayEngine) -> None:

@@ -23,11 +23,13 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
+from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.bench import open_bench
+from onnxptq.sweeps.costs import Costs
 from onnxptq.sweeps.job import Job
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.plan import Plan
-from onnxptq.sweeps.run import look_ahead, open_grid, sweep
+from onnxptq.sweeps.run import estimate, open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
 from onnxptq.sweeps.study import DONE, FAILED, Study
 
@@ -81,15 +83,78 @@ def test_what_is_stored_is_not_made_again(begun: Path, run_plan: RunPlan, finish
     assert run_plan()[1].done == [], "and a third time nothing at all"
 
 
-def test_a_damaged_cell_and_a_damaged_file_are_made_anew(finished: Path, tmp_path: Path, run_plan: RunPlan) -> None:
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _overwrite(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, to be damaged."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    before = load_study("last", tmp_path).cells[0]
-    (tmp_path / before.predictions).write_bytes((tmp_path / before.predictions).read_bytes()[:1000])
-    with sqlite3.connect(tmp_path / "v1/sweeps/sweeps.sqlite") as store:
+    return tmp_path
+
+
+def test_a_damaged_row_is_missing_for_everybody_and_made_again(copied: Path, run_plan: RunPlan) -> None:
+    before = load_study("last", copied).cells[0]
+    with sqlite3.connect(copied / "v1/sweeps/sweeps.sqlite") as store:
         store.execute("UPDATE cells SET report = '{}' WHERE model_digest = ?", (before.model_digest,))
+    with Store(Room(copied)) as opened:
+        assert [(run.done, run.finished) for run in opened.runs()] == [(3, None)]
+        assert opened.unfinished(None) == SMALL and len(opened.study("last").cells) == 3
+    study, engine = run_plan()
+    assert engine.cells == [before.key] and study.cells[0].report == before.report
+    with Store(Room(copied)) as opened:
+        assert opened.runs()[0].finished
+        with pytest.raises(UsageError, match=r"every run in .* is finished: onnxptq report"):
+            opened.unfinished(None)
+        with pytest.raises(UsageError, match=r"the run .* of this plan in .* is finished"):
+            opened.unfinished(SMALL)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _truncate])
+def test_a_cell_whose_predictions_are_gone_or_cut_off_is_made_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    before = load_study("last", copied).cells[0]
+    whole = (copied / before.predictions).read_bytes()
+    damage(copied / before.predictions)
     study, engine = run_plan()
     assert engine.cells == [before.key]
-    assert study.cells[0].report == before.report
+    assert (copied / before.predictions).read_bytes() == whole
+    assert replace(study.cells[0], seconds={}) == replace(before, seconds={})
+    assert run_plan()[1].done == []
+
+
+@pytest.mark.parametrize("damage", [_truncate, _overwrite])
+def test_damaged_statistics_are_observed_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    kept = {path: path.read_bytes() for path in copied.rglob("*.stats")}
+    for path in kept:
+        damage(path)
+    study, engine = run_plan(replace(SMALL, methods=(*SMALL.methods, "percentile:percentile=98.0")))
+    assert [cell.status for cell in study.cells] == [DONE] * 6 and len(engine.cells) == 2
+    assert {path: path.read_bytes() for path in copied.rglob("*.stats")} == kept
+
+
+@pytest.mark.parametrize("damage", [_truncate, _overwrite, lambda path: Path(f"{path}.sha256").unlink()])
+def test_a_damaged_folded_model_is_folded_again(
+    copied: Path, run_plan: RunPlan, damage: Callable[[Path], object]
+) -> None:
+    (folded,) = copied.glob("v1/folded-model/*/*.onnx")
+    before, whole = load_study("last", copied), folded.read_bytes()
+    with sqlite3.connect(copied / "v1/sweeps/sweeps.sqlite") as store:
+        store.execute("DELETE FROM cells")
+    damage(folded)
+    study, _ = run_plan()
+    assert folded.read_bytes() == whole
+    assert [cell.model_digest for cell in study.cells] == [cell.model_digest for cell in before.cells]
 
 
 def test_one_pass_serves_every_method_and_target(run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +199,15 @@ def test_what_is_wrong_with_one_set_fails_its_cells_alone(run_plan: RunPlan) -> 
     assert "has no class '10'" in study.cells[1].error
 
 
-def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPlan) -> None:
+def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPlan, tmp_path: Path) -> None:
     deadly = SMALL.grid[1]
     study, engine = run_plan(replace(SMALL, eval_size=50), InlineEngine(deadly=frozenset([deadly])))
     failed = [cell for cell in study.cells if cell.status == FAILED]
     assert [cell.key for cell in failed] == [deadly]
     assert failed[0].error == "its worker was killed by SIGSEGV, 2 times"
+    with Store(Room(tmp_path)) as store:
+        assert store.runs()[0].finished is None, "a run with a failed cell is not finished"
+        assert store.unfinished(None) == replace(SMALL, eval_size=50)
     study, engine = run_plan(replace(SMALL, eval_size=50))
     assert engine.cells == [deadly], "a failed cell is tried again"
     assert all(cell.status == DONE for cell in study.cells)
@@ -175,13 +243,67 @@ def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: P
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_a_dry_run_measures_one_cell_and_keeps_it(run_plan: RunPlan, finished: Path, begun: Path) -> None:
+def test_a_dry_run_makes_no_cell_and_its_counts_add_up(begun: Path) -> None:
     with Store(Room(begun)) as store:
         engine = InlineEngine()
+        before = store.study("last").cells
         ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
-        assert (ahead.cells, ahead.known, ahead.todo) == (4, 2, 1)
-        assert ahead.seconds and ahead.seconds > 0
-    assert len(run_plan()[1].cells) == 1
+        assert (ahead.cells, ahead.distinct, ahead.known, ahead.todo) == (4, 4, 2, 2)
+        assert ahead.seconds and ahead.seconds > 0 and ahead.measured_seconds > 0
+        assert store.study("last").cells == before and engine.cells == list(SMALL.grid[2:])
+
+
+def test_a_dry_run_of_what_is_known_measures_nothing(copied: Path) -> None:
+    with Store(Room(copied)) as store:
+        engine = InlineEngine()
+        ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
+    assert (ahead.known, ahead.todo, ahead.seconds, engine.done) == (4, 0, None, [])
+
+
+def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
+    costs = Costs(
+        opened=1.0,
+        warm=0.5,
+        draws={"clean": 0.25},
+        sample=0.125,
+        quantize={("minmax", "cpu"): 1.0, ("entropy", "cpu"): 64.0},
+        row=0.0,
+        row_bytes=1.0,
+        reference=0.0,
+        judge={"cpu": 0.01},
+        count=16,
+        spent=0.0,
+    )
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: costs)
+
+    def seconds(plan: Plan, workers: int) -> float | None:
+        with Store(Room(copied)) as store:
+            engine = InlineEngine(workers=workers)
+            return look_ahead(open_grid(plan, store, engine), store, engine).seconds
+
+    # A draw, a pass for all methods, three models (what was not measured is as dear as the dearest), three judged.
+    one_set = 0.25 + 16 * 0.125 + (1.0 + 64.0 + 64.0) + 3 * 200 * 0.01
+    assert seconds(plan, 1) == pytest.approx(1.0 + 0.0 + 2 * one_set, abs=2.0)
+    assert seconds(plan, 2) == pytest.approx(1.0 + 1.5 + one_set, abs=2.0)
+    two_methods = replace(plan, methods=("minmax", "entropy"), seeds=(1,))
+    assert seconds(two_methods, 1) == pytest.approx(one_set - 64.0 - 2.0 + 1.0, abs=2.0)
+
+
+def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
+    with Store(Room(copied)) as store:
+        engine = InlineEngine()
+        plan = replace(SMALL, calibrations=("single-class:10",), methods=("minmax",))
+        ahead = look_ahead(open_grid(plan, store, engine), store, engine)
+        assert (ahead.todo, ahead.seconds) == (1, None)
+
+
+def test_progress_is_estimated_for_each_method_by_its_own_cells(finished: Path) -> None:
+    cheap, dear, *_ = load_study("last", finished).cells
+    measured = [replace(cheap, seconds={"quantize": 1.0}), replace(dear, seconds={"quantize": 9.0})]
+    assert estimate([dear.key] * 4, measured, workers=2) == 18.0
+    assert estimate([cheap.key, dear.key], measured, workers=1) == 10.0
+    assert estimate([cheap.key], [], workers=1) is None
 
 
 def test_only_cells_that_pytorch_rounds_are_keyed_by_its_version(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,11 +322,6 @@ def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
         assert store.unfinished(None) == SMALL
         with pytest.raises(UsageError, match="no run of this plan"):
             store.unfinished(replace(SMALL, calib_size=17))
-        store.finish(store.find("last"), "now")
-        with pytest.raises(UsageError, match=r"every run in .* is finished: onnxptq report"):
-            store.unfinished(None)
-        with pytest.raises(UsageError, match=r"the run .* of this plan in .* is finished"):
-            store.unfinished(SMALL)
 
 
 @contextmanager
@@ -220,7 +337,9 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_stops_the_sweep_and_it_goes_on_when_there_is_space(begun: Path, run_plan: RunPlan) -> None:
-    shutil.rmtree(begun / "v1/predictions")
+    stored = {begun / cell.predictions for cell in load_study("last", begun).cells}
+    for path in {*begun.glob("v1/predictions/*/*")} - stored:
+        path.unlink()
     with largest_file(4096), pytest.raises(OutputError):
         run_plan()
     assert len(load_study("last", begun).cells) == 2, "what was stored stays"

@@ -1,0 +1,226 @@
+"""What the parts of a sweep cost on one worker, measured on a few samples: an estimate before any cell is made."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from onnxptq.cache import Room
+from onnxptq.calibrators import CalibrationSet
+from onnxptq.calibrators.statistics import CalibrationStatistics, merge
+from onnxptq.errors import DataError, OnnxptqError
+from onnxptq.evaluation import Predictions, compare, predict
+from onnxptq.evaluation.lane import candidates
+from onnxptq.evaluation.report import MINIMUM_SAMPLES
+from onnxptq.evaluation.run import BATCH, predict_each
+from onnxptq.graphs import Model, load_model
+from onnxptq.int8_file import space_for
+from onnxptq.quantization.plugins import library_versions
+from onnxptq.quantization.static import environments_of, quantize_folded
+from onnxptq.recipe import Recipe
+from onnxptq.sweeps.bench import Bench
+from onnxptq.sweeps.kept_samples import KeptSamples
+from onnxptq.sweeps.study import CellKey
+
+_PASS_SAMPLES = 8
+"""Calibration samples of each environment that are observed."""
+
+_QUANTIZE_SECONDS = 6.0
+"""For making INT8 models. Methods that do not get their turn are taken for the dearest that did."""
+
+_JUDGE_SECONDS = 1.0
+"""For FP32, on as many rows as that takes; each runtime then judges one INT8 model on them."""
+
+_FIRST_ROWS = 16
+"""To judge on, to begin with: a large model takes seconds for so many, a small one loads longer than it runs."""
+
+Maker = tuple[str, str]
+"""Method and target."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one worker, on a machine as busy as it was.
+
+    Attributes:
+        opened: until a worker knows the model and its data.
+        warm: of the first pass and the first INT8 model, beyond those that follow: what is loaded and compiled once.
+        draws: of one set, by its sampler.
+        sample: one calibration sample in a pass.
+        quantize: one INT8 model. Methods that learn are not among them: one may take as long as all others.
+        row: one sample to judge on, read, decoded and corrupted.
+        row_bytes: its size in memory.
+        reference: FP32 on one row.
+        judge: one INT8 model on one row, by runtime: from loading it to its report.
+        count: samples in the set.
+        spent: on measuring all this.
+    """
+
+    opened: float
+    warm: float
+    draws: Mapping[str, float]
+    sample: float
+    quantize: Mapping[Maker, float]
+    row: float
+    row_bytes: float
+    reference: float
+    judge: Mapping[str, float]
+    count: int
+    spent: float
+
+
+def sampler_of(recipe: Recipe) -> str:
+    """How the set of a recipe is drawn, without what is done to its samples."""
+    return str(replace(CalibrationSet.parse(recipe.calibration), shifts=()))
+
+
+def is_learned(recipe: Recipe) -> bool:
+    """Whether weights are learned, which takes minutes and is not measured."""
+    return bool(library_versions(recipe.weight_transforms))
+
+
+def measure(bench: Bench, cells: Sequence[CellKey], opened: float) -> Costs:
+    """Measures the parts of the cells of one set. Beside the folded model nothing is kept of it.
+
+    Args:
+        bench: of the model.
+        cells: of one calibration set, strategy and seed: all methods, targets and runtimes.
+        opened: seconds that opening the bench took.
+
+    Raises:
+        OnnxptqError: the set cannot be drawn, or not one of its cells can be made.
+    """
+    started = time.perf_counter()
+    _ = bench.folded
+    draws: dict[str, float] = {}
+    for key in bench.plan.grid:
+        recipe = bench.recipe(key)
+        if sampler_of(recipe) not in draws:
+            with suppress(OnnxptqError):  # The cells of a set that cannot be drawn fail, and take no time.
+                draws[sampler_of(recipe)] = _seconds(partial(bench.draw, recipe))
+    with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
+        room = Room(Path(folder))
+        warm, sample, statistics = _observed(bench, cells)
+        warm_too, quantize, model = _quantized(bench, cells, statistics, room)
+        samples = _few(bench, Room(room.root / "few"))  # What it predicts must not be found when it is timed.
+        row_bytes = 0.0
+
+        def read() -> None:
+            nonlocal row_bytes
+            for _, feeds in samples.batches(BATCH):
+                row_bytes += sum(array.nbytes for array in feeds.values())
+
+        row = _seconds(read) / len(samples)
+        reference = _seconds(lambda: predict([bench.reference], samples, room)) / len(samples)
+        judge = {name: _judged(bench, model, name, samples, room) for name in bench.plan.runtimes}
+    return Costs(
+        opened=opened,
+        warm=warm + warm_too,
+        draws=draws,
+        sample=sample,
+        quantize=quantize,
+        row=row,
+        row_bytes=row_bytes / len(samples),
+        reference=reference,
+        judge=judge,
+        count=bench.draw(bench.recipe(cells[0])).count,
+        spent=opened + time.perf_counter() - started,
+    )
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def _observed(bench: Bench, cells: Sequence[CellKey]) -> tuple[float, float, dict[str, CalibrationStatistics]]:
+    """Seconds that the first sample takes longer, those of one sample, and what was seen of each environment."""
+    environments = {
+        name: replace(samples, count=min(samples.count, _PASS_SAMPLES))
+        for recipe in map(bench.recipe, cells)
+        for name, samples in environments_of(recipe, bench.draw(recipe)).items()
+    }
+    warm = _seconds(lambda: bench.collect(replace(next(iter(environments.values())), count=1)))
+    started = time.perf_counter()
+    seen = {name: bench.collect(samples, name) for name, samples in environments.items()}
+    sample = (time.perf_counter() - started) / sum(map(len, environments.values()))
+    return max(0.0, warm - sample), sample, seen
+
+
+def _quantized(
+    bench: Bench, cells: Sequence[CellKey], seen: Mapping[str, CalibrationStatistics], room: Room
+) -> tuple[float, dict[Maker, float], Model]:
+    """Seconds that the first model takes longer, those of one model each, and the last model."""
+    seconds: dict[Maker, float] = {}
+    warm, error = 0.0, None
+    path = room.root / "int8.onnx"
+    for maker, recipe in {(key.method, key.target): bench.recipe(key) for key in cells}.items():
+        if is_learned(recipe) or sum(seconds.values()) > _QUANTIZE_SECONDS:
+            continue
+        make = partial(_quantize, bench, recipe, seen, path, room)
+        try:
+            seconds[maker] = took = _seconds(make)
+            if len(seconds) == 1:
+                seconds[maker] = _seconds(make)
+                warm = max(0.0, took - seconds[maker])
+        except OnnxptqError as reason:
+            error = reason  # Its cells will fail, which takes no time worth counting.
+            seconds[maker] = 0.0
+    if not path.exists():
+        raise error or DataError(f"nothing can be measured of {bench.name}: all methods learn.")
+    return warm, seconds, load_model(path, written_here=True)
+
+
+def _quantize(bench: Bench, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, room: Room) -> None:
+    samples = bench.draw(recipe)
+    known = None
+    if not recipe.weight_transforms and recipe.engine != "stock":
+        known = merge(*(seen[name] for name in environments_of(recipe, samples)))
+    with space_for(bench.inputs.model, room.root):
+        quantize_folded(
+            bench.inputs.model,
+            bench.folded,
+            samples,
+            recipe,
+            path,
+            statistics=known,
+            task=bench.inputs.task,
+            room=room,
+        )
+
+
+def _few(bench: Bench, room: Room) -> KeptSamples:
+    """So many of the samples to judge on that FP32 takes `_JUDGE_SECONDS`."""
+    whole = bench.samples
+
+    def first(count: int) -> KeptSamples:
+        chosen = whole.dataset.select(np.arange(min(count, len(whole.dataset))))
+        return KeptSamples(whole.task, chosen, whole.corruptions, whole.seed)
+
+    count = max(1, _FIRST_ROWS // len(whole.corruptions))
+    while True:
+        took = _seconds(partial(predict, [bench.reference], first(count), room))
+        if count >= len(whole.dataset) or took > _JUDGE_SECONDS / 4:
+            return first(max(count, int(count * _JUDGE_SECONDS / took)))
+        count *= 4
+
+
+def _judged(bench: Bench, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
+    """Seconds a row."""
+    least = bench.plan.minimum_samples or MINIMUM_SAMPLES
+
+    def judge() -> None:
+        with candidates([model], bench.runtime(name), room) as chosen:
+            reference, run = predict_each([bench.reference, *chosen], samples, room)
+        if isinstance(reference, Predictions) and isinstance(run, Predictions):
+            compare(reference, run, bench.plan.groups, minimum_samples=least)
+
+    return _seconds(judge) / len(samples)
