@@ -74,7 +74,8 @@ def test_a_sweep_judges_it_as_quantize_does(save_encoded, folder, tmp_path):
         model, data=str(folder), calib="dark@3", groups=["label"], corruptions=["fog@3"], output=tmp_path / "int8.onnx"
     )
     expected = made.report.to_dict()
-    assert {**cells[1].report, "model": expected["model"]} == expected
+    report = {name: value for name, value in cells[1].report.items() if name != "origin"}
+    assert {**report, "model": expected["model"]} == expected
 
 
 @pytest.mark.parametrize("rgb", [False, True])
