@@ -168,7 +168,7 @@ def benchmark(quick: bool, parts: tuple[str, ...], shared: Path | None) -> Figur
         report["schedule"] = run("schedule", cells=240 if quick else 1008)
     if "memory" in parts:
         print("memory ...", file=sys.stderr)
-        report["memory"] = [run("sweep_memory", cells=cells) for cells in (24, 240)]
+        report["memory"] = [run("sweep_memory", cells=cells) for cells in (48, 480)]
     return report
 
 
