@@ -6,8 +6,10 @@ Numba's imports) count on no side.
 
 from __future__ import annotations
 
+import cProfile
 import os
 import pickle
+import pstats
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -88,6 +90,49 @@ def evaluate_ours(plan: Any, files: Sequence[str]) -> Figures:
             judged = _judged(bench, made[first : first + BATCH_CELLS])
             assert all(one.report for one in judged.values()), judged
         return {"seconds": time.process_time() - start, "predictions": len(bench.samples) * (1 + len(made))}
+
+
+QUANTIZATION_STEPS = {
+    "graph preparation": ("fold.py", "fold"),
+    "reading and shifting samples": ("samples.py", "__iter__"),
+    "inference": ("_inference.py", "run_sample"),
+    "counting": ("collect.py", "_add"),
+    "keeping statistics": ("statistics.py", "save"),
+    "ONNX Runtime's quantizer, twice": ("reference_quantizer.py", "quantize_with_ranges"),
+    "ranges of 24 models": ("static.py", "ranges_from"),
+    "filling 24 graphs": ("writer.py", "_rewrite"),
+    "looking at 24 files": ("load.py", "load_model"),
+}
+"""Parts of `quantize_ours`, none inside another, and the function of each: (file, name)."""
+
+EVALUATION_STEPS = {
+    "loading models": ("session.py", "open_session"),
+    "decoding and corrupting samples": ("samples.py", "batches"),
+    "inference": ("session.py", "run"),
+    "reports": ("report.py", "compare"),
+    "keeping predictions": ("predictions.py", "save_predictions"),
+}
+"""The same of `evaluate_ours`."""
+
+
+def quantize_profile(plan: Any, folder: Path) -> Figures:
+    """`quantize_ours` under a profiler: seconds by part. The profiler makes what is Python dearer than it is."""
+    with cProfile.Profile() as profiler:
+        figures = quantize_ours(plan, folder)
+    return {**figures, "steps": _by_step(profiler, QUANTIZATION_STEPS, figures["seconds"])}
+
+
+def evaluate_profile(plan: Any, files: Sequence[str]) -> Figures:
+    """`evaluate_ours` under a profiler: seconds by part."""
+    with cProfile.Profile() as profiler:
+        figures = evaluate_ours(plan, files)
+    return {**figures, "steps": _by_step(profiler, EVALUATION_STEPS, figures["seconds"])}
+
+
+def _by_step(profiler: cProfile.Profile, steps: Mapping[str, tuple[str, str]], seconds: float) -> dict[str, float]:
+    cumulative = {(Path(file).name, name): entry[3] for (file, _, name), entry in pstats.Stats(profiler).stats.items()}
+    found = {step: cumulative[function] for step, function in steps.items()}
+    return {**found, "the rest": seconds - sum(found.values())}
 
 
 def evaluate_bare(plan: Any, files: Sequence[str]) -> Figures:
@@ -256,5 +301,15 @@ def peak_mb() -> float:
 
 
 WORK = {
-    one.__name__: one for one in (quantize_ours, quantize_stock, evaluate_ours, evaluate_bare, schedule, sweep_memory)
+    one.__name__: one
+    for one in (
+        quantize_ours,
+        quantize_stock,
+        quantize_profile,
+        evaluate_ours,
+        evaluate_bare,
+        evaluate_profile,
+        schedule,
+        sweep_memory,
+    )
 }

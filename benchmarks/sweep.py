@@ -11,6 +11,7 @@ and store, where a flush to the disk is wall time.
   `quantize_static` 24 times on samples that lie in memory.
 - evaluate: FP32 and the distinct INT8 models judged (decoding, corruptions, predictions kept, reports), against bare
   `session.run` for the same predictions on batches that lie in memory.
+- profile: where the time of ours goes in both, under a profiler.
 - schedule: a sweep whose jobs are done at once, and one that finds every cell in the store.
 - memory: peak memory of a sweep of the built-in model, of few cells and of ten times as many.
 """
@@ -37,7 +38,7 @@ from _document import machine, replace_tables, versions
 from _networks import mobilenet_v2
 from _sweep_work import STOCK_METHODS, WORK, Figures, peak_mb
 
-PARTS = ("quantize", "evaluate", "schedule", "memory")
+PARTS = ("quantize", "evaluate", "profile", "schedule", "memory")
 SETS = ("clean", "dark@3", "bright@3", "contrast@3", "blur@5", "noisy", "imbalanced", "random")
 CORRUPTIONS = ("fog@3", "motion_blur@3")
 CIFAR = ("cifar10_mobilenet", "cifar10_resnet20")
@@ -145,6 +146,12 @@ def measure_network(network: str, plan: Any, folder: Path, parts: tuple[str, ...
         files = {"files": found["ours"]["files"]}
         lanes = {name: {"worker": f"evaluate_{name}", **given, **files} for name in ("ours", "bare")}
         result["evaluate"] = in_turn(times, lanes)
+    if "profile" in parts:
+        files = {"files": found["ours"]["files"]}
+        result["profile"] = {
+            "quantize": run("quantize_profile", **given, folder=str(folder / f"{network}.profile")),
+            "evaluate": run("evaluate_profile", **given, **files),
+        }
     return result
 
 
@@ -159,7 +166,7 @@ def benchmark(quick: bool, parts: tuple[str, ...], shared: Path | None) -> Figur
     times = 2 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         networks = ("mobilenet_v2", *(CIFAR if shared else ()))
-        for network in networks if {"quantize", "evaluate"} & set(parts) else ():
+        for network in networks if {"quantize", "evaluate", "profile"} & set(parts) else ():
             print(f"{network} ...", file=sys.stderr)
             plan = plan_of(network, Path(name), shared, quick)
             report["networks"][network] = measure_network(network, plan, Path(name), parts, times)
@@ -221,6 +228,11 @@ def markdown(report: Figures) -> str:
         columns = ["network", "predictions", "`session.run`", "loading", "ours, all", "over `session.run`"]
         columns.append("over both")
         lines += _table(columns, [_evaluate_row(network, one) for network, one in found.items()])
+    profiled = {network: one["profile"] for network, one in networks.items() if "profile" in one}
+    for part, title in (("quantize", "Quantization"), ("evaluate", "Evaluation")):
+        if profiled:
+            lines += ["", f"{title} of ours under a profiler, which makes Python dearer: CPU seconds and share.", ""]
+            lines += _table(["part", *profiled], _profile_rows([one[part] for one in profiled.values()]))
     if "schedule" in report:
         one = report["schedule"]
         parts = {"looking at the grid": "grid", "a new cell": "new", "a known cell": "known", "reading it": "read"}
@@ -245,6 +257,14 @@ def _evaluate_row(network: str, one: Figures) -> list[str]:
     ratios = [f"{ours['seconds'] / running:.2f}", f"{ours['seconds'] / (running + loading):.2f}"]
     seconds = [f"{running:.1f}", f"{loading:.1f}", f"{ours['seconds']:.1f}"]
     return [network, f"{ours['predictions']:,}", *seconds, *ratios]
+
+
+def _profile_rows(measured: list[Figures]) -> list[list[str]]:
+    """A row for each part, a column for each network."""
+    return [
+        [step, *(f"{one['steps'][step]:.2f} ({one['steps'][step] / one['seconds']:.0%})" for one in measured)]
+        for step in measured[0]["steps"]
+    ]
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
