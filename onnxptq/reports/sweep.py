@@ -78,7 +78,8 @@ def print_dry_run(plan: Plan, ahead: Ahead) -> None:
         print("how long that takes cannot be estimated: nothing could be made of the sets that were tried")
     elif ahead.todo and ahead.seconds is not None:
         low, high = duration(ahead.seconds / SURE), duration(ahead.seconds * SURE)
-        print(f"that takes about {duration(ahead.seconds)} on {ahead.workers} workers, {low} to {high}:")
+        workers = "1 worker" if ahead.workers == 1 else f"{ahead.workers} workers"
+        print(f"that takes about {duration(ahead.seconds)} on {workers}, {low} to {high}:")
         print(f"  parts of cells were measured for {ahead.measured_seconds:.0f} s, and no cell was made;")
         print("  where other programs take more of the machine than just now, it takes longer")
     if ahead.todo and ahead.not_estimated:
