@@ -105,7 +105,7 @@ def open_session(
     *,
     threads: int | None = None,
     optimization: Optimization = "all",
-    allow_fallback: bool = False,
+    allow_fallback: bool | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Session:
     """Loads `model` on `provider` and makes sure that it is there.
@@ -116,7 +116,7 @@ def open_session(
         threads: threads inside one operator; None leaves the number to ONNX Runtime (one a physical core).
         optimization: how far the graph may be rewritten.
         allow_fallback: use the CPU where the provider does not load or does not take the model; `fallback_reason` of
-            the session says so.
+            the session says so. None is for callers who leave the user no choice: errors then do not advise it.
         options: the provider's own options, as ONNX Runtime documents them ("device_id": "1"). They are not used for
             the CPU that is fallen back to.
 
@@ -134,7 +134,7 @@ def open_session(
     except (RuntimeUnavailableError, ModelError) as error:
         if found.name == _CPU:
             raise
-        if not allow_fallback and isinstance(error, RuntimeUnavailableError):
+        if allow_fallback is False and isinstance(error, RuntimeUnavailableError):
             raise RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}") from error.__cause__
         if not allow_fallback:
             raise

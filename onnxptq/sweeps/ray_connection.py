@@ -61,11 +61,11 @@ def check_listens(address: str) -> None:
     if place in ("auto", "local") or "://" in place:
         return
     host, _, port = place.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 2**16:
         raise UsageError(f"--ray-address {address!r} is no address. Expected HOST:PORT, {_CLIENT}HOST:PORT or auto.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # The latter is of a host's name that nobody can have.
         raise UsageError(_why(address, error, "")) from error
 
 

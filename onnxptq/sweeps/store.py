@@ -117,7 +117,7 @@ class Store:
         self._read = read
         with self._explained():
             if read:
-                self._connection = open_to_read(self.path, _BUSY_SECONDS)
+                self._connection = open_to_read(self.path, _BUSY_SECONDS, "store")
                 self._check_version()
                 return
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -203,8 +203,9 @@ class Store:
 
     def runs(self) -> list[RunSummary]:
         """All runs, the oldest first. Damaged rows count as missing, as they do for whoever makes them again."""
-        status = self._statuses()
-        with self._explained():
+        # One state of the file: another sweep may begin a run in between.
+        with self._explained(), self._transaction("BEGIN"):
+            status = self._statuses()
             rows = self._connection.execute(
                 "SELECT run, name, created, finished FROM runs ORDER BY created, rowid"
             ).fetchall()
@@ -216,9 +217,8 @@ class Store:
 
     def _statuses(self) -> dict[str, str]:
         """Of each cell whose row is whole."""
-        with self._explained():
-            rows = self._connection.execute(f"SELECT cell, {', '.join(_TEXTS)}, digest FROM cells")
-            return {key: values[0] for key, *values, digest in rows if _digest(key, values) == digest}
+        rows = self._connection.execute(f"SELECT cell, {', '.join(_TEXTS)}, digest FROM cells")
+        return {key: values[0] for key, *values, digest in rows if _digest(key, values) == digest}
 
     def find(self, run: str) -> str:
         """The full name of a run from its name, a prefix that only it has, or "last".
@@ -226,7 +226,9 @@ class Store:
         Raises:
             UsageError: there is none, or several.
         """
-        names = [one.run for one in self.runs()]
+        with self._explained():
+            rows = self._connection.execute("SELECT run FROM runs ORDER BY created, rowid").fetchall()
+        names = [str(name) for (name,) in rows]
         if not names:
             raise UsageError(f"there is no run in {self.path}. `onnxptq sweep` makes one.")
         if run == "last":
@@ -307,15 +309,16 @@ class Store:
     def _check_version(self) -> None:
         version = self._connection.execute("SELECT schema_version FROM store").fetchone()[0]
         if version != SCHEMA_VERSION:
+            self.close()
             raise DataError(
                 f"the store {self.path} has schema {version}; this version reads {SCHEMA_VERSION}. "
                 "Update onnxptq, or give another folder with --store."
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         # At once, and not at the first write: two that read first and then want to write would lock each other out.
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(begin)
         try:
             yield
         except BaseException:

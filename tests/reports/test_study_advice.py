@@ -151,6 +151,11 @@ def methods(**says):
             "No method is safe whatever the calibration set, so choose the set with care. robust has the fewest un",
         ),
         (
+            {"robust": "safe unsafe unsafe unsafe", "mse": "unsafe failed failed failed"},
+            "No method is safe whatever the calibration set, so choose the set with care. robust has the fewest unsafe "
+            "combinations: 0 of the 1 judged with each",
+        ),
+        (
             {"robust": "safe unsafe", "mse": "safe unsafe"},
             "The methods are alike (1 of 2 combinations unsafe with each",
         ),

@@ -60,10 +60,13 @@ def test_dtypes_of_the_signature_are_numpy_names(save_model: SaveModel, onnx_typ
 def test_a_provider_that_does_not_load_is_an_error_with_reason_and_remedy(model: Path, missing_provider: str) -> None:
     status = probe(missing_provider)
     with pytest.raises(RuntimeUnavailableError) as caught:
-        open_session(model, missing_provider)
+        open_session(model, missing_provider, allow_fallback=False)
     assert status.reason in str(caught.value)
     assert status.remedy in str(caught.value)
     assert str(caught.value).endswith("--allow-fallback permits the CPU of this environment instead.")
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        open_session(model, missing_provider)
+    assert "--allow-fallback" not in str(caught.value)
 
 
 def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(model: Path, missing_provider: str) -> None:

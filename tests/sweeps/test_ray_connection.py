@@ -46,10 +46,15 @@ def test_an_address_where_nobody_listens_is_said_at_once(nobody: str, scheme: st
         check_listens(scheme + nobody)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "host:", "host:http", ":1", "host:0", "host:65536"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "host:", "host:http", ":1", "host:0", "host:65536", "host:²"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(UsageError, match=r"is no address\. Expected HOST:PORT"):
         check_listens(address)
+
+
+def test_a_host_that_nobody_can_have_cannot_be_reached() -> None:
+    with pytest.raises(UsageError, match=r"the Ray cluster at a\.\.b:80 cannot be reached"):
+        check_listens("a..b:80")
 
 
 @pytest.mark.parametrize("address", ["auto", "anyscale://cluster"])

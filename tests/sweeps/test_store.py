@@ -193,6 +193,33 @@ def test_reading_what_is_not_there_makes_nothing_and_names_it(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_whose_making_was_cut_off_is_none_to_read(tmp_path: Path) -> None:
+    with Store(Room(tmp_path)) as store:
+        path = store.path
+    path.unlink()
+    sqlite3.connect(path).execute("PRAGMA journal_mode = WAL").connection.close()
+    with pytest.raises(UsageError, match="there is no store of sweeps"):
+        Store(Room(tmp_path), read=True)
+
+
+def test_a_run_that_begins_while_runs_are_listed_does_not_disturb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Room(tmp_path)) as store, Store(Room(tmp_path)) as other:
+        store.start(study("2026-01-02-aaaaaa"), "a", ["x"])
+        statuses = store._statuses
+
+        def begun() -> dict[str, str]:
+            found = statuses()
+            other.start(study("2026-01-03-bbbbbb"), "b", ["y"])
+            return found
+
+        monkeypatch.setattr(store, "_statuses", begun)
+        assert [run.run for run in store.runs()] == ["2026-01-02-aaaaaa"]
+        monkeypatch.undo()
+        assert len(store.runs()) == 2
+
+
 def test_a_folder_with_signs_of_a_url_in_its_name_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "100% sure? #1"
     with Store(Room(folder)) as store:

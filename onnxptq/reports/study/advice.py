@@ -212,9 +212,11 @@ def _look_first(best: Standing, last: Standing) -> str:
 
 
 def _no_method(best: Standing, last: Standing) -> str:
+    whole = best.shared == best.total
+    unsafe = f"{best.all_unsafe} of {best.total}" if whole else f"{best.unsafe} of the {best.shared} judged with each"
     return (
         f"No method is safe whatever the calibration set, so choose the set with care. {best.method} has the fewest "
-        f"unsafe combinations: {best.all_unsafe} of {best.total}, {points(best.drop)} on average ({_other(last)})."
+        f"unsafe combinations: {unsafe}, {points(best.drop)} on average ({_other(last)})."
     )
 
 

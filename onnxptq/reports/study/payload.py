@@ -105,8 +105,6 @@ def _entry(
     """A combination, or a cell as a combination of one seed: where it stands, verdict, means, ends, groups."""
     done = [cell for cell in cells if cell.status == DONE]
     rows = _group_rows(done)
-    judged = [row for row in rows if row["judged"]]
-    worst = max((row["drop"] for row in judged), default=math.nan)
     return {
         **{name: levels[name].index(getattr(one.place, name)) for name in FACTORS[:-1]},
         "seeds": [levels["seed"].index(cell.key.seed) for cell in done or cells],
@@ -121,8 +119,8 @@ def _entry(
         "average_drop_high": _whole(_end(max, (number(cell, "average_drop_high") for cell in done))),
         "failed": one.failed,
         "error": next((cell.error or "failed" for cell in cells if cell.status != DONE), ""),
-        "hurt": [groups.names.index(row["name"]) for row in judged if math.isclose(row["drop"], worst, abs_tol=1e-9)],
-        "hurtDrop": _whole(worst),
+        "hurt": [groups.names.index(name) for name in one.hurt_groups],
+        "hurtDrop": _whole(one.hurt_drop),
         "groups": _group_table(rows, groups, len(done)) if rows else None,
     }
 
