@@ -246,11 +246,12 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
 
 
 def _origin(bench: Bench) -> dict[str, Any]:
-    """What a cell was made of, by digest, and on what system."""
+    """What a cell was made of, by digest, what it was judged under, and on what system."""
     return {
         "model": bench.inputs.model.digest,
         "data": bench.inputs.data.get("digest"),
         "evaluation": bench.samples.dataset.digest,
+        "corruptions": list(bench.samples.corruptions),
         "system": platform.platform(),
     }
 

@@ -260,6 +260,18 @@ def test_the_page_carries_the_plan_as_toml_the_commands_and_the_digests(written,
         assert said in text
 
 
+def test_the_commands_say_what_quantize_judges_otherwise(written, make_study):
+    made = make_study()
+    plan = {**made.plan, "models": ["net.onnx"]}
+    same = "What writes the INT8 model of each cell, and judges it under the same corruptions"
+    for asked, said in (
+        ({}, same),
+        ({"eval_size": 200}, f"{same}, on all samples where the study took 200"),
+        ({"minimum_samples": 139}, f"{same}, groups from 20 samples on where the study asked for 139"),
+    ):
+        assert said in Page(written(replace(made, plan={**plan, **asked}))).text
+
+
 def test_groups_reach_the_page_in_the_words_of_the_text(make_study):
     made = make_study(classes=("a=b", "7"), seeds=(0,))
     assert {"a=b, fog@3", "label 7, fog@3"} <= {*payload(summarize(made))["groupNames"]}

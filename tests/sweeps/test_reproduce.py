@@ -24,7 +24,7 @@ from onnxptq.reports.study.reproduce import (
     systems,
 )
 from onnxptq.sweeps.plan import Plan, Reading, parse_plan
-from onnxptq.sweeps.study import CellKey, Study
+from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
 KEY = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
 
@@ -130,3 +130,24 @@ def test_the_command_of_a_cell_writes_its_model(
     assert digests["my net.onnx"] == load_model(Path("my net.onnx")).digest
     assert {"data to calibrate my net.onnx with", "data to judge my net.onnx on"} < digests.keys()
     assert len(systems(study)) == 1
+
+
+def test_without_corruptions_in_the_plan_a_model_is_judged_again_without_the_families_of_all_sets(
+    run_plan: Callable[..., tuple[Study, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(calibrations=("clean", "fog@3"), methods=("minmax",), calib_size=16)
+    study, _ = run_plan(plan)
+    for cell in study.cells:
+        again = made_again(quantize_command(study, cell.key) or "")
+        assert again["groups"] == cell.report["groups"]
+    corruptions = study.cells[0].report["origin"]["corruptions"]
+    failed = replace(study, cells=(replace(study.cells[0], status="failed", report={}), study.cells[1]))
+    command = quantize_command(failed, study.cells[0].key) or ""
+    assert command.count("--corruption") == len(corruptions) > 1, "another cell of the model says it"
+
+
+def test_cells_of_before_are_judged_again_under_what_the_plan_names() -> None:
+    before = Cell(KEY, DONE, report={"origin": {"data": "5ca1ab1e"}})
+    study = replace(study_of(Plan(corruptions=("fog@3",))), cells=(before,))
+    assert "--corruption fog@3 " in (quantize_command(study, KEY) or "")

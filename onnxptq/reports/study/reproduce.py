@@ -43,9 +43,11 @@ def plan_text(study: Study) -> str:
 
 
 def quantize_command(study: Study, key: CellKey) -> str | None:
-    """The command that writes the INT8 model of a cell, and judges it as the plan does.
+    """The command that writes the INT8 model of a cell, and judges it under the corruptions of the study.
 
-    None for a study of a plug-in that is not installed here, or one without a complete plan.
+    It judges on all samples, and groups from 20 on, whatever the plan's `eval_size` and `minimum_samples` are:
+    `quantize` has no such options. None for a study of a plug-in that is not installed here, or one without a complete
+    plan.
 
     Args:
         study: whose cell it is.
@@ -68,7 +70,7 @@ def quantize_command(study: Study, key: CellKey) -> str | None:
         "--target": key.target,
         "--ep": key.runtime,
         "--group": plan.get("groups", ()),
-        "--corruption": plan.get("corruptions", ()),
+        "--corruption": _corruptions(study, key.model),
         **_reading(plan.get("reading", {})),
         "-o": _file_name(key, calibration, plan["models"]),
     }
@@ -119,6 +121,16 @@ def systems(study: Study) -> list[str]:
     """The operating systems that the cells were made on."""
     found = (cell.report.get("origin", {}).get("system") for cell in study.cells)
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _corruptions(study: Study, model: str) -> Sequence[str]:
+    """What a model was judged under; what the plan names where no cell says it.
+
+    Where the plan names none, a study leaves out the families of all its sets, `quantize` those of its own set only.
+    """
+    origins = (cell.report.get("origin", {}) for cell in study.cells if cell.key.model == model)
+    judged = (origin["corruptions"] for origin in origins if "corruptions" in origin)
+    return next(judged, study.plan.get("corruptions", ()))
 
 
 def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
