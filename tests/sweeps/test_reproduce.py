@@ -40,6 +40,9 @@ def study_of(plan: Plan, command: str = "onnxptq sweep study.toml") -> Study:
         ("onnxptq sweep -or.html --output=r.html --json=x m.onnx --store s", "onnxptq sweep m.onnx --store s"),
         ("onnxptq sweep 'my plan.toml' --resume --dry-run --force", "onnxptq sweep 'my plan.toml'"),
         ("onnxptq sweep --resume --jobs 1", "onnxptq sweep study.toml --jobs 1"),
+        ("onnxptq sweep --store=s --resume --engine ray", "onnxptq sweep study.toml --store=s --engine ray"),
+        ("onnxptq sweep net.onnx --data photos --resume", "onnxptq sweep net.onnx --data photos"),
+        ("onnxptq sweep --resume --data photos --skip-bad net.onnx", "onnxptq sweep --data photos --skip-bad net.onnx"),
         ("", ""),
     ],
 )

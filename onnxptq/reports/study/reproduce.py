@@ -17,6 +17,8 @@ PLAN_FILE = "study.toml"
 
 _WITH_VALUE = ("-o", "--output", "--json")
 _ALONE = ("--resume", "--dry-run", "--force")
+_FLAGS = ("--skip-bad",)
+"""Options that stay and have no value: behind any other stands its value."""
 
 
 def command_again(study: Study) -> str:
@@ -30,7 +32,7 @@ def command_again(study: Study) -> str:
             skip = True
         elif not word.startswith(("--output=", "--json=")) and not re.fullmatch(r"-o.+", word):
             kept.append(word)
-    plain = "--resume" in words and not any(word.endswith(".toml") for word in kept)
+    plain = "--resume" in words and not _names_a_study(kept[2:])
     # Without a plan, --resume takes the last one that did not finish: another day that is another one.
     return shlex.join([*kept[:2], PLAN_FILE, *kept[2:]] if plain else kept)
 
@@ -121,6 +123,17 @@ def systems(study: Study) -> list[str]:
     """The operating systems that the cells were made on."""
     found = (cell.report.get("origin", {}).get("system") for cell in study.cells)
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _names_a_study(words: Sequence[str]) -> bool:
+    """Whether a plan or a model stands among the arguments of `onnxptq sweep`."""
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            return True
+        if "=" not in word and word not in _FLAGS:
+            next(rest, None)
+    return False
 
 
 def _corruptions(study: Study, model: str) -> Sequence[str]:
