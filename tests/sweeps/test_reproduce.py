@@ -26,6 +26,8 @@ from onnxptq.reports.study.reproduce import (
 from onnxptq.sweeps.plan import Plan, Reading, parse_plan
 from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
+from .inline import SMALL
+
 KEY = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
 
 
@@ -154,3 +156,24 @@ def test_cells_of_before_are_judged_again_under_what_the_plan_names() -> None:
     before = Cell(KEY, DONE, report={"origin": {"data": "5ca1ab1e"}})
     study = replace(study_of(Plan(corruptions=("fog@3",))), cells=(before,))
     assert "--corruption fog@3 " in (quantize_command(study, KEY) or "")
+
+
+def test_each_source_of_calibration_samples_has_a_digest_of_its_own(
+    run_plan: Callable[..., tuple[Study, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(builtin().train, "other.parquet")
+    sets = ("random", "foreign:other.parquet", "clean")
+    study, _ = run_plan(replace(SMALL, calibrations=sets, methods=("minmax",), data=str(builtin().test)))
+    noise, foreign, own = (cell.report["origin"]["data"] for cell in study.cells)
+    assert noise is None and foreign != own
+    digests = {one.what: one.digest for one in input_digests(study)}
+    assert digests["data to calibrate builtin with"] == own
+    assert digests["data to calibrate builtin with (other.parquet)"] == foreign
+
+    def of_before(cell: Cell) -> Cell:
+        origin = {key: value for key, value in cell.report["origin"].items() if key != "corruptions"}
+        return replace(cell, report={**cell.report, "origin": {**origin, "data": own}})
+
+    before = replace(study, cells=tuple(map(of_before, study.cells)))
+    assert [one.digest for one in input_digests(before) if "calibrate" in one.what] == [own]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxptq.calibrators import CalibrationSet
 from onnxptq.errors import UsageError
 from onnxptq.sweeps.plan import BUILTIN, compose
 from onnxptq.sweeps.study import CellKey, Study
@@ -107,15 +108,19 @@ class InputDigest:
 def input_digests(study: Study) -> list[InputDigest]:
     """Of models and data, as the cells say what they were made of; nothing of cells that do not say.
 
-    They are those of docs/formats.md: an INT8 file of the same model and data holds them too.
+    Data that only some sets draw from is named with them. Sets of noise have none.
     """
     found: dict[str, str] = {}
     for cell in study.cells:
-        origin = cell.report.get("origin", {})
-        names = {"model": "{}", "data": "data to calibrate {} with", "evaluation": "data to judge {} on"}
+        origin, model = cell.report.get("origin", {}), cell.key.model
+        foreign = _foreign(cell.key)
+        data = f"data to calibrate {model} with" + (f" ({foreign})" if foreign else "")
+        names = {"model": model, "data": data, "evaluation": f"data to judge {model} on"}
         for kind, name in names.items():
-            if digest := origin.get(kind):
-                found.setdefault(name.format(cell.key.model), digest)
+            # Cells without their corruptions are of before: they hold the digest of the plan's data for every set.
+            of_before = kind == "data" and foreign and "corruptions" not in origin
+            if (digest := origin.get(kind)) and not of_before:
+                found.setdefault(name, digest)
     return [InputDigest(what, digest) for what, digest in found.items()]
 
 
@@ -144,6 +149,14 @@ def _corruptions(study: Study, model: str) -> Sequence[str]:
     origins = (cell.report.get("origin", {}) for cell in study.cells if cell.key.model == model)
     judged = (origin["corruptions"] for origin in origins if "corruptions" in origin)
     return next(judged, study.plan.get("corruptions", ()))
+
+
+def _foreign(key: CellKey) -> str:
+    """The source of which a cell's set draws, where it is not the plan's data; "" where it is, or a name is unknown."""
+    try:
+        return CalibrationSet.parse(compose(key.calibration, key.strategy)).foreign
+    except UsageError:
+        return ""
 
 
 def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:

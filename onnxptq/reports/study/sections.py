@@ -126,7 +126,7 @@ def reproduce_html(study: Study) -> str:
     system = [["system", name] for name in systems(study)]
     machine = table_html("Machine", ["what", "value"], [*kept, *system])
     inputs = [[one.what, one.digest] for one in input_digests(study)]
-    files = table_html("Models and data, as the provenance of an INT8 file names them", ["what", "digest"], inputs) if inputs else ""
+    files = table_html("Models and data", ["what", "digest"], inputs) if inputs else ""
     return (
         f"<p>The same study again:</p>{_code(command_again(study))}"
         f"<p>Or from its plan, saved as {PLAN_FILE}: <code>onnxptq sweep {PLAN_FILE}</code>. Paths in it are relative "
