@@ -157,12 +157,12 @@ class Bench:
         import onnx
 
         recipe = self.recipe(key)
-        side = self._side(CalibrationSet.parse(recipe.calibration))
+        data = self.calibration_data(recipe)
         return content_key(
             "cell",
             model=self.inputs.model.digest,
             recipe=recipe.digest,
-            calibration={"digest": side.data.get("digest"), "split": side.data.get("split")},
+            calibration={"digest": data.get("digest"), "split": data.get("split")},
             evaluation=self.samples.dataset.digest,
             task=self.samples.task.name,
             preprocessing=self.samples.task.specification,
@@ -180,6 +180,10 @@ class Bench:
                 **library_versions(recipe.weight_transforms),
             },
         )
+
+    def calibration_data(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Where the set of a recipe draws its samples: "digest", "split" and more; nothing for sets of noise."""
+        return self._side(CalibrationSet.parse(recipe.calibration)).data
 
     def parts(self, samples: CalibrationSamples) -> int:
         """In how many parts a calibration set is observed: each is kept, and may be another worker's."""

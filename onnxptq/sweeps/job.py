@@ -235,7 +235,7 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
     return Cell(
         key=key,
         status=DONE,
-        report={**result.report, "model": _name(key, bench), "reference": reference, "origin": _origin(bench)},
+        report={**result.report, "model": _name(key, bench), "reference": reference, "origin": _origin(key, bench)},
         ranges={tensor: (float(low), float(high)) for tensor, (low, high) in sorted(made.ranges.items())},
         recipe_digest=made.recipe_digest,
         model_digest=made.model.digest,
@@ -245,12 +245,13 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
     )
 
 
-def _origin(bench: Bench) -> dict[str, Any]:
-    """What a cell was made of, by digest, and on what system."""
+def _origin(key: CellKey, bench: Bench) -> dict[str, Any]:
+    """What a cell was made of, by digest, what it was judged under, and on what system."""
     return {
         "model": bench.inputs.model.digest,
-        "data": bench.inputs.data.get("digest"),
+        "data": bench.calibration_data(bench.recipe(key)).get("digest"),
         "evaluation": bench.samples.dataset.digest,
+        "corruptions": list(bench.samples.corruptions),
         "system": platform.platform(),
     }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from onnxptq.reports.study import answer_questions, study_markdown, summarize, write_csv, write_report
 from onnxptq.reports.study.payload import SCALE, payload
+from onnxptq.reports.study.phrases import group_words
 from onnxptq.reports.study.summary import place_of
 from onnxptq.reports.study.words import points
 from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
@@ -106,10 +107,10 @@ def test_the_numbers_are_those_of_the_study(written, make_study):
         for name in ("average_drop", "crossfit_drop", "crossfit_drop_low", "cvar10_drop", "flip_rate"):
             assert shown(entry[name]) == points(cell.report[name])
         worst = [group["name"] for group in cell.report["groups"] if group["drop"] == cell.report["largest_drop"]]
-        assert sorted(data["groupNames"][k] for k in entry["hurt"]) == sorted(worst)
+        assert sorted(data["groupNames"][k] for k in entry["hurt"]) == sorted(map(group_words, worst))
         drops = group_columns(data, entry)["drop"]
         assert {name: shown(drop) for name, drop in drops.items()} == {
-            group["name"]: points(group["drop"]) for group in cell.report["groups"]
+            group_words(group["name"]): points(group["drop"]) for group in cell.report["groups"]
         }
 
 
@@ -126,7 +127,9 @@ def test_verdicts_and_means_of_combinations_are_those_of_the_summary(written, ma
         cells = [cell for cell in made.cells if place_of(cell.key) == one.place and not cell.error]
         columns = group_columns(data, entry)
         for name, drop in columns["drop"].items():
-            drops = [group["drop"] for cell in cells for group in cell.report["groups"] if group["name"] == name]
+            drops = [
+                group["drop"] for cell in cells for group in cell.report["groups"] if group_words(group["name"]) == name
+            ]
             assert shown(drop) == points(sum(drops) / len(drops))
             assert [shown(columns[end][name]) for end in ("least", "most")] == [points(min(drops)), points(max(drops))]
 
@@ -255,3 +258,20 @@ def test_the_page_carries_the_plan_as_toml_the_commands_and_the_digests(written,
     assert text.count("onnxptq quantize net.onnx") >= len(cells)
     for said in ("5ca1ab1e", "data to calibrate net.onnx with", "ca11ab1e", "Plan9"):
         assert said in text
+
+
+def test_the_commands_say_what_quantize_judges_otherwise(written, make_study):
+    made = make_study()
+    plan = {**made.plan, "models": ["net.onnx"]}
+    same = "What writes the INT8 model of each cell, and judges it under the same corruptions"
+    for asked, said in (
+        ({}, same),
+        ({"eval_size": 200}, f"{same}, on all samples where the study took 200"),
+        ({"minimum_samples": 139}, f"{same}, groups from 20 samples on where the study asked for 139"),
+    ):
+        assert said in Page(written(replace(made, plan={**plan, **asked}))).text
+
+
+def test_groups_reach_the_page_in_the_words_of_the_text(make_study):
+    made = make_study(classes=("a=b", "7"), seeds=(0,))
+    assert {"a=b, fog@3", "label 7, fog@3"} <= {*payload(summarize(made))["groupNames"]}

@@ -86,6 +86,12 @@ def test_failures_and_a_single_seed_are_said(make_study):
     assert "One seed" in caveats
 
 
+def test_a_study_of_three_seeds_that_began_with_one_is_not_told_to_take_three(make_study):
+    made = make_study(seeds=(7,))
+    caveats = verdict(summarize(replace(made, plan={**made.plan, "seeds": [7, 8, 9]}))).caveats
+    assert not any("One seed" in one for one in caveats)
+
+
 def test_an_unfinished_study_is_said_to_be_one(make_study):
     made = make_study(seeds=(0, 1, 2))
     axes = {name: [0] for name in ("models", "targets", "runtimes")}

@@ -24,7 +24,9 @@ from onnxptq.reports.study.reproduce import (
     systems,
 )
 from onnxptq.sweeps.plan import Plan, Reading, parse_plan
-from onnxptq.sweeps.study import CellKey, Study
+from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
+
+from .inline import SMALL
 
 KEY = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
 
@@ -40,6 +42,9 @@ def study_of(plan: Plan, command: str = "onnxptq sweep study.toml") -> Study:
         ("onnxptq sweep -or.html --output=r.html --json=x m.onnx --store s", "onnxptq sweep m.onnx --store s"),
         ("onnxptq sweep 'my plan.toml' --resume --dry-run --force", "onnxptq sweep 'my plan.toml'"),
         ("onnxptq sweep --resume --jobs 1", "onnxptq sweep study.toml --jobs 1"),
+        ("onnxptq sweep --store=s --resume --engine ray", "onnxptq sweep study.toml --store=s --engine ray"),
+        ("onnxptq sweep net.onnx --data photos --resume", "onnxptq sweep net.onnx --data photos"),
+        ("onnxptq sweep --resume --data photos --skip-bad net.onnx", "onnxptq sweep --data photos --skip-bad net.onnx"),
         ("", ""),
     ],
 )
@@ -130,3 +135,45 @@ def test_the_command_of_a_cell_writes_its_model(
     assert digests["my net.onnx"] == load_model(Path("my net.onnx")).digest
     assert {"data to calibrate my net.onnx with", "data to judge my net.onnx on"} < digests.keys()
     assert len(systems(study)) == 1
+
+
+def test_without_corruptions_in_the_plan_a_model_is_judged_again_without_the_families_of_all_sets(
+    run_plan: Callable[..., tuple[Study, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(calibrations=("clean", "fog@3"), methods=("minmax",), calib_size=16)
+    study, _ = run_plan(plan)
+    for cell in study.cells:
+        again = made_again(quantize_command(study, cell.key) or "")
+        assert again["groups"] == cell.report["groups"]
+    corruptions = study.cells[0].report["origin"]["corruptions"]
+    failed = replace(study, cells=(replace(study.cells[0], status="failed", report={}), study.cells[1]))
+    command = quantize_command(failed, study.cells[0].key) or ""
+    assert command.count("--corruption") == len(corruptions) > 1, "another cell of the model says it"
+
+
+def test_cells_of_before_are_judged_again_under_what_the_plan_names() -> None:
+    before = Cell(KEY, DONE, report={"origin": {"data": "5ca1ab1e"}})
+    study = replace(study_of(Plan(corruptions=("fog@3",))), cells=(before,))
+    assert "--corruption fog@3 " in (quantize_command(study, KEY) or "")
+
+
+def test_each_source_of_calibration_samples_has_a_digest_of_its_own(
+    run_plan: Callable[..., tuple[Study, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(builtin().train, "other.parquet")
+    sets = ("random", "foreign:other.parquet", "clean")
+    study, _ = run_plan(replace(SMALL, calibrations=sets, methods=("minmax",), data=str(builtin().test)))
+    noise, foreign, own = (cell.report["origin"]["data"] for cell in study.cells)
+    assert noise is None and foreign != own
+    digests = {one.what: one.digest for one in input_digests(study)}
+    assert digests["data to calibrate builtin with"] == own
+    assert digests["data to calibrate builtin with (other.parquet)"] == foreign
+
+    def of_before(cell: Cell) -> Cell:
+        origin = {key: value for key, value in cell.report["origin"].items() if key != "corruptions"}
+        return replace(cell, report={**cell.report, "origin": {**origin, "data": own}})
+
+    before = replace(study, cells=tuple(map(of_before, study.cells)))
+    assert [one.digest for one in input_digests(before) if "calibrate" in one.what] == [own]

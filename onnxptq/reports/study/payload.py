@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.gates.policy import FlipRate
-from onnxptq.reports.study.phrases import standing
+from onnxptq.reports.study.phrases import group_words, standing
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
     Combination,
@@ -54,7 +54,7 @@ def payload(summary: Summary) -> dict[str, Any]:
         "limits": {name: _whole(limit) for name, limit in {**limits, "flip_rate": FlipRate().limit}.items()},
         "scale": SCALE,
         "levels": levels,
-        "groupNames": groups.names.values,
+        "groupNames": [group_words(name) for name in groups.names.values],
         "shapes": groups.shapes.values,
         "groupTables": groups.tables.values,
         "cells": cells,

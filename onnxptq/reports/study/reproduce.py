@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxptq.calibrators import CalibrationSet
 from onnxptq.errors import UsageError
 from onnxptq.sweeps.plan import BUILTIN, compose
 from onnxptq.sweeps.study import CellKey, Study
@@ -17,6 +18,8 @@ PLAN_FILE = "study.toml"
 
 _WITH_VALUE = ("-o", "--output", "--json")
 _ALONE = ("--resume", "--dry-run", "--force")
+_FLAGS = ("--skip-bad",)
+"""Options that stay and have no value: behind any other stands its value."""
 
 
 def command_again(study: Study) -> str:
@@ -30,7 +33,7 @@ def command_again(study: Study) -> str:
             skip = True
         elif not word.startswith(("--output=", "--json=")) and not re.fullmatch(r"-o.+", word):
             kept.append(word)
-    plain = "--resume" in words and not any(word.endswith(".toml") for word in kept)
+    plain = "--resume" in words and not _names_a_study(kept[2:])
     # Without a plan, --resume takes the last one that did not finish: another day that is another one.
     return shlex.join([*kept[:2], PLAN_FILE, *kept[2:]] if plain else kept)
 
@@ -43,9 +46,11 @@ def plan_text(study: Study) -> str:
 
 
 def quantize_command(study: Study, key: CellKey) -> str | None:
-    """The command that writes the INT8 model of a cell, and judges it as the plan does.
+    """The command that writes the INT8 model of a cell, and judges it under the corruptions of the study.
 
-    None for a study of a plug-in that is not installed here, or one without a complete plan.
+    It judges on all samples, and groups from 20 on, whatever the plan's `eval_size` and `minimum_samples` are:
+    `quantize` has no such options. None for a study of a plug-in that is not installed here, or one without a complete
+    plan.
 
     Args:
         study: whose cell it is.
@@ -68,7 +73,7 @@ def quantize_command(study: Study, key: CellKey) -> str | None:
         "--target": key.target,
         "--ep": key.runtime,
         "--group": plan.get("groups", ()),
-        "--corruption": plan.get("corruptions", ()),
+        "--corruption": _corruptions(study, key.model),
         **_reading(plan.get("reading", {})),
         "-o": _file_name(key, calibration, plan["models"]),
     }
@@ -103,15 +108,19 @@ class InputDigest:
 def input_digests(study: Study) -> list[InputDigest]:
     """Of models and data, as the cells say what they were made of; nothing of cells that do not say.
 
-    They are those of docs/formats.md: an INT8 file of the same model and data holds them too.
+    Data that only some sets draw from is named with them. Sets of noise have none.
     """
     found: dict[str, str] = {}
     for cell in study.cells:
-        origin = cell.report.get("origin", {})
-        names = {"model": "{}", "data": "data to calibrate {} with", "evaluation": "data to judge {} on"}
+        origin, model = cell.report.get("origin", {}), cell.key.model
+        foreign = _foreign(cell.key)
+        data = f"data to calibrate {model} with" + (f" ({foreign})" if foreign else "")
+        names = {"model": model, "data": data, "evaluation": f"data to judge {model} on"}
         for kind, name in names.items():
-            if digest := origin.get(kind):
-                found.setdefault(name.format(cell.key.model), digest)
+            # Cells without their corruptions are of before: they hold the digest of the plan's data for every set.
+            of_before = kind == "data" and foreign and "corruptions" not in origin
+            if (digest := origin.get(kind)) and not of_before:
+                found.setdefault(name, digest)
     return [InputDigest(what, digest) for what, digest in found.items()]
 
 
@@ -119,6 +128,35 @@ def systems(study: Study) -> list[str]:
     """The operating systems that the cells were made on."""
     found = (cell.report.get("origin", {}).get("system") for cell in study.cells)
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _names_a_study(words: Sequence[str]) -> bool:
+    """Whether a plan or a model stands among the arguments of `onnxptq sweep`."""
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            return True
+        if "=" not in word and word not in _FLAGS:
+            next(rest, None)
+    return False
+
+
+def _corruptions(study: Study, model: str) -> Sequence[str]:
+    """What a model was judged under; what the plan names where no cell says it.
+
+    Where the plan names none, a study leaves out the families of all its sets, `quantize` those of its own set only.
+    """
+    origins = (cell.report.get("origin", {}) for cell in study.cells if cell.key.model == model)
+    judged = (origin["corruptions"] for origin in origins if "corruptions" in origin)
+    return next(judged, study.plan.get("corruptions", ()))
+
+
+def _foreign(key: CellKey) -> str:
+    """The source of which a cell's set draws, where it is not the plan's data; "" where it is, or a name is unknown."""
+    try:
+        return CalibrationSet.parse(compose(key.calibration, key.strategy)).foreign
+    except UsageError:
+        return ""
 
 
 def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:

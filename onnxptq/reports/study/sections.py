@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from onnxptq.evaluation.report import MINIMUM_SAMPLES
 from onnxptq.reports.study.answers import answer_words, interval_text, share_text
 from onnxptq.reports.study.phrases import points
 from onnxptq.reports.study.providers import SideBySide, column_name, columns, side_by_side
@@ -125,11 +126,7 @@ def reproduce_html(study: Study) -> str:
     system = [["system", name] for name in systems(study)]
     machine = table_html("Machine", ["what", "value"], [*kept, *system])
     inputs = [[one.what, one.digest] for one in input_digests(study)]
-    files = (
-        table_html("Models and data, as the provenance of an INT8 file names them", ["what", "digest"], inputs)
-        if inputs
-        else ""
-    )
+    files = table_html("Models and data", ["what", "digest"], inputs) if inputs else ""
     return (
         f"<p>The same study again:</p>{_code(command_again(study))}"
         f"<p>Or from its plan, saved as {PLAN_FILE}: <code>onnxptq sweep {PLAN_FILE}</code>. Paths in it are relative "
@@ -145,7 +142,12 @@ def _models_html(study: Study) -> str:
     rows = command_rows(study)
     if not rows:
         return ""
-    said = "What writes the INT8 model of each cell, and judges it on all samples"
+    plan = study.plan
+    said = "What writes the INT8 model of each cell, and judges it under the same corruptions"
+    # What `quantize` has no options for.
+    said += f", on all samples where the study took {plan['eval_size']}" if "eval_size" in plan else ""
+    if "minimum_samples" in plan:
+        said += f", groups from {MINIMUM_SAMPLES} samples on where the study asked for {plan['minimum_samples']}"
     if len(rows) > _SHOWN_COMMANDS:
         rows = [row for row in rows if row["seed"] == rows[0]["seed"]][:_SHOWN_COMMANDS]
         said += f" ({len(rows)} of {len(study.cells)}; another seed is another --seed, and the CSV has all)"

@@ -240,7 +240,7 @@ def _caveats(summary: Summary, found: Tally) -> list[str]:
             f"the words speak of those. Go on: {study.resume}"
         )
     caveats += failures(study)
-    if found.judged and len(summary.levels("seed")) == 1:
+    if found.judged and level_count(summary, "seed") == 1:
         caveats.append(
             "One seed: every number is about one draw of the calibration samples. Another draw may differ; sweep with "
             "three seeds or more to know."

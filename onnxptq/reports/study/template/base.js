@@ -46,10 +46,6 @@ function setName(calibration, strategy) {
   return levels.strategy[strategy] ? `${levels.calibration[calibration]} & ${levels.strategy[strategy]}` : levels.calibration[calibration];
 }
 
-function groupWords(name) {
-  return name.split("*").map((part) => part.replace(/^(label|corruption)=(?!\d+$)/, "").replace("=", " ")).join(", ");
-}
-
 function placeName(entry) {
   return `${setName(entry.calibration, entry.strategy)}, ${state.study.levels.method[entry.method]}`;
 }

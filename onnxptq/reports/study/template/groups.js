@@ -21,7 +21,7 @@ function groupRows() {
     const shape = shapes[table.shape];
     const place = { set: setName(entry.calibration, entry.strategy), method: levels.method[entry.method] };
     shape.names.forEach((name, k) => rows.push({
-      ...place, group: groupWords(groupNames[name]), sources: shape.sources[k], judged: shape.judged[k], fp32: shape.fp32[k],
+      ...place, group: groupNames[name], sources: shape.sources[k], judged: shape.judged[k], fp32: shape.fp32[k],
       int8: shape.fp32[k] - table.drop[k], drop: table.drop[k], low: table.drop_low[k], high: table.drop_high[k], flips: table.flips[k],
       least: table.least?.[k], most: table.most?.[k],
     }));

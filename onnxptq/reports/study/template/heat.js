@@ -79,7 +79,7 @@ function heatTip(entry, metric) {
   const limit = points(limits.crossfit_drop);
   if (entry.highAbove && points(entry.crossfit_drop_high) === limit) lines.push(`the upper end is just above the limit of ${limit}`);
   if (entry.hurt.length) {
-    const names = entry.hurt.slice(0, 3).map((k) => groupWords(groupNames[k])).join("; ");
+    const names = entry.hurt.slice(0, 3).map((k) => groupNames[k]).join("; ");
     const more = entry.hurt.length > 3 ? ` and ${entry.hurt.length - 3} more` : "";
     lines.push(`loses most: ${names}${more}: ${points(entry.hurtDrop)} points${several ? ", mean over seeds" : ""}`);
   }
