@@ -23,12 +23,14 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
+from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, WeightTransform
+from onnxptq.recipe import Step
 from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.bench import open_bench
-from onnxptq.sweeps.costs import Costs
+from onnxptq.sweeps.costs import Costs, is_learned
 from onnxptq.sweeps.job import Job
 from onnxptq.sweeps.local import LocalEngine
-from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.plan import Plan, recipe_of
 from onnxptq.sweeps.run import estimate, open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
 from onnxptq.sweeps.study import DONE, FAILED, Study
@@ -288,6 +290,17 @@ def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(copied: Path, m
     assert seconds(plan, 2) == pytest.approx(1.0 + 1.5 + one_set, abs=2.0)
     two_methods = replace(plan, methods=("minmax", "entropy"), seeds=(1,))
     assert seconds(two_methods, 1) == pytest.approx(one_set - 64.0 - 2.0 + 1.0, abs=2.0)
+
+
+@pytest.mark.parametrize("torch", ["", "2.0"])
+def test_what_takes_long_is_not_measured_whatever_is_installed(torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name: torch)
+    quick = WeightTransform("test-quick", "x", "x", lambda *given: None, libraries=("scipy",))
+    monkeypatch.setitem(WEIGHT_TRANSFORMS._entries, quick.name, quick)
+    recipe = recipe_of(SMALL, SMALL.grid[0])
+    steps = {"adaround": True, "bias-correction": False, "test-quick": False}
+    assert {name: is_learned(replace(recipe, weight_transforms=(Step.of(name),))) for name in steps} == steps
+    assert not is_learned(recipe)
 
 
 def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
