@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -262,34 +264,64 @@ def test_a_dry_run_of_what_is_known_measures_nothing(copied: Path) -> None:
     assert (ahead.known, ahead.todo, ahead.seconds, engine.done) == (4, 0, None, [])
 
 
-def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PARTS = {
+    part: 10.0**place
+    for place, part in enumerate(
+        ("start", "opened", "warm", "draw", "pass", "minmax", "dearest", "row", "reference", "judge"), start=1
+    )
+}
+"""Seconds of each part of a sweep; rows and samples in a pass taken together. A digit of a sum counts one part."""
+
+ONE_SET = {"draw": 1, "pass": 1, "minmax": 1, "dearest": 2, "judge": 3}
+"""Three methods share a draw and a pass; the one that was not measured is as dear as the dearest."""
+
+TWO_SETS = {part: 2 * times for part, times in ONE_SET.items()}
+
+
+@pytest.mark.parametrize(
+    ("known", "workers", "row_bytes", "times"),
+    [
+        pytest.param(True, 2, 1.0, {"start": 2, "opened": 2, "warm": 1, "row": 1, **ONE_SET}, id="FP32 is known"),
+        pytest.param(
+            False,
+            2,
+            1.0,
+            {"start": 2, "opened": 2, "reference": 1, "warm": 1, "row": 2, **ONE_SET},
+            id="FP32 first, then a set on the other worker",
+        ),
+    ],
+)
+def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(
+    copied: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+    workers: int,
+    row_bytes: float,
+    times: dict[str, int],
+) -> None:
     plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
     costs = Costs(
-        opened=1.0,
-        warm=0.5,
-        draws={"clean": 0.25},
-        sample=0.125,
-        quantize={("minmax", "cpu"): 1.0, ("entropy", "cpu"): 64.0},
-        row=0.0,
-        row_bytes=1.0,
-        reference=0.0,
-        judge={"cpu": 0.01},
+        opened=PARTS["opened"],
+        warm=PARTS["warm"],
+        draws={"clean": PARTS["draw"]},
+        sample=PARTS["pass"] / 16,
+        quantize={("minmax", "cpu"): PARTS["minmax"], ("entropy", "cpu"): PARTS["dearest"]},
+        row=PARTS["row"] / 200,
+        row_bytes=row_bytes,
+        reference=PARTS["reference"] / 200,
+        judge={"cpu": PARTS["judge"] / 200},
         count=16,
-        spent=0.0,
+        spent=5.0,
     )
     monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: costs)
-
-    def seconds(plan: Plan, workers: int) -> float | None:
-        with Store(Room(copied)) as store:
-            engine = InlineEngine(workers=workers)
-            return look_ahead(open_grid(plan, store, engine), store, engine).seconds
-
-    # A draw, a pass for all methods, three models (what was not measured is as dear as the dearest), three judged.
-    one_set = 0.25 + 16 * 0.125 + (1.0 + 64.0 + 64.0) + 3 * 200 * 0.01
-    assert seconds(plan, 1) == pytest.approx(1.0 + 0.0 + 2 * one_set, abs=2.0)
-    assert seconds(plan, 2) == pytest.approx(1.0 + 1.5 + one_set, abs=2.0)
-    two_methods = replace(plan, methods=("minmax", "entropy"), seeds=(1,))
-    assert seconds(two_methods, 1) == pytest.approx(one_set - 64.0 - 2.0 + 1.0, abs=2.0)
+    ticks = itertools.count(step=15.0)
+    monkeypatch.setattr("onnxptq.sweeps.ahead.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    if not known:
+        shutil.rmtree(copied / "v1/predictions")
+    with Store(Room(copied)) as store:
+        engine = InlineEngine(workers=workers)
+        seconds = look_ahead(open_grid(plan, store, engine), store, engine).seconds
+    assert seconds == sum(PARTS[part] * count for part, count in times.items())
 
 
 @pytest.mark.parametrize("torch", ["", "2.0"])
