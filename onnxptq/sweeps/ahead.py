@@ -127,6 +127,8 @@ def _wall(
     """Seconds until the last of the jobs that `sweep` would submit has ended, taken by workers as they get free."""
     free = [(0.0, number) for number in range(workers)]
     opened: set[tuple[int, str]] = set()
+    warm: set[tuple[int, str]] = set()  # A preparation only opens the bench: no pass is loaded, no quantizer.
+    read: set[tuple[int, str]] = set()
     prepared: dict[str, float] = {}
     end = 0.0
     by_model = {model: [key for key in missing if key.model == model] for model in measured}
@@ -135,30 +137,27 @@ def _wall(
         jobs += [(model, batch) for batch in batches(keys, grid.benches[model], workers)]
     for model, cells in jobs:
         at, worker = heapq.heappop(free)
-        bench, costs = grid.benches[model], measured[model]
+        bench, costs, place = grid.benches[model], measured[model], (worker, model)
         at = max(at, prepared.get(model, 0.0))
-        if (worker, model) not in opened:
+        if place not in opened:
             at += fmean(one.opened for one in costs) + (start if all(known != worker for known, _ in opened) else 0.0)
-        at += fmean(
-            _batch(cells, bench, one, (worker, model) in opened) if cells else _preparation(bench, one, store)
-            for one in costs
-        )
-        opened.add((worker, model))
-        if not cells:
+            opened.add(place)
+        if cells:
+            at += fmean(_batch(cells, bench, one, warm=place in warm, read=place in read) for one in costs)
+            warm.add(place)
+            read.add(place)
+        else:
+            if not predictions_place(bench.reference, bench.samples, store.room).is_file():
+                at += len(bench.samples) * fmean(one.row + one.reference for one in costs)
+                read.add(place)
             prepared[model] = at
         heapq.heappush(free, (at, worker))
         end = max(end, at)
     return end
 
 
-def _preparation(bench: Bench, costs: Costs, store: Store) -> float:
-    """Of the FP32 predictions, where they are not known."""
-    known = predictions_place(bench.reference, bench.samples, store.room).is_file()
-    return 0.0 if known else len(bench.samples) * (costs.row + costs.reference)
-
-
-def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, warm: bool) -> float:
-    """Of the cells of one job."""
+def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, *, warm: bool, read: bool) -> float:
+    """Seconds of one job, on a worker that is warm or made no cell of the model yet, and read its samples or not."""
     recipes = {(bench.recipe(key), key.method, key.target) for key in cells}
     drawn = {(recipe.calibration, recipe.seed): sampler_of(recipe) for recipe, _, _ in recipes}
     passes = {
@@ -182,6 +181,6 @@ def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, warm: bool) -> 
                 if not is_learned(recipe)
             ),
             rows * sum(costs.judge[key.runtime] for key in cells),
-            0.0 if kept and warm else rows * costs.row * (1 if kept else len(runtimes)),
+            0.0 if kept and read else rows * costs.row * (1 if kept else len(runtimes)),
         ]
     )

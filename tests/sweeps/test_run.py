@@ -31,6 +31,7 @@ from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.bench import open_bench
 from onnxptq.sweeps.costs import Costs, is_learned
 from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.plan import Plan, recipe_of
 from onnxptq.sweeps.run import estimate, open_grid, sweep
@@ -289,6 +290,27 @@ TWO_SETS = {part: 2 * times for part, times in ONE_SET.items()}
             {"start": 2, "opened": 2, "reference": 1, "warm": 1, "row": 2, **ONE_SET},
             id="FP32 first, then a set on the other worker",
         ),
+        pytest.param(
+            True,
+            1,
+            1.0,
+            {"start": 1, "opened": 1, "warm": 1, "row": 1, **TWO_SETS},
+            id="to find FP32 warms nothing up and reads no row",
+        ),
+        pytest.param(
+            False,
+            1,
+            1.0,
+            {"start": 1, "opened": 1, "reference": 1, "warm": 1, "row": 1, **TWO_SETS},
+            id="rows that FP32 was judged on are kept",
+        ),
+        pytest.param(
+            False,
+            1,
+            float(KEPT_BYTES),
+            {"start": 1, "opened": 1, "reference": 1, "warm": 1, "row": 3, **TWO_SETS},
+            id="rows that are too large to keep are read by each job",
+        ),
     ],
 )
 def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(
@@ -410,6 +432,7 @@ import sys
 from pathlib import Path
 
 from onnxptq.cache import Room
+from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.run import open_grid, sweep
 from onnxptq.sweeps.store import Store
