@@ -39,6 +39,7 @@ class Ahead:
         seconds: how long that would take; None where nothing could be measured.
         measured_seconds: what measuring it took. No cell was made for it.
         not_estimated: methods that learn: they are not in `seconds`.
+        not_measured: models of which nothing could be made, each with the reason: they are not in `seconds` either.
         corruptions: what models are judged under.
         samples: rows that each model is judged on, of the first model.
     """
@@ -51,6 +52,7 @@ class Ahead:
     seconds: float | None
     measured_seconds: float
     not_estimated: tuple[str, ...]
+    not_measured: Mapping[str, str]
     corruptions: tuple[str, ...]
     samples: int
 
@@ -71,7 +73,7 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
     started = time.perf_counter()
     cells = distinct(grid.keys)
     missing = [key for key, content in cells.items() if known_cell(store, content) is None]
-    measured, start = _measured(grid, missing, store, engine)
+    measured, not_measured, start = _measured(grid, missing, store, engine)
     learned = {key.method for key in missing if is_learned(grid.benches[key.model].recipe(key))}
     samples = next(iter(grid.benches.values())).samples
     return Ahead(
@@ -83,6 +85,7 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
         seconds=_wall(grid, missing, measured, start, store, engine.workers) if measured else None,
         measured_seconds=time.perf_counter() - started,
         not_estimated=tuple(sorted(learned)),
+        not_measured=not_measured,
         corruptions=samples.corruptions,
         samples=len(samples),
     )
@@ -90,8 +93,8 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
 
 def _measured(
     grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine
-) -> tuple[dict[str, list[Costs]], float]:
-    """What workers measured, by model, and the seconds until a worker is at work."""
+) -> tuple[dict[str, list[Costs]], dict[str, str], float]:
+    """What workers measured, by model; why they measured nothing of others; the seconds until a worker is at work."""
     jobs = []
     for model in dict.fromkeys(key.model for key in missing):
         sets: dict[tuple[str, str, int], list[CellKey]] = defaultdict(list)
@@ -105,15 +108,19 @@ def _measured(
     for job in jobs:
         engine.submit(job)
     found: dict[str, list[Costs]] = defaultdict(list)
+    reasons: dict[str, str] = {}
     starts = []
     for _ in jobs:
         outcome = engine.wait()
         if outcome.error is not None:
             raise outcome.error
-        if outcome.result.costs is not None:
+        if outcome.result.costs is None:
+            reasons.setdefault(outcome.job.model, outcome.result.why or f"its worker {outcome.died}")
+        else:
             starts.append(time.perf_counter() - started - outcome.result.costs.spent)
             found[outcome.job.model].append(outcome.result.costs)
-    return found, min(starts, default=0.0)
+    not_measured = {model: why for model, why in reasons.items() if model not in found}
+    return found, not_measured, min(starts, default=0.0)
 
 
 def _wall(

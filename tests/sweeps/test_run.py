@@ -22,7 +22,7 @@ import pytest
 import onnxptq
 from onnxptq.cache import Room
 from onnxptq.calibrators.statistics import CalibrationStatistics
-from onnxptq.errors import OutputError, UsageError
+from onnxptq.errors import DataError, OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, WeightTransform
@@ -273,6 +273,20 @@ PARTS = {
 }
 """Seconds of each part of a sweep; rows and samples in a pass taken together. A digit of a sum counts one part."""
 
+COSTS = Costs(
+    opened=PARTS["opened"],
+    warm=PARTS["warm"],
+    draws={"clean": PARTS["draw"]},
+    sample=PARTS["pass"] / 16,
+    quantize={("minmax", "cpu"): PARTS["minmax"], ("entropy", "cpu"): PARTS["dearest"]},
+    row=PARTS["row"] / 200,
+    row_bytes=1.0,
+    reference=PARTS["reference"] / 200,
+    judge={"cpu": PARTS["judge"] / 200},
+    count=16,
+    spent=5.0,
+)
+
 ONE_SET = {"draw": 1, "pass": 1, "minmax": 1, "dearest": 2, "judge": 3}
 """Three methods share a draw and a pass; the one that was not measured is as dear as the dearest."""
 
@@ -322,20 +336,7 @@ def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(
     times: dict[str, int],
 ) -> None:
     plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
-    costs = Costs(
-        opened=PARTS["opened"],
-        warm=PARTS["warm"],
-        draws={"clean": PARTS["draw"]},
-        sample=PARTS["pass"] / 16,
-        quantize={("minmax", "cpu"): PARTS["minmax"], ("entropy", "cpu"): PARTS["dearest"]},
-        row=PARTS["row"] / 200,
-        row_bytes=row_bytes,
-        reference=PARTS["reference"] / 200,
-        judge={"cpu": PARTS["judge"] / 200},
-        count=16,
-        spent=5.0,
-    )
-    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: costs)
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: replace(COSTS, row_bytes=row_bytes))
     ticks = itertools.count(step=15.0)
     monkeypatch.setattr("onnxptq.sweeps.ahead.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     if not known:
@@ -363,6 +364,31 @@ def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
         plan = replace(SMALL, calibrations=("single-class:10",), methods=("minmax",))
         ahead = look_ahead(open_grid(plan, store, engine), store, engine)
         assert (ahead.todo, ahead.seconds) == (1, None)
+        assert "has no class '10'" in ahead.not_measured["builtin"]
+
+
+def test_a_dry_run_names_the_models_that_are_not_in_its_estimate(
+    tmp_path: Path, save_classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    def measured(bench: Any, cells: Any, opened: float) -> Costs:
+        if bench.name == refused:
+            raise DataError("nothing fits")
+        return COSTS
+
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", measured)
+    rows = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows, y=np.arange(200) % 4)
+    models = [str(save_classifier(f"{name}.onnx", seed=seed)) for seed, name in enumerate(("good", "bad", "deadly"))]
+    _, refused, deadly = models
+    plan = Plan(models=tuple(models), data=str(tmp_path / "data.npz"), corruptions=("clean",), calib_size=16)
+    with Store(Room(tmp_path / "store")) as store:
+        engine = InlineEngine(deadly=frozenset(key for key in plan.grid if key.model == deadly))
+        ahead = look_ahead(open_grid(plan, store, engine), store, engine)
+    assert ahead.seconds and ahead.todo == 3
+    assert ahead.not_measured == {refused: "nothing fits", deadly: "its worker was killed by SIGSEGV"}
+    assert ahead.to_dict()["not_measured"] == ahead.not_measured
 
 
 def test_progress_is_estimated_for_each_method_by_its_own_cells(finished: Path) -> None:
