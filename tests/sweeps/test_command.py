@@ -171,7 +171,7 @@ def test_a_dry_run_says_what_it_did_and_how_sure_it_is(plan: Path) -> None:
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["single-class:10"]'))
     nothing = done(sweep, plan, "--dry-run", "--jobs", "1")
     assert "cannot be estimated" in nothing.stdout
-    assert "note: the cells of builtin are not in the estimate, nothing could be measured: " in nothing.stderr
+    assert "note: the estimate leaves out the cells of builtin: " in nothing.stderr
     assert "has no class '10'" in nothing.stderr
 
 
