@@ -111,6 +111,8 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
                 note(f"note: {warning}")
             if dry_run:
                 ahead = look_ahead(grid, store, engine)
+                for model, why in ahead.not_measured.items():
+                    note(f"note: the estimate leaves out the cells of {model}: {why}")
             else:
                 with _progress() as progress:
                     run = run_sweep(grid, store, engine, command=command, progress=progress)

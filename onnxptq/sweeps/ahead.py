@@ -39,6 +39,7 @@ class Ahead:
         seconds: how long that would take; None where nothing could be measured.
         measured_seconds: what measuring it took. No cell was made for it.
         not_estimated: methods that learn: they are not in `seconds`.
+        not_measured: models of which nothing could be made, each with the reason: they are not in `seconds` either.
         corruptions: what models are judged under.
         samples: rows that each model is judged on, of the first model.
     """
@@ -51,6 +52,7 @@ class Ahead:
     seconds: float | None
     measured_seconds: float
     not_estimated: tuple[str, ...]
+    not_measured: Mapping[str, str]
     corruptions: tuple[str, ...]
     samples: int
 
@@ -71,7 +73,7 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
     started = time.perf_counter()
     cells = distinct(grid.keys)
     missing = [key for key, content in cells.items() if known_cell(store, content) is None]
-    measured, start = _measured(grid, missing, store, engine)
+    measured, not_measured, start = _measured(grid, missing, store, engine)
     learned = {key.method for key in missing if is_learned(grid.benches[key.model].recipe(key))}
     samples = next(iter(grid.benches.values())).samples
     return Ahead(
@@ -83,6 +85,7 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
         seconds=_wall(grid, missing, measured, start, store, engine.workers) if measured else None,
         measured_seconds=time.perf_counter() - started,
         not_estimated=tuple(sorted(learned)),
+        not_measured=not_measured,
         corruptions=samples.corruptions,
         samples=len(samples),
     )
@@ -90,8 +93,8 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
 
 def _measured(
     grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine
-) -> tuple[dict[str, list[Costs]], float]:
-    """What workers measured, by model, and the seconds until a worker is at work."""
+) -> tuple[dict[str, list[Costs]], dict[str, str], float]:
+    """What workers measured, by model; why they measured nothing of others; the seconds until a worker is at work."""
     jobs = []
     for model in dict.fromkeys(key.model for key in missing):
         sets: dict[tuple[str, str, int], list[CellKey]] = defaultdict(list)
@@ -105,15 +108,19 @@ def _measured(
     for job in jobs:
         engine.submit(job)
     found: dict[str, list[Costs]] = defaultdict(list)
+    reasons: dict[str, str] = {}
     starts = []
     for _ in jobs:
         outcome = engine.wait()
         if outcome.error is not None:
             raise outcome.error
-        if outcome.result.costs is not None:
+        if outcome.result.costs is None:
+            reasons.setdefault(outcome.job.model, outcome.result.why or f"its worker {outcome.died}")
+        else:
             starts.append(time.perf_counter() - started - outcome.result.costs.spent)
             found[outcome.job.model].append(outcome.result.costs)
-    return found, min(starts, default=0.0)
+    not_measured = {model: why for model, why in reasons.items() if model not in found}
+    return found, not_measured, min(starts, default=0.0)
 
 
 def _wall(
@@ -127,6 +134,8 @@ def _wall(
     """Seconds until the last of the jobs that `sweep` would submit has ended, taken by workers as they get free."""
     free = [(0.0, number) for number in range(workers)]
     opened: set[tuple[int, str]] = set()
+    warm: set[tuple[int, str]] = set()  # A preparation only opens the bench: no pass is loaded, no quantizer.
+    read: set[tuple[int, str]] = set()
     prepared: dict[str, float] = {}
     end = 0.0
     by_model = {model: [key for key in missing if key.model == model] for model in measured}
@@ -135,30 +144,27 @@ def _wall(
         jobs += [(model, batch) for batch in batches(keys, grid.benches[model], workers)]
     for model, cells in jobs:
         at, worker = heapq.heappop(free)
-        bench, costs = grid.benches[model], measured[model]
+        bench, costs, place = grid.benches[model], measured[model], (worker, model)
         at = max(at, prepared.get(model, 0.0))
-        if (worker, model) not in opened:
+        if place not in opened:
             at += fmean(one.opened for one in costs) + (start if all(known != worker for known, _ in opened) else 0.0)
-        at += fmean(
-            _batch(cells, bench, one, (worker, model) in opened) if cells else _preparation(bench, one, store)
-            for one in costs
-        )
-        opened.add((worker, model))
-        if not cells:
+            opened.add(place)
+        if cells:
+            at += fmean(_batch(cells, bench, one, warm=place in warm, read=place in read) for one in costs)
+            warm.add(place)
+            read.add(place)
+        else:
+            if not predictions_place(bench.reference, bench.samples, store.room).is_file():
+                at += len(bench.samples) * fmean(one.row + one.reference for one in costs)
+                read.add(place)
             prepared[model] = at
         heapq.heappush(free, (at, worker))
         end = max(end, at)
     return end
 
 
-def _preparation(bench: Bench, costs: Costs, store: Store) -> float:
-    """Of the FP32 predictions, where they are not known."""
-    known = predictions_place(bench.reference, bench.samples, store.room).is_file()
-    return 0.0 if known else len(bench.samples) * (costs.row + costs.reference)
-
-
-def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, warm: bool) -> float:
-    """Of the cells of one job."""
+def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, *, warm: bool, read: bool) -> float:
+    """Seconds of one job, on a worker that is warm or made no cell of the model yet, and read its samples or not."""
     recipes = {(bench.recipe(key), key.method, key.target) for key in cells}
     drawn = {(recipe.calibration, recipe.seed): sampler_of(recipe) for recipe, _, _ in recipes}
     passes = {
@@ -182,6 +188,6 @@ def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, warm: bool) -> 
                 if not is_learned(recipe)
             ),
             rows * sum(costs.judge[key.runtime] for key in cells),
-            0.0 if kept and warm else rows * costs.row * (1 if kept else len(runtimes)),
+            0.0 if kept and read else rows * costs.row * (1 if kept else len(runtimes)),
         ]
     )

@@ -22,7 +22,7 @@ from onnxptq.evaluation.report import MINIMUM_SAMPLES
 from onnxptq.evaluation.run import BATCH, predict_each
 from onnxptq.graphs import Model, load_model
 from onnxptq.int8_file import space_for
-from onnxptq.quantization.plugins import library_versions
+from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.recipe import Recipe
 from onnxptq.sweeps.bench import Bench
@@ -83,7 +83,7 @@ def sampler_of(recipe: Recipe) -> str:
 
 def is_learned(recipe: Recipe) -> bool:
     """Whether weights are learned, which takes minutes and is not measured."""
-    return bool(library_versions(recipe.weight_transforms))
+    return any(WEIGHT_TRANSFORMS.get(step.name).takes_progress for step in recipe.weight_transforms)
 
 
 def measure(bench: Bench, cells: Sequence[CellKey], opened: float) -> Costs:

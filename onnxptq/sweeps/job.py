@@ -68,12 +68,14 @@ class Result:
     Attributes:
         cells: in the order of the job; none of a job that only prepares, or whose set could not be drawn.
         files: what it left in the room and other workers or the user will read, relative to the room.
-        costs: of a job that measures.
+        costs: of a job that measures; None where nothing could be made.
+        why: of a job that measures, why it has no costs.
     """
 
     cells: tuple[Cell, ...] = ()
     files: tuple[str, ...] = ()
     costs: Costs | None = None
+    why: str = ""
 
 
 def run_job(job: Job) -> Result:
@@ -88,7 +90,7 @@ def run_job(job: Job) -> Result:
     bench = _bench(job)
     if job.measuring:
         costs = attempt(functools.partial(measure, bench, job.cells, time.perf_counter() - started))
-        return Result(costs=costs if isinstance(costs, Costs) else None)
+        return Result(costs=costs) if isinstance(costs, Costs) else Result(why=str(costs))
     if not job.cells:
         _ = bench.folded
         predict([bench.reference], bench.samples, bench.room)

@@ -169,7 +169,10 @@ def test_a_dry_run_says_what_it_did_and_how_sure_it_is(plan: Path) -> None:
     assert "4 cells, 4 of them different: 0 are known, 4 are to do" in said
     assert "no cell was made" in said and "takes longer" in said
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["single-class:10"]'))
-    assert "cannot be estimated" in done(sweep, plan, "--dry-run", "--jobs", "1").stdout
+    nothing = done(sweep, plan, "--dry-run", "--jobs", "1")
+    assert "cannot be estimated" in nothing.stdout
+    assert "note: the estimate leaves out the cells of builtin: " in nothing.stderr
+    assert "has no class '10'" in nothing.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,15 +22,18 @@ import pytest
 import onnxptq
 from onnxptq.cache import Room
 from onnxptq.calibrators.statistics import CalibrationStatistics
-from onnxptq.errors import OutputError, UsageError
+from onnxptq.errors import DataError, OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe
+from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, WeightTransform
+from onnxptq.recipe import Step
 from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.bench import open_bench
-from onnxptq.sweeps.costs import Costs
+from onnxptq.sweeps.costs import Costs, is_learned
 from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
-from onnxptq.sweeps.plan import Plan
+from onnxptq.sweeps.plan import Plan, recipe_of
 from onnxptq.sweeps.run import estimate, open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
 from onnxptq.sweeps.study import DONE, FAILED, Study
@@ -260,34 +265,97 @@ def test_a_dry_run_of_what_is_known_measures_nothing(copied: Path) -> None:
     assert (ahead.known, ahead.todo, ahead.seconds, engine.done) == (4, 0, None, [])
 
 
-def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
-    costs = Costs(
-        opened=1.0,
-        warm=0.5,
-        draws={"clean": 0.25},
-        sample=0.125,
-        quantize={("minmax", "cpu"): 1.0, ("entropy", "cpu"): 64.0},
-        row=0.0,
-        row_bytes=1.0,
-        reference=0.0,
-        judge={"cpu": 0.01},
-        count=16,
-        spent=0.0,
+PARTS = {
+    part: 10.0**place
+    for place, part in enumerate(
+        ("start", "opened", "warm", "draw", "pass", "minmax", "dearest", "row", "reference", "judge"), start=1
     )
-    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: costs)
+}
+"""Seconds of each part of a sweep; rows and samples in a pass taken together. A digit of a sum counts one part."""
 
-    def seconds(plan: Plan, workers: int) -> float | None:
-        with Store(Room(copied)) as store:
-            engine = InlineEngine(workers=workers)
-            return look_ahead(open_grid(plan, store, engine), store, engine).seconds
+COSTS = Costs(
+    opened=PARTS["opened"],
+    warm=PARTS["warm"],
+    draws={"clean": PARTS["draw"]},
+    sample=PARTS["pass"] / 16,
+    quantize={("minmax", "cpu"): PARTS["minmax"], ("entropy", "cpu"): PARTS["dearest"]},
+    row=PARTS["row"] / 200,
+    row_bytes=1.0,
+    reference=PARTS["reference"] / 200,
+    judge={"cpu": PARTS["judge"] / 200},
+    count=16,
+    spent=5.0,
+)
 
-    # A draw, a pass for all methods, three models (what was not measured is as dear as the dearest), three judged.
-    one_set = 0.25 + 16 * 0.125 + (1.0 + 64.0 + 64.0) + 3 * 200 * 0.01
-    assert seconds(plan, 1) == pytest.approx(1.0 + 0.0 + 2 * one_set, abs=2.0)
-    assert seconds(plan, 2) == pytest.approx(1.0 + 1.5 + one_set, abs=2.0)
-    two_methods = replace(plan, methods=("minmax", "entropy"), seeds=(1,))
-    assert seconds(two_methods, 1) == pytest.approx(one_set - 64.0 - 2.0 + 1.0, abs=2.0)
+ONE_SET = {"draw": 1, "pass": 1, "minmax": 1, "dearest": 2, "judge": 3}
+"""Three methods share a draw and a pass; the one that was not measured is as dear as the dearest."""
+
+TWO_SETS = {part: 2 * times for part, times in ONE_SET.items()}
+
+
+@pytest.mark.parametrize(
+    ("known", "workers", "row_bytes", "times"),
+    [
+        pytest.param(True, 2, 1.0, {"start": 2, "opened": 2, "warm": 1, "row": 1, **ONE_SET}, id="FP32 is known"),
+        pytest.param(
+            False,
+            2,
+            1.0,
+            {"start": 2, "opened": 2, "reference": 1, "warm": 1, "row": 2, **ONE_SET},
+            id="FP32 first, then a set on the other worker",
+        ),
+        pytest.param(
+            True,
+            1,
+            1.0,
+            {"start": 1, "opened": 1, "warm": 1, "row": 1, **TWO_SETS},
+            id="to find FP32 warms nothing up and reads no row",
+        ),
+        pytest.param(
+            False,
+            1,
+            1.0,
+            {"start": 1, "opened": 1, "reference": 1, "warm": 1, "row": 1, **TWO_SETS},
+            id="rows that FP32 was judged on are kept",
+        ),
+        pytest.param(
+            False,
+            1,
+            float(KEPT_BYTES),
+            {"start": 1, "opened": 1, "reference": 1, "warm": 1, "row": 3, **TWO_SETS},
+            id="rows that are too large to keep are read by each job",
+        ),
+    ],
+)
+def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(
+    copied: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+    workers: int,
+    row_bytes: float,
+    times: dict[str, int],
+) -> None:
+    plan = replace(SMALL, calibrations=("noisy",), methods=("minmax", "entropy", "mse"), seeds=(1, 2))
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", lambda *given: replace(COSTS, row_bytes=row_bytes))
+    ticks = itertools.count(step=15.0)
+    monkeypatch.setattr("onnxptq.sweeps.ahead.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    if not known:
+        shutil.rmtree(copied / "v1/predictions")
+    with Store(Room(copied)) as store:
+        engine = InlineEngine(workers=workers)
+        seconds = look_ahead(open_grid(plan, store, engine), store, engine).seconds
+    assert seconds == sum(PARTS[part] * count for part, count in times.items())
+
+
+@pytest.mark.parametrize("torch", ["", "2.0"])
+def test_what_takes_long_is_not_measured_whatever_is_installed(torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name: torch)
+    quick = WeightTransform("test-quick", "x", "x", lambda *given: None, libraries=("scipy",))
+    monkeypatch.setitem(WEIGHT_TRANSFORMS._entries, quick.name, quick)
+    recipe = recipe_of(SMALL, SMALL.grid[0])
+    steps = {"adaround": True, "bias-correction": False, "test-quick": False}
+    assert {name: is_learned(replace(recipe, weight_transforms=(Step.of(name),))) for name in steps} == steps
+    assert not is_learned(recipe)
 
 
 def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
@@ -296,6 +364,31 @@ def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
         plan = replace(SMALL, calibrations=("single-class:10",), methods=("minmax",))
         ahead = look_ahead(open_grid(plan, store, engine), store, engine)
         assert (ahead.todo, ahead.seconds) == (1, None)
+        assert "has no class '10'" in ahead.not_measured["builtin"]
+
+
+def test_a_dry_run_names_the_models_that_are_not_in_its_estimate(
+    tmp_path: Path, save_classifier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    def measured(bench: Any, cells: Any, opened: float) -> Costs:
+        if bench.name == refused:
+            raise DataError("nothing fits")
+        return COSTS
+
+    monkeypatch.setattr("onnxptq.sweeps.job.measure", measured)
+    rows = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows, y=np.arange(200) % 4)
+    models = [str(save_classifier(f"{name}.onnx", seed=seed)) for seed, name in enumerate(("good", "bad", "deadly"))]
+    _, refused, deadly = models
+    plan = Plan(models=tuple(models), data=str(tmp_path / "data.npz"), corruptions=("clean",), calib_size=16)
+    with Store(Room(tmp_path / "store")) as store:
+        engine = InlineEngine(deadly=frozenset(key for key in plan.grid if key.model == deadly))
+        ahead = look_ahead(open_grid(plan, store, engine), store, engine)
+    assert ahead.seconds and ahead.todo == 3
+    assert ahead.not_measured == {refused: "nothing fits", deadly: "its worker was killed by SIGSEGV"}
+    assert ahead.to_dict()["not_measured"] == ahead.not_measured
 
 
 def test_progress_is_estimated_for_each_method_by_its_own_cells(finished: Path) -> None:
@@ -365,6 +458,7 @@ import sys
 from pathlib import Path
 
 from onnxptq.cache import Room
+from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.run import open_grid, sweep
 from onnxptq.sweeps.store import Store
