@@ -75,7 +75,7 @@ def print_dry_run(plan: Plan, ahead: Ahead) -> None:
     print(f"judged under {', '.join(ahead.corruptions)}, on {ahead.samples} samples")
     print(f"{ahead.cells} cells, {ahead.distinct} of them different: {ahead.known} are known, {ahead.todo} are to do")
     if ahead.todo and ahead.seconds is None:
-        print("how long that takes cannot be estimated: nothing could be made of the sets that were tried")
+        print("how long that takes cannot be estimated")
     elif ahead.todo and ahead.seconds is not None:
         low, high = duration(ahead.seconds / SURE), duration(ahead.seconds * SURE)
         workers = "1 worker" if ahead.workers == 1 else f"{ahead.workers} workers"

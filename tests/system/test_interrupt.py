@@ -34,6 +34,8 @@ def reading_its_options(place: Any, room: Path, tmp_path: Path) -> Started:
         except OSError:  # Nobody reads it yet.
             time.sleep(0.01)
         else:
+            # Between opening and reading there is a moment in which Python notes a signal and blocks all the same.
+            time.sleep(0.1)
             break
     return process
 
