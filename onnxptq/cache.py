@@ -42,6 +42,11 @@ def content_key(kind: str, /, **parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def with_option(command: str, option: str) -> str:
+    """A command line with an option as it was given ("--store DIR"); "" is none."""
+    return f"{command} {option}".rstrip()
+
+
 def seal(*files: Path) -> None:
     """Keeps the digest of each file beside it, for formats that do not notice themselves that bytes were changed."""
     for file in files:
@@ -93,7 +98,7 @@ class Room:
 
     def command(self, text: str) -> str:
         """A command line that is about this room: `text` with the option that named it."""
-        return f"{text} {self.option}".rstrip()
+        return with_option(text, self.option)
 
     def lookup(self, kind: str) -> Path:
         """Where `folder` would be; nothing is made."""

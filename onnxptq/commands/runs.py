@@ -57,9 +57,10 @@ def list_(store: str | None, json_target: str | None) -> None:
 def show(run: str, as_plan: bool, store: str | None, json_target: str | None) -> None:
     """Show a run: the verdict, the tables, and every cell that failed."""
     from onnxptq.reports.sweep import print_study
+    from onnxptq.sweeps.export import flat
     from onnxptq.sweeps.plan import plan_from_dict
     from onnxptq.sweeps.presets import plan_toml
-    from onnxptq.sweeps.store import flat, load_study
+    from onnxptq.sweeps.store import load_study
 
     check_json_target(json_target)
     study = load_study(run, Path(store) if store else None)

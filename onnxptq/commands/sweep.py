@@ -91,10 +91,11 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.reports.sweep import print_dry_run, print_study
     from onnxptq.runtimes import stdout_to_stderr
     from onnxptq.sweeps.ahead import look_ahead
+    from onnxptq.sweeps.export import flat
     from onnxptq.sweeps.presets import plan_toml
     from onnxptq.sweeps.run import open_grid
     from onnxptq.sweeps.run import sweep as run_sweep
-    from onnxptq.sweeps.store import Store, flat, room_of
+    from onnxptq.sweeps.store import Store, room_of
     from onnxptq.sweeps.study import DONE
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")

@@ -68,3 +68,15 @@ def _grouping(columns: Mapping[str, npt.NDArray[np.str_]], text: str) -> Groupin
         pieces = [f"{name}={values[i]}" for name, (values, _), i in zip(names, parts, indices, strict=True)]
         labels.append("*".join(pieces))
     return Grouping(text, tuple(labels), codes.astype(np.int64))
+
+
+def group_members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray[np.int64]]]:
+    """Names of every group of every grouping, and the rows of each: int64, ascending."""
+    names: list[str] = []
+    members: list[npt.NDArray[np.int64]] = []
+    for grouping in groupings:
+        order = np.argsort(grouping.codes, kind="stable")
+        ends = np.cumsum(np.bincount(grouping.codes, minlength=len(grouping.names)))
+        names.extend(grouping.names)
+        members.extend(np.split(order, ends[:-1]))
+    return names, members

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
-from onnxptq.evaluation.groups import Grouping, default_groupings, group_rows
+from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
     SourceCells,
@@ -140,7 +140,7 @@ class GroupLayout:
 
 def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
     """Groups the rows of a run; arguments and errors as of `compare`."""
-    names, members = _members(group_rows(run.groups, groupings or default_groupings(run.groups)))
+    names, members = group_members(group_rows(run.groups, groupings or default_groupings(run.groups)))
     return GroupLayout(names, members, cells_by_source(np.unique(run.source_id, return_inverse=True)[1], members))
 
 
@@ -219,18 +219,6 @@ def sqnr_db(run: Predictions) -> float | None:
     if not (math.isfinite(signal) and math.isfinite(error)) or error == 0.0 or signal == 0.0:
         return None
     return 10.0 * math.log10(signal / error)
-
-
-def _members(groupings: Sequence[Grouping]) -> tuple[list[str], list[npt.NDArray[np.int64]]]:
-    """Names and rows of every group of every grouping."""
-    names: list[str] = []
-    members: list[npt.NDArray[np.int64]] = []
-    for grouping in groupings:
-        order = np.argsort(grouping.codes, kind="stable")
-        ends = np.cumsum(np.bincount(grouping.codes, minlength=len(grouping.names)))
-        names.extend(grouping.names)
-        members.extend(np.split(order, ends[:-1]))
-    return names, members
 
 
 def _group_results(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError, UsageError, did_you_mean
-from onnxptq.evaluation.groups import default_groupings, group_rows
+from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import SourceSums, sum_by_source
 
@@ -104,14 +104,7 @@ def pair(reference: Predictions, model: Predictions, group_by: Sequence[str] = (
         )
     if not len(model):
         raise DataError("the predictions have no rows, so there is nothing to judge. Evaluate on at least one sample.")
-    groupings = group_rows(model.groups, group_by or default_groupings(model.groups))
-    names: list[str] = []
-    members: list[Rows] = []
-    for grouping in groupings:
-        order = np.argsort(grouping.codes, kind="stable")
-        ends = np.cumsum(np.bincount(grouping.codes, minlength=len(grouping.names)))
-        names.extend(grouping.names)
-        members.extend(np.split(order, ends[:-1]))
+    names, members = group_members(group_rows(model.groups, group_by or default_groupings(model.groups)))
     right = model.correct.astype(np.float64)
     return Pairing(
         labelled=model.labelled,

@@ -24,16 +24,17 @@ from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
 from onnxptq.evaluation import EvaluationSamples, Subject, default_corruptions, named_corruptions
 from onnxptq.evaluation.groups import check_groupings
-from onnxptq.evaluation.report import REPORT_VERSION
+from onnxptq.evaluation.report import MINIMUM_SAMPLES, REPORT_VERSION
 from onnxptq.graphs import fold
 from onnxptq.graphs.external import has_external_data
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
+from onnxptq.int8_file import space_for
 from onnxptq.judging import EVALUATION_SEED
 from onnxptq.methods import fitted
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.passes import observe, statistics_place
 from onnxptq.quantization.plugins import library_versions
-from onnxptq.quantization.static import environments_of, quantizer_settings
+from onnxptq.quantization.static import Quantized, environments_of, quantize_folded, quantizer_settings
 from onnxptq.quantization.writer import writer_for
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
@@ -136,7 +137,7 @@ class Bench:
 
         None where the pass needs a changed model, which is made while the cell is quantized.
         """
-        if recipe.weight_transforms or recipe.engine == "stock":
+        if not self.observes(recipe):
             return None, 0.0
         seconds, parts = 0.0, []
         for name, environment in environments_of(recipe, samples).items():
@@ -146,6 +147,36 @@ class Bench:
             parts.append(_kept(self._observed, key, partial(self._observe, name, environment), _KEPT * 8))
             seconds += 0.0 if known else time.perf_counter() - started
         return merge(*parts), seconds
+
+    def observes(self, recipe: Recipe) -> bool:
+        """Whether statistics of the folded model serve a recipe, beside those of all others."""
+        return not recipe.weight_transforms and recipe.engine != "stock"
+
+    def quantize(
+        self,
+        recipe: Recipe,
+        samples: CalibrationSamples,
+        statistics: CalibrationStatistics | None,
+        path: Path,
+        room: Room,
+    ) -> Quantized:
+        """Writes the INT8 model of a recipe to `path`; arguments and errors as of `quantize_folded`."""
+        with space_for(self.inputs.model, path.parent):
+            return quantize_folded(
+                self.inputs.model,
+                self.folded,
+                samples,
+                recipe,
+                path,
+                statistics=statistics,
+                task=self.inputs.task,
+                room=room,
+            )
+
+    @property
+    def minimum_samples(self) -> int:
+        """Samples from which a group is judged."""
+        return self.plan.minimum_samples or MINIMUM_SAMPLES
 
     def cell_key(self, key: CellKey, runtime: Mapping[str, str]) -> str:
         """The content key of a cell: everything that decides its ranges and its report.

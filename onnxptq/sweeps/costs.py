@@ -18,12 +18,10 @@ from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation import Predictions, compare, predict
 from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.report import MINIMUM_SAMPLES
 from onnxptq.evaluation.run import BATCH, predict_each
 from onnxptq.graphs import Model, load_model
-from onnxptq.int8_file import space_for
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS
-from onnxptq.quantization.static import environments_of, quantize_folded
+from onnxptq.quantization.static import environments_of
 from onnxptq.recipe import Recipe
 from onnxptq.sweeps.bench import Bench
 from onnxptq.sweeps.kept_samples import KeptSamples
@@ -181,20 +179,8 @@ def _quantized(
 
 def _quantize(bench: Bench, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, room: Room) -> None:
     samples = bench.draw(recipe)
-    known = None
-    if not recipe.weight_transforms and recipe.engine != "stock":
-        known = merge(*(seen[name] for name in environments_of(recipe, samples)))
-    with space_for(bench.inputs.model, room.root):
-        quantize_folded(
-            bench.inputs.model,
-            bench.folded,
-            samples,
-            recipe,
-            path,
-            statistics=known,
-            task=bench.inputs.task,
-            room=room,
-        )
+    known = merge(*(seen[name] for name in environments_of(recipe, samples))) if bench.observes(recipe) else None
+    bench.quantize(recipe, samples, known, path, room)
 
 
 def _few(bench: Bench, room: Room) -> KeptSamples:
@@ -215,12 +201,11 @@ def _few(bench: Bench, room: Room) -> KeptSamples:
 
 def _judged(bench: Bench, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
     """Seconds a row."""
-    least = bench.plan.minimum_samples or MINIMUM_SAMPLES
 
     def judge() -> None:
         with candidates([model], bench.runtime(name), room) as chosen:
             reference, run = predict_each([bench.reference, *chosen], samples, room)
         if isinstance(reference, Predictions) and isinstance(run, Predictions):
-            compare(reference, run, bench.plan.groups, minimum_samples=least)
+            compare(reference, run, bench.plan.groups, minimum_samples=bench.minimum_samples)
 
     return _seconds(judge) / len(samples)

@@ -11,11 +11,29 @@ from typing import Any, Literal
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.files import check_writable, replacing
-from onnxptq.sweeps.store import flat
+from onnxptq.sweeps.store import METRICS
 from onnxptq.sweeps.study import Study
 
 Table = Literal["cells", "groups", "ranges"]
 Row = dict[str, Any]
+
+
+def flat(study: Study) -> list[Row]:
+    """One row a cell, without its groups and ranges: what `runs export` and `--json` write."""
+    return [
+        {
+            **asdict(cell.key),
+            "status": cell.status,
+            "error": cell.error,
+            **{name: cell.report.get(name) for name in METRICS},
+            "int8_bytes": cell.int8_bytes,
+            "recipe_digest": cell.recipe_digest,
+            "model_digest": cell.model_digest,
+            "predictions": cell.predictions,
+            **{f"seconds_{part}": cell.seconds.get(part) for part in ("calibrate", "quantize", "evaluate")},
+        }
+        for cell in study.cells
+    ]
 
 
 def rows_of(study: Study, table: Table) -> list[Row]:

@@ -18,11 +18,9 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, compare
 from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.report import MINIMUM_SAMPLES, GroupLayout, lay_out
+from onnxptq.evaluation.report import GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
-from onnxptq.int8_file import space_for
-from onnxptq.quantization.static import quantize_folded
 from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.session import limit_threads
 from onnxptq.sweeps.bench import Bench, open_bench
@@ -159,17 +157,7 @@ class _Maker:
         statistics, calibrated = self._bench.statistics(recipe, samples)
         started = time.perf_counter()
         path = self._folder / f"{len(self._made)}.onnx"
-        with space_for(self._bench.inputs.model, self._folder):
-            quantized = quantize_folded(
-                self._bench.inputs.model,
-                self._bench.folded,
-                samples,
-                recipe,
-                path,
-                statistics=statistics,
-                task=self._bench.inputs.task,
-                room=self._bench.room,
-            )
+        quantized = self._bench.quantize(recipe, samples, statistics, path, self._bench.room)
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
         made = _Made(load_model(path, written_here=True), quantized.ranges, recipe.digest, seconds, key.runtime)
         self._made[recipe.digest] = made
@@ -221,7 +209,7 @@ def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict
 def _reporting(
     bench: Bench, reference: Predictions, run: Predictions, layout: GroupLayout
 ) -> Callable[[], dict[str, Any]]:
-    least = bench.plan.minimum_samples or MINIMUM_SAMPLES
+    least = bench.minimum_samples
     return lambda: compare(reference, run, bench.plan.groups, layout=layout, minimum_samples=least).to_dict()
 
 

@@ -20,7 +20,7 @@ from onnxptq.cache import Room, cache_room
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
 from onnxptq.sweeps.plan import Plan, plan_from_dict
 from onnxptq.sweeps.read_only import open_to_read
-from onnxptq.sweeps.study import FAILED, Cell, CellKey, Study
+from onnxptq.sweeps.study import FAILED, RESUME, Cell, CellKey, Study
 
 SCHEMA_VERSION = 1
 
@@ -294,7 +294,7 @@ class Store:
     @property
     def resume(self) -> str:
         """The command line that goes on with what did not finish."""
-        return self.room.command("onnxptq sweep --resume")
+        return self.room.command(RESUME)
 
     def _prepare(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
@@ -378,24 +378,6 @@ def load_study(run: str = "last", store: Path | None = None) -> Study:
 def room_of(store: str | Path | None) -> Room:
     """The room of a store: the folder of `--store`, or the user's cache room."""
     return cache_room() if store is None else Room(Path(store), option=f"--store {shlex.quote(str(store))}")
-
-
-def flat(study: Study) -> list[dict[str, Any]]:
-    """One row a cell, without its groups and ranges: what `runs export` and `--json` write."""
-    return [
-        {
-            **asdict(cell.key),
-            "status": cell.status,
-            "error": cell.error,
-            **{name: cell.report.get(name) for name in METRICS},
-            "int8_bytes": cell.int8_bytes,
-            "recipe_digest": cell.recipe_digest,
-            "model_digest": cell.model_digest,
-            "predictions": cell.predictions,
-            **{f"seconds_{part}": cell.seconds.get(part) for part in ("calibrate", "quantize", "evaluate")},
-        }
-        for cell in study.cells
-    ]
 
 
 def _row(cell: Cell) -> tuple[Any, ...]:

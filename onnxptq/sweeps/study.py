@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxptq.cache import with_option
+
 DONE = "done"
 FAILED = "failed"
+
+RESUME = "onnxptq sweep --resume"
+"""The command line that goes on with a run that did not finish."""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,9 +97,9 @@ class Study:
     @property
     def resume(self) -> str:
         """The command line that goes on with an unfinished one."""
-        return f"onnxptq sweep --resume {self.store}".rstrip()
+        return with_option(RESUME, self.store)
 
     @property
     def show(self) -> str:
         """The command line that shows it whole."""
-        return f"onnxptq runs show {self.run} {self.store}".rstrip()
+        return with_option(f"onnxptq runs show {self.run}", self.store)
