@@ -31,12 +31,15 @@ class Template:
         sites: name of a scale initializer -> tensor whose range it follows from. Scales that follow from no range
             (Softmax) are not among them.
         observed: the tensors whose ranges the quantizer reads, sorted.
+        shared: tensor -> tensor whose scale it is quantized with (Flatten, MaxPool, Reshape ...). Its own range is
+            read all the same, where a bias needs a larger weight scale to fit int32.
     """
 
     model: Any
     cached: tuple[str, ...]
     sites: Mapping[str, str]
     observed: tuple[str, ...]
+    shared: Mapping[str, str]
 
 
 def build_template(model_path: str | Path, settings: QuantizerSettings) -> Template:
@@ -71,7 +74,8 @@ def build_template(model_path: str | Path, settings: QuantizerSettings) -> Templ
     sites = _read_sites(model, names, ranges, settings)
     # An override changes how a scale follows from its range, so its mark cannot be read: observe everything.
     overridden = set(names) & set(settings.extra_options.get("TensorQuantOverrides") or ())
-    return Template(model, names, sites, tuple(sorted(names if overridden else set(sites.values()))))
+    observed = tuple(sorted(names if overridden else set(sites.values())))
+    return Template(model, names, sites, observed, _read_shared(model, names, sites))
 
 
 def _large(model_path: str | Path) -> bool:
@@ -138,3 +142,19 @@ def _read_sites(
         if value is not None and value.ndim == 0 and float(value) in marks:
             sites[f"{name}_scale"] = marks[float(value)]
     return sites
+
+
+def _read_shared(model: Any, names: tuple[str, ...], sites: Mapping[str, str]) -> dict[str, str]:
+    """Tensors that are quantized with the scale of another tensor, and whose."""
+    from onnxruntime.quantization.quant_utils import add_quant_input_suffix
+
+    # A graph output's name went to what is dequantized; what the Q node reads has a name of its own.
+    originals = {name: name for name in names} | {add_quant_input_suffix(name): name for name in names}
+    shared: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in originals:
+            continue
+        name, scale = originals[node.input[0]], node.input[1]
+        if scale != f"{name}_scale":
+            shared[name] = sites.get(scale, scale.removesuffix("_scale"))
+    return shared

@@ -76,7 +76,7 @@ class FastWriter:
         self._external = external
         self._template = build_template(model_path, settings)
         self._initializers = {tensor.name: tensor for tensor in self._template.model.graph.initializer}
-        self.plan = CalibrationPlan(self._template.observed, self._template.cached)
+        self.plan = CalibrationPlan(self._template.observed, self._template.cached, self._template.shared)
         self.written = 0
         self.fallbacks: list[str] = []
         self._compared = False
@@ -132,8 +132,7 @@ class FastWriter:
         return self._never
 
     def _reference(self, ranges: Ranges, output: Path) -> None:
-        unread = (np.float32(0), np.float32(0))
-        complete = {name: ranges.get(name, unread) for name in self.plan.cached}
+        complete = self.plan.complete(ranges)
         quantize_with_ranges(self._model_path, complete, output, self._settings, external=self._external)
 
     def _rewrite(self, ranges: Ranges) -> None:

@@ -39,7 +39,7 @@ RARE_SETTINGS = {
 
 
 def reference(path, ranges, writer, options, output):
-    complete = {name: (np.float32(0), np.float32(0)) for name in writer.plan.cached} | ranges
+    complete = writer.plan.complete(ranges)
     quantize_with_ranges(path, complete, output, options)
     return output.read_bytes()
 
