@@ -78,7 +78,10 @@ def variance_shares(values: Floats, factors: Mapping[str, Codes], terms: Sequenc
     combination, first, counts = _combinations(used, len(values))
     means = np.bincount(combination, values) / counts
     within = float(((values - means[combination]) ** 2).sum())
-    fits = _Fits({name: codes[first] for name, codes in factors.items()}, means, counts)
+    named = {name: factors[name][first] for name in factors if any(name in term for term in terms)}
+    fits: _Fits | _BalancedFits = (
+        _BalancedFits(named, means, counts) if _balanced(named, counts) else _Fits(named, means, counts)
+    )
     explained, degrees = {}, {}
     for term in terms:
         base = tuple(other for other in terms if not set(term) <= set(other))
@@ -101,29 +104,96 @@ def _combinations(columns: Sequence[Codes], length: int) -> tuple[Codes, Codes, 
     return inverse.reshape(-1).astype(np.int64), first.astype(np.int64), counts.astype(np.float64)
 
 
-class _Fits:
-    """Residual sums of squares and ranks of linear models of the means of combinations, each fitted once."""
+def _balanced(factors: Mapping[str, Codes], counts: Floats) -> bool:
+    """Whether every combination of the levels is there, equally often."""
+    return len(counts) == math.prod(len(np.unique(codes)) for codes in factors.values()) and bool(
+        (counts == counts[0]).all()
+    )
+
+
+class _BalancedFits:
+    """What `_Fits` gives, for a grid without holes: its effects are orthogonal, and each is a difference of means."""
 
     def __init__(self, factors: Mapping[str, Codes], means: Floats, counts: Floats) -> None:
-        self._factors, self._root = factors, np.sqrt(counts)
-        self._target = means * self._root
+        self._axes = {name: axis for axis, name in enumerate(factors)}
+        levels = [np.unique(codes, return_inverse=True)[1] for codes in factors.values()]
+        self._grid = np.empty([int(codes.max()) + 1 for codes in levels])
+        self._grid[tuple(levels)] = means - means.mean()  # Sums of squares around 0 keep their last digits.
+        self._weight = float(counts[0])
+        self._effects: dict[Term, tuple[Floats, float]] = {}
+
+    def __call__(self, terms: Sequence[Term]) -> tuple[float, int]:
+        contained = {
+            part for term in terms for size in range(len(term) + 1) for part in itertools.combinations(term, size)
+        }
+        contained = {tuple(sorted(part)) for part in contained} | {()}
+        explained = sum(self._effect(part)[1] for part in contained)
+        residual = self._weight * float((self._grid**2).sum()) - explained
+        rank = sum(math.prod(self._grid.shape[self._axes[name]] - 1 for name in part) for part in contained)
+        return max(0.0, residual), rank
+
+    def _effect(self, term: Term) -> tuple[Floats, float]:
+        """The effect as an array that broadcasts over the grid, and its sum of squares."""
+        if term not in self._effects:
+            others = tuple(axis for name, axis in self._axes.items() if name not in term)
+            effect = self._grid.mean(axis=others, keepdims=True)
+            for size in range(len(term)):
+                for part in itertools.combinations(term, size):
+                    effect = effect - self._effect(part)[0]
+            repeats = self._grid.size / effect.size
+            self._effects[term] = effect, self._weight * repeats * float((effect**2).sum())
+        return self._effects[term]
+
+
+_DEPENDENT = 1e-9
+"""Eigenvalues of a Gram matrix below this share of the largest belong to columns that the others can express."""
+
+
+class _Fits:
+    """Residual sums of squares and ranks of linear models of the means of combinations, each fitted once.
+
+    The designs hold indicators only, so their Gram matrix is a table of how many cells two levels share. It is as wide
+    as there are levels, however many cells the grid has.
+    """
+
+    def __init__(self, factors: Mapping[str, Codes], means: Floats, counts: Floats) -> None:
+        self._factors, self._means, self._counts = factors, means, counts
         self._known: dict[frozenset[Term], tuple[float, int]] = {}
+        self._codes: dict[Term, tuple[Codes, int]] = {(): (np.zeros(len(means), np.int64), 1)}
 
     def __call__(self, terms: Sequence[Term]) -> tuple[float, int]:
         key = frozenset(terms)
         if key not in self._known:
-            design = np.concatenate(
-                [np.ones((len(self._root), 1)), *(self._indicators(term) for term in terms)], axis=1
-            )
-            design *= self._root[:, None]
-            solution, _, rank, _ = np.linalg.lstsq(design, self._target, rcond=None)
-            residual = self._target - design @ solution
-            self._known[key] = float(residual @ residual), int(rank)
+            # What an interaction contains needs no columns of its own: the interaction spans them.
+            widest = [term for term in terms if not any(set(term) < set(other) for other in terms)]
+            self._known[key] = self._fit([self._indicators(term) for term in widest or [()]])
         return self._known[key]
 
-    def _indicators(self, term: Term) -> Floats:
-        code, _, counts = _combinations([self._factors[name] for name in term], len(self._root))
-        return np.eye(len(counts))[code]
+    def _fit(self, blocks: Sequence[tuple[Codes, int]]) -> tuple[float, int]:
+        """Weighted least squares of the means on indicator columns: residual sum of squares and rank."""
+        gram = np.block([[self._shared(one, other) for other in blocks] for one in blocks])
+        moments = np.concatenate(
+            [np.bincount(code, self._counts * self._means, minlength=size) for code, size in blocks]
+        )
+        eigenvalues, vectors = np.linalg.eigh(gram)
+        kept = eigenvalues > _DEPENDENT * eigenvalues[-1]
+        basis = vectors[:, kept]
+        solution = basis @ ((basis.T @ moments) / eigenvalues[kept])
+        offsets = np.cumsum([0, *(size for _, size in blocks[:-1])])
+        fitted = sum(solution[offset + code] for offset, (code, _) in zip(offsets, blocks, strict=True))
+        return float((self._counts * (self._means - fitted) ** 2).sum()), int(kept.sum())
+
+    def _shared(self, one: tuple[Codes, int], other: tuple[Codes, int]) -> Floats:
+        """How many cells have each level of one block of columns and each level of another."""
+        (rows, height), (columns, width) = one, other
+        table = np.bincount(rows * width + columns, self._counts, minlength=height * width)
+        return table.reshape(height, width)
+
+    def _indicators(self, term: Term) -> tuple[Codes, int]:
+        if term not in self._codes:
+            code, _, counts = _combinations([self._factors[name] for name in term], len(self._means))
+            self._codes[term] = code, len(counts)
+        return self._codes[term]
 
 
 def block_permutation_test(blocks: Floats, *, permutations: int = PERMUTATIONS, seed: int = 0) -> float | None:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from onnxptq.calibrators import CalibrationSet
@@ -111,9 +112,10 @@ def input_digests(study: Study) -> list[InputDigest]:
     Data that only some sets draw from is named with them. Sets of noise have none.
     """
     found: dict[str, str] = {}
+    foreign_of = cache(_foreign)
     for cell in study.cells:
         origin, model = cell.report.get("origin", {}), cell.key.model
-        foreign = _foreign(cell.key)
+        foreign = foreign_of(cell.key.calibration, cell.key.strategy)
         data = f"data to calibrate {model} with" + (f" ({foreign})" if foreign else "")
         names = {"model": model, "data": data, "evaluation": f"data to judge {model} on"}
         for kind, name in names.items():
@@ -151,10 +153,10 @@ def _corruptions(study: Study, model: str) -> Sequence[str]:
     return next(judged, study.plan.get("corruptions", ()))
 
 
-def _foreign(key: CellKey) -> str:
+def _foreign(calibration: str, strategy: str) -> str:
     """The source of which a cell's set draws, where it is not the plan's data; "" where it is, or a name is unknown."""
     try:
-        return CalibrationSet.parse(compose(key.calibration, key.strategy)).foreign
+        return CalibrationSet.parse(compose(calibration, strategy)).foreign
     except UsageError:
         return ""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from onnxptq.gates.policy import AverageDrop, WorstGroupDrop
@@ -110,7 +111,13 @@ class Summary:
 
     def levels(self, factor: str) -> list[Any]:
         """The levels of a factor of the grid, in its order."""
-        return list(dict.fromkeys(getattr(cell.key, factor) for cell in self.study.cells))
+        return self._levels[factor]
+
+    @cached_property
+    def _levels(self) -> dict[str, list[Any]]:
+        """Of all factors; a page of thousands of cells asks hundreds of times."""
+        names = [field.name for field in fields(CellKey)]
+        return {name: list(dict.fromkeys(getattr(cell.key, name) for cell in self.study.cells)) for name in names}
 
 
 def summarize(study: Study, limit: float = LIMIT) -> Summary:
