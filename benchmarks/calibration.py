@@ -88,7 +88,7 @@ def one_pass(path: Path, network: str, count: int, tensors: list[str], optimized
     from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
     from onnxptq.quantization.collect import collect
 
-    statistics = collect(path, Samples(network, count), tensors, optimized=optimized, threads=1)
+    statistics = collect(path, Samples(network, count), tensors, optimized=optimized)
     for name in OUR_METHODS:
         for tensor in tensors:
             RANGE_METHODS.get(name).range(statistics.per_environment(tensor), QuantizationType())
@@ -98,7 +98,7 @@ def outputs_only(path: Path, network: str, count: int, tensors: list[str], optim
     """What no pass can avoid: inference with the observed tensors as outputs, which nobody then looks at."""
     from onnxptq.quantization.collect import CalibrationPass
 
-    opened = CalibrationPass(path, tensors, optimized=optimized, threads=1)
+    opened = CalibrationPass(path, tensors, optimized=optimized)
     for _, feeds in Samples(network, count):
         opened.run(feeds)
 
@@ -124,7 +124,7 @@ def many_ours(path: Path, network: str, count: int, optimized: bool = False) -> 
 
     settings = QuantizerSettings()
     writer = FastWriter(path, settings)
-    opened = CalibrationPass(path, writer.plan.observed, optimized=optimized, threads=1)
+    opened = CalibrationPass(path, writer.plan.observed, optimized=optimized)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SETS):
             statistics = opened.collect(Samples(network, count, seed))

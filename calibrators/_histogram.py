@@ -10,6 +10,7 @@ Two counters do the same: NumPy for little data, Numba (`_histogram_compiled`) f
 from __future__ import annotations
 
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class NotFiniteError(ValueError):
 
 
 class Counter:
-    """Chooses how to count; shared by the accumulators of one pass, not by threads.
+    """Chooses how to count; shared by the accumulators of one pass.
 
     Attributes:
         counted: values so far.
@@ -63,7 +64,7 @@ class Counter:
     def __init__(self) -> None:
         self.counted = 0
         self.expected = 0
-        self._tables: npt.NDArray[np.uint32] | None = None
+        self._of_thread = threading.local()
         self._kernels: Kernels | None = None
 
     def kernels(self, size: int) -> Kernels | None:
@@ -77,10 +78,11 @@ class Counter:
 
     @property
     def tables(self) -> npt.NDArray[np.uint32]:
-        """Two empty tables of all bins, uint32, (2, PAGES * PAGE), in which the kernels count one array."""
-        if self._tables is None:
-            self._tables = np.zeros((2, PAGES * PAGE), dtype=np.uint32)
-        return self._tables
+        """Two empty tables of all bins, uint32, (2, PAGES * PAGE), in which the kernels of a thread count an array."""
+        tables: npt.NDArray[np.uint32] | None = getattr(self._of_thread, "tables", None)
+        if tables is None:
+            tables = self._of_thread.tables = np.zeros((2, PAGES * PAGE), dtype=np.uint32)
+        return tables
 
 
 @functools.cache
@@ -133,7 +135,13 @@ class Accumulator:
         Raises:
             NotFiniteError: NaN or infinity among the values; the accumulator is of no use afterwards.
         """
-        bits: Bits = np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint32)
+        floats = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        if not self._histogram and floats.size:
+            self.count += floats.size
+            floats = np.array([floats.min(), floats.max()])  # NaN is both, where there is one.
+            self.add_with_numpy(floats.view(np.uint32))
+            return
+        bits: Bits = floats.view(np.uint32)
         kernels = self._counter.kernels(bits.size)
         if kernels is None:
             for start in range(0, bits.size, _BLOCK):
@@ -171,10 +179,6 @@ class Accumulator:
 
     def add_compiled(self, bits: Bits, kernels: Kernels) -> None:
         """Takes in float32 bits, (N,), N > 0, with compiled code. Leaves `count` alone."""
-        if not self._histogram:
-            if kernels.extremes(bits, self._state) < 0:
-                raise NotFiniteError
-            return
         tables = self._counter.tables
         lacking = kernels.add(bits, tables, self._offsets, self._table, self._state)
         if lacking < 0:

@@ -44,14 +44,12 @@ class Kernels:
     """The compiled functions, each compiled or loaded at its first call. `state` is that of an accumulator.
 
     Attributes:
-        extremes: (bits, state) -> 0, or -1 where NaN or infinity is among the values.
-        add: (bits, tables, offsets, table, state) -> 0, or -1 as above, or the number of pages that `table` lacks.
-            Counts in the two tables, every other value in each, and drains them.
+        add: (bits, tables, offsets, table, state) -> 0, or -1 where NaN or infinity is among the values, or the number
+            of pages that `table` lacks. Counts in the two tables, every other value in each, and drains them.
         drain: (tables, offsets, table, state) -> 0, or as above. Moves what the tables hold to the pages of one tensor
             and leaves them empty.
     """
 
-    extremes: Callable[..., int]
     add: Callable[..., int]
     drain: Callable[..., int]
 
@@ -164,9 +162,4 @@ def _add(bits: Any, tables: Any, offsets: Any, table: Any, state: Any) -> Any:
     return _drain(tables, offsets, table, state)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _extremes_only(bits: Any, state: Any) -> Any:
-    return _take_in(_extremes(bits), state)
-
-
-KERNELS = Kernels(_extremes_only, _add, _drain)
+KERNELS = Kernels(_add, _drain)

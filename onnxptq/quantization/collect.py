@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,20 @@ from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import save_with_links
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
+from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
+from onnxptq.runtimes.cpu import cores
+
+_HELD_BYTES = 1 << 32
+"""Of observed tensors at a time. Where samples are so large that one a core would be more, fewer run at once."""
 
 
 class CalibrationPass:
     """A float model, opened once, over any number of calibration sets.
 
-    Its observed tensors become graph outputs; a sample is run alone and its outputs are freed before the next. So the
-    result is the same, byte for byte, in whatever order the samples come and however they are sharded
-    (`statistics.merge`), on the same kind of CPU with the same ONNX Runtime. At most one sample's observed tensors are
-    held at a time.
+    Its observed tensors become graph outputs; a sample is run alone, on one thread, and its outputs are freed as they
+    are counted. As many samples run at once as there are cores. So the result is the same, byte for byte, in whatever
+    order the samples come, however they are sharded (`statistics.merge`) and however many cores there are, on the same
+    kind of CPU with the same ONNX Runtime. Each core holds at most one sample's observed tensors.
 
     Args:
         model_path: the float model, as the quantizer will get it.
@@ -32,7 +38,7 @@ class CalibrationPass:
         provider: where to run, a name that `onnxptq providers` lists.
         optimized: let ONNX Runtime optimise the graph. Faster on depthwise nets; values, and so ranges, may
             differ in the last bits from those of the stock calibrators, which run with all optimisations off.
-        threads: threads within an operator; None leaves it to ONNX Runtime.
+        workers: samples at once; None is one a core, and on other providers than the CPU always one.
         histograms: False keeps extremes only, which is all that MinMax needs.
 
     Raises:
@@ -48,12 +54,13 @@ class CalibrationPass:
         *,
         provider: str = "cpu",
         optimized: bool = False,
-        threads: int | None = None,
+        workers: int | None = None,
         histograms: bool = True,
     ) -> None:
         self._tensors = tuple(tensors)
         self._histograms = histograms
-        self._session, self._inputs = _session(Path(model_path), tensors, provider, optimized, threads)
+        self._workers = (workers or cores()) if provider == "cpu" else 1
+        self._session, self._inputs = _session(Path(model_path), tensors, provider, optimized)
         self._outputs = [name for name in tensors if name not in self._inputs]
 
     def collect(
@@ -75,19 +82,26 @@ class CalibrationPass:
             DataError: no samples; NaN or infinity in a tensor; feeds that do not fit the model.
         """
         counter = Counter()
-        accumulators = {name: Accumulator(self._histograms, counter) for name in self._tensors}
-        seen = 0
-        for sample_id, feeds in samples:
+        accumulators = {name: _Shared(Accumulator(self._histograms, counter)) for name in self._tensors}
+
+        def observe(sample_id: str, feeds: Feeds) -> int:
             values = self.run(feeds, sample_id)
+            held = sum(value.nbytes for value in values.values())
             for name in self._tensors:
-                value = values.pop(name, None)
-                _add(accumulators[name], value, name, sample_id)
-            seen += 1
-            if seen == 1:
-                counter.expected = counter.counted * operator.length_hint(samples, 0)
+                accumulators[name].add(values.pop(name, None), name, sample_id)
+            return held
+
+        remaining = iter(samples)
+        seen, workers = 0, self._workers
+        # The first alone: it tells how much there is to count, and to hold.
+        for sample_id, feeds in islice(remaining, 1):
+            held = observe(sample_id, feeds)
+            counter.expected = counter.counted * operator.length_hint(samples, 0)
+            workers, seen = max(1, min(workers, _HELD_BYTES // max(held, 1))), 1
+        seen += sum(1 for _ in several_at_once(observe, remaining, workers))
         if not seen:
             raise DataError("the calibration set is empty; give at least one sample")
-        found = {name: _statistics(accumulator) for name, accumulator in accumulators.items()}
+        found = {name: _statistics(shared.accumulator) for name, shared in accumulators.items()}
         return CalibrationStatistics({environment: found}, {environment: seen}, dict(provenance or {}))
 
     def run(self, feeds: Feeds, sample_id: str = "") -> dict[str, npt.NDArray[Any]]:
@@ -106,24 +120,24 @@ def collect(
     environment: str = "",
     provider: str = "cpu",
     optimized: bool = False,
-    threads: int | None = None,
+    workers: int | None = None,
     histograms: bool = True,
     provenance: Mapping[str, str] | None = None,
 ) -> CalibrationStatistics:
     """One pass over one calibration set: `CalibrationPass` and its `collect` in one call, with the same errors."""
     opened = CalibrationPass(
-        model_path, tensors, provider=provider, optimized=optimized, threads=threads, histograms=histograms
+        model_path, tensors, provider=provider, optimized=optimized, workers=workers, histograms=histograms
     )
     return opened.collect(samples, environment=environment, provenance=provenance)
 
 
 def _session(
-    model_path: Path, tensors: Sequence[str], provider: str, optimized: bool, threads: int | None
+    model_path: Path, tensors: Sequence[str], provider: str, optimized: bool
 ) -> tuple[Any, dict[str, list[Any]]]:
     """An ONNX Runtime session whose outputs are `tensors`, and the shapes of its inputs by name."""
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         augmented = _augmented(model_path, tensors, Path(folder))
-        return open_native(augmented, model_path, provider, optimized=optimized, threads=threads)
+        return open_native(augmented, model_path, provider, optimized=optimized)
 
 
 def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
@@ -145,16 +159,24 @@ def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
     return path
 
 
-def _add(accumulator: Accumulator, value: npt.NDArray[Any] | None, name: str, sample_id: str) -> None:
-    if value is None:
-        raise DataError(f"the sample {sample_id!r} has no value for the model's input {name!r}")
-    try:
-        accumulator.add(value)
-    except NotFiniteError:
-        raise DataError(
-            f"the tensor {name!r} is NaN or infinite for the sample {sample_id!r}: no range can hold it. "
-            "Repair the sample or leave it out."
-        ) from None
+class _Shared:
+    """An accumulator that several threads add to, one after another: the state does not depend on who was first."""
+
+    def __init__(self, accumulator: Accumulator) -> None:
+        self.accumulator = accumulator
+        self._lock = threading.Lock()
+
+    def add(self, value: npt.NDArray[Any] | None, name: str, sample_id: str) -> None:
+        if value is None:
+            raise DataError(f"the sample {sample_id!r} has no value for the model's input {name!r}")
+        try:
+            with self._lock:
+                self.accumulator.add(value)
+        except NotFiniteError:
+            raise DataError(
+                f"the tensor {name!r} is NaN or infinite for the sample {sample_id!r}: no range can hold it. "
+                "Repair the sample or leave it out."
+            ) from None
 
 
 def _statistics(accumulator: Accumulator) -> TensorStatistics:

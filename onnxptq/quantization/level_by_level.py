@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.parts import opset_of, part_of, reads
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
+from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
 from onnxptq.quantization.moments import Moments, MomentsAccumulator, TensorMoments, add_moments
+from onnxptq.runtimes.cpu import cores
 
 HELD_BYTES = 128 << 20
 """Activations between two levels, of all samples together. Those of one level are held while the next are gathered, so
@@ -136,11 +137,15 @@ class LevelWalk:
         session, shapes = self._open(part) if outputs else (None, _input_shapes(part.graph))
         kept: list[tuple[str, dict[str, npt.NDArray[Any]]]] | None = []
         size = 0
-        for sample_id, feeds in self._source:
+
+        def compute(sample_id: str, feeds: Feeds) -> tuple[str, dict[str, npt.NDArray[Any]]]:
             fed = feeds if given else {name: batched(array, shapes.get(name)) for name, array in feeds.items()}
             values = run_sample(session, outputs, fed, sample_id) if session else {}
             # An input that is an output too comes back as an alias of freed memory (onnxruntime#21922).
             values.update({name: array for name, array in fed.items() if name in boundary or name in wanted})
+            return sample_id, values
+
+        for sample_id, values in several_at_once(compute, self._source, cores()):
             take(values, sample_id)
             if kept is not None:
                 kept.append((sample_id, {name: values[name] for name in boundary}))
@@ -153,7 +158,7 @@ class LevelWalk:
         with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
             path = Path(folder) / self._model_path.name
             save_with_links(part, self._model_path, path)
-            return open_native(path, self._model_path, "cpu", optimized=False, threads=None)
+            return open_native(path, self._model_path, "cpu", optimized=False)
 
 
 def _input_shapes(graph: Any) -> dict[str, list[Any]]:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from onnxptq.errors import DataError, ModelError
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.parts import opset_of
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample
+from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
+from onnxptq.runtimes.cpu import cores
 
 _UNIT = 149
 """Every finite float32 is a multiple of 2**-149, every square of one of 2**-298."""
@@ -93,19 +94,17 @@ def collect_moments(
     tensors: Mapping[str, int],
     *,
     provider: str = "cpu",
-    threads: int | None = None,
 ) -> Moments:
     """Runs every sample once and keeps the moments of `tensors`.
 
-    What is held: ONNX Runtime's own memory for one sample, one copy of the largest of `tensors` in it, and the
-    moments, some 200 bytes a channel.
+    What is held: for each core, ONNX Runtime's own memory for one sample and one copy of the largest of `tensors` in
+    it; and the moments, some 200 bytes a channel.
 
     Args:
         model_path: the float model.
         samples: (id, feeds), one at a time, as `collect.collect` takes them.
         tensors: name -> axis of the channels: 1, or -1 for the last.
         provider: where to run, a name that `onnxptq providers` lists.
-        threads: threads within an operator; None leaves it to ONNX Runtime.
 
     Raises:
         DataError: no samples; NaN or infinity in a tensor; feeds that do not fit the model.
@@ -117,11 +116,15 @@ def collect_moments(
     outputs = add_moments(proto.graph, tensors, opset_of(proto))
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         save_with_links(proto, path, Path(folder) / path.name)
-        session, inputs = open_native(Path(folder) / path.name, path, provider, optimized=False, threads=threads)
+        session, inputs = open_native(Path(folder) / path.name, path, provider, optimized=False)
     accumulator = MomentsAccumulator(tensors)
-    for sample_id, feeds in samples:
+
+    def run(sample_id: str, feeds: Feeds) -> tuple[str, dict[str, npt.NDArray[Any]]]:
         fed = {name: batched(array, inputs.get(name)) for name, array in feeds.items()}
-        accumulator.add(run_sample(session, outputs, fed, sample_id), sample_id)
+        return sample_id, run_sample(session, outputs, fed, sample_id)
+
+    for sample_id, values in several_at_once(run, samples, cores()):
+        accumulator.add(values, sample_id)
     return accumulator.moments()
 
 

@@ -106,6 +106,7 @@ def statistics_place(
         tensors=sorted(tensors),
         histograms=histograms,
         optimized=optimized,
+        threads=1,  # In an operator. Other numbers, as older versions took them, may give other last bits.
         runtime=runtime_identity(provider),
         versions=data_versions(),
     )

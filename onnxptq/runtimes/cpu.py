@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,29 @@ _CPUINFO = Path("/proc/cpuinfo")
 _LINUX_NAMES = {"asimddp": "dotprod"}
 _MACOS_FLAGS = {"avx2": "avx2", "avx512f": "avx512f", "avx512vnni": "avx512_vnni"}
 _MACOS_OPTIONS = {"hw.optional.arm.feat_dotprod": "dotprod", "hw.optional.arm.feat_i8mm": "i8mm"}
+
+
+_most_cores: int | None = None
+
+
+def limit_cores(number: int | None) -> None:
+    """How many cores this process takes, for a worker among several; None takes all that it may use."""
+    global _most_cores
+    _most_cores = number
+
+
+def limited_cores() -> int | None:
+    """What `limit_cores` said."""
+    return _most_cores
+
+
+def cores() -> int:
+    """How many samples this process runs at once."""
+    if _most_cores is not None:
+        return _most_cores
+    if hasattr(os, "sched_getaffinity"):  # Linux: taskset and containers' cpusets count.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

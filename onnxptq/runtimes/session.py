@@ -14,6 +14,7 @@ import numpy.typing as npt
 from onnxptq.errors import DataError, ModelError, OnnxptqError, RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.runtimes._messages import readable_cause
 from onnxptq.runtimes._probe import NVIDIA_PROVIDERS, RECORD_PLACEMENT, placement, preload_libraries
+from onnxptq.runtimes.cpu import limited_cores
 from onnxptq.runtimes.installation import debugging, import_onnxruntime
 from onnxptq.runtimes.providers import FALLBACK_REMEDY, Provider, find_provider, probe, unavailable
 from onnxptq.runtimes.quiet import stdout_to_stderr
@@ -38,18 +39,6 @@ _WARNINGS = 2
 _FATAL_ONLY = 4  # what is an error for ONNX Runtime arrives as an exception
 _EXTENSION_DOMAINS = ("ai.onnx.contrib", "com.microsoft.extensions")
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}
-
-
-_default_threads: int | None = None
-
-
-def limit_threads(threads: int | None) -> None:
-    """Threads inside one operator of every session of this process that does not say otherwise.
-
-    For a worker among several: left to itself, ONNX Runtime would take all cores in each of them.
-    """
-    global _default_threads
-    _default_threads = threads
 
 
 @dataclass(frozen=True)
@@ -204,7 +193,7 @@ def _session_options(onnxruntime: Any, threads: int | None, optimization: Optimi
     options.log_severity_level = _WARNINGS if debugging() else _FATAL_ONLY
     for entry in session_entries(optimization).items():
         options.add_session_config_entry(*entry)
-    if (chosen := threads or _default_threads) is not None:
+    if (chosen := threads or limited_cores()) is not None:
         options.intra_op_num_threads = chosen
     return options
 

@@ -21,8 +21,8 @@ from onnxptq.evaluation.lane import candidates
 from onnxptq.evaluation.report import GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
+from onnxptq.runtimes.cpu import limit_cores
 from onnxptq.runtimes.isolated import WorkerError
-from onnxptq.runtimes.session import limit_threads
 from onnxptq.sweeps.bench import Bench, open_bench
 from onnxptq.sweeps.costs import Costs, measure
 from onnxptq.sweeps.plan import Plan
@@ -83,7 +83,7 @@ def run_job(job: Job) -> Result:
         OutputError: nothing can be kept any more (the disk is full).
         OnnxptqError: the model or the data cannot be used.
     """
-    limit_threads(job.threads)
+    limit_cores(job.threads)
     started = time.perf_counter()
     bench = _bench(job)
     if job.measuring:

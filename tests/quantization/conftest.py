@@ -176,6 +176,22 @@ def build_graph(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def small_maps(tmp_path: Path) -> Callable[[int], Path]:
+    """3 x 3 Convs of 16 to 128 channels on maps of a given size: their last bits depend on ONNX Runtime's threads."""
+
+    def build(size: int) -> Path:
+        g = GraphBuilder(9)
+        y, channels = "x", 3
+        for wider in (16, 32, 64, 128):
+            scale = (2 / (9 * channels)) ** 0.5
+            y = g.add("Relu", g.add("Conv", y, g.weight(wider, channels, 3, 3, scale=scale), pads=[1] * 4))
+            channels = wider
+        return g.save(tmp_path / f"maps{size}.onnx", {"x": ["N", 3, size, size]}, {y: ["N", 128, size, size]})
+
+    return build
+
+
+@pytest.fixture
 def builder() -> type[GraphBuilder]:
     """To build a graph of a test's own."""
     return GraphBuilder
@@ -187,8 +203,13 @@ def draw() -> Callable[..., list[tuple[str, Feeds]]]:
 
 
 @pytest.fixture
-def stock() -> Callable[..., bytes]:
-    """`quantize_static` with its own calibrator: the bytes of the file that it writes."""
+def stock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """`quantize_static` with its own calibrator, on one thread: the bytes of the file that it writes."""
+    from onnxruntime.quantization.calibrate import CalibraterBase
+
+    from onnxptq.quantization.stock_calibrators import _on_one_thread
+
+    monkeypatch.setattr(CalibraterBase, "create_inference_session", _on_one_thread)
 
     def quantize(path: Path, samples: list[tuple[str, Feeds]], **options: object) -> bytes:
         from onnxruntime.quantization import CalibrationMethod, quantize_static
