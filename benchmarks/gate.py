@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that a che
 
 from group_statistics import CLASSES, CORRUPTIONS, FLIPS, GROUPS, by_class, one_bad, outcomes, print_table, shared_luck
 
+from onnxptq.evaluation.measures import ACCURACY
+from onnxptq.evaluation.paired import GroupLayout, Paired, paired
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.pairing import Pairing, pair
 from onnxptq.gates.policy import default_policy
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import Verdict, overall
@@ -34,14 +35,14 @@ POLICY = default_policy(labelled=True)
 RULES = ("verdict", "average_drop", "worst_group_drop")
 
 
-def plain(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -> Pairing:
+def plain(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -> Paired:
     """Disjoint groups, each source once."""
     value = outcomes(rng.random((GROUPS, n)), drops[:, None], flips)
     rows = np.arange(value.size).reshape(GROUPS, n)
     return pairing(value.ravel(), rows.ravel(), list(rows))
 
 
-def crossed(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -> Pairing:
+def crossed(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -> Paired:
     """10 classes under 7 corruptions: each source in 7 groups, in half of the sources all rows alike."""
     luck = shared_luck(rng, CLASSES * n, CORRUPTIONS).reshape(CLASSES, n, CORRUPTIONS)
     value = outcomes(luck, by_class(drops), flips)
@@ -50,19 +51,21 @@ def crossed(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -
     return pairing(value.ravel(), rows.ravel() // CORRUPTIONS, groups)
 
 
-def pairing(lost: np.ndarray, sources: np.ndarray, members: list[np.ndarray]) -> Pairing:
+def pairing(lost: np.ndarray, sources: np.ndarray, members: list[np.ndarray]) -> Paired:
     names = tuple(f"group={number:02d}" for number in range(len(members)))
-    return Pairing(True, names, tuple(members), sources, lost, (lost <= 0) * 1.0, np.abs(lost), {})
+    after = (lost <= 0) * 1.0
+    return Paired(after + lost, after, np.abs(lost), ACCURACY, GroupLayout(names, tuple(members), sources, {}))
 
 
-def swapped(real: Pairing, rng: np.random.Generator) -> Pairing:
+def swapped(real: Paired, rng: np.random.Generator) -> Paired:
     """The two models exchange their outcomes on about half of the sources."""
     swap = rng.random(real.sources.max() + 1) < 0.5
-    sign = np.where(swap, -1.0, 1.0)[real.sources]
-    return replace(real, lost=real.lost * sign, right=np.where(sign > 0, real.right, real.right + real.lost))
+    swapping = swap[real.sources]
+    before, after = real.before, real.after
+    return replace(real, before=np.where(swapping, after, before), after=np.where(swapping, before, after))
 
 
-def failed(rows: Pairing) -> list[bool]:
+def failed(rows: Paired) -> list[bool]:
     """Whether the verdict, and each rule, is FAILED."""
     results = judge(POLICY, Evidence(pairing=rows))
     verdicts = {result.rule: result.verdict for result in results} | {"verdict": overall(results)}
@@ -74,14 +77,14 @@ def false_alarms(repeats: int) -> None:
     for name, real in real_models():
         rng = np.random.default_rng(7)
         alarms = [failed(swapped(real, rng)) for _ in range(repeats)]
-        rows.append([name, f"{len(real)}", float(real.flipped.mean()), *map(float, np.mean(alarms, axis=0))])
+        rows.append([name, f"{len(real)}", float(real.changed.mean()), *map(float, np.mean(alarms, axis=0))])
     for design in (plain, crossed):
         for n, flips in ((200, 0.003), (200, FLIPS), (200, 0.10), (50, FLIPS), (500, 0.10)):
             rng = np.random.default_rng(11)
             real = design(rng, n, np.linspace(0.0, 0.05, GROUPS), flips)
             alarms = [failed(swapped(real, rng)) for _ in range(repeats)]
             name = f"simulated, {design.__name__}, n={n}"
-            rows.append([name, f"{len(real)}", float(real.flipped.mean()), *map(float, np.mean(alarms, axis=0))])
+            rows.append([name, f"{len(real)}", float(real.changed.mean()), *map(float, np.mean(alarms, axis=0))])
     print_table("False alarms: outcomes swapped per source", ("models", "rows", "flips", *RULES), rows)
 
 
@@ -98,7 +101,7 @@ def power(repeats: int) -> None:
     print_table("Power: one bad group of 70, how often is it found?", ("drop", "n", "plain", "crossed"), rows)
 
 
-def real_models() -> list[tuple[str, Pairing]]:
+def real_models() -> list[tuple[str, Paired]]:
     """FP32 against INT8, calibrated on clean and on dark, on every sample under every default corruption."""
     import onnxptq
 
@@ -107,7 +110,7 @@ def real_models() -> list[tuple[str, Pairing]]:
         for calib in ("clean", "dark@3"):
             output = Path(folder) / f"{calib}.onnx"
             runs = onnxptq.quantize(calib=calib, output=output).predictions
-            found.append((f"digits, INT8 from {calib}", pair(runs[0], runs[1])))
+            found.append((f"digits, INT8 from {calib}", paired(runs[0], runs[1])))
         for name in ("cifar10_resnet20", "cifar10_mobilenet") if os.environ.get("ONNXPTQ_SHARED") else ():
             shared = Path(os.environ["ONNXPTQ_SHARED"])
             for calib in ("clean", "dark@3"):
@@ -117,7 +120,7 @@ def real_models() -> list[tuple[str, Pairing]]:
                     calib=calib,
                     output=Path(folder) / f"{name}.{calib}.onnx",
                 ).predictions
-                found.append((f"{name}, INT8 from {calib}", pair(runs[0], runs[1])))
+                found.append((f"{name}, INT8 from {calib}", paired(runs[0], runs[1])))
     return found
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from onnxptq.comparison._numerics import difference
 from onnxptq.comparison.result import Cause, DependentGroup, ProviderFlips, Row
 from onnxptq.evaluation import GroupResult, Predictions, compare
-from onnxptq.evaluation.statistics import equality_p_values, sum_by_source
+from onnxptq.evaluation.paired import paired, scores_of
+from onnxptq.evaluation.statistics import equality_p_values
 
 SIGNIFICANT = 0.05
 """p-value, corrected for the number of groups, below which two accuracies are called different."""
@@ -24,11 +23,8 @@ def provider_flips(base: Predictions, run: Predictions, groups: Sequence[str]) -
         groups: groupings.
     """
     report = compare(base, run, groups)
-    p_value = None
-    if run.labelled:
-        sources = np.unique(run.source_id, return_inverse=True)[1]
-        lost = base.correct.astype(np.float64) - run.correct
-        p_value = float(equality_p_values(sum_by_source(lost, sources, [np.arange(len(run))]))[0])
+    rows = paired(base, run, groupings=groups)
+    p_value = float(equality_p_values(rows.over(rows.all_rows, rows.lost))[0]) if rows.labelled else None
     differing = sorted(group.name for group in report.groups if _different(group))
     return ProviderFlips(report.flip_rate, p_value, tuple(differing))
 
@@ -42,15 +38,12 @@ def cause(reference: Predictions, unfused: Predictions, run: Predictions, step: 
         run: the quantized model on a runtime.
         step: the quantization step of its outputs, or None.
     """
-
-    def accuracy(one: Predictions) -> float:
-        return float((one.correct if one.labelled else one.prediction == reference.prediction).mean())
-
+    before, as_written, as_run = (float(scores_of(one, reference).mean()) for one in (reference, unfused, run))
     return Cause(
         quantization=difference(reference, unfused),
         kernels=difference(unfused, run, step),
-        quantization_drop=accuracy(reference) - accuracy(unfused),
-        kernels_drop=accuracy(unfused) - accuracy(run),
+        quantization_drop=before - as_written,
+        kernels_drop=as_written - as_run,
     )
 
 

@@ -18,6 +18,8 @@ from onnxptq.diagnosis.samples import Halves, Part, halve
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.evaluation import Predictions, Subject, predict
 from onnxptq.evaluation.groups import default_groupings
+from onnxptq.evaluation.measures import Measure
+from onnxptq.evaluation.paired import measure_of
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
@@ -99,7 +101,7 @@ def diagnose(
     wishes = _wishes(bench, int8)
     session = _Session(bench, wishes, halves, settings, progress)
     tensors, nodes = session.rank()
-    whole, explained, unexplained = session.whole(int8)
+    whole, explained, unexplained, measure = session.whole(int8)
     budget: Budget | None = None
     if settings.budget is not None:
         _check_explained(int8, bench.paired, unexplained)
@@ -110,7 +112,7 @@ def diagnose(
     return Diagnosis(
         reference=float_model.path.name,
         model=int8.path.name,
-        measure="accuracy" if samples.dataset.labels is not None else "agreement",
+        measure=measure.name,
         groupings=tuple(settings.groups or default_groupings(samples.groups)),
         screened=min(settings.screened, settings.per_group),
         per_group=settings.per_group,
@@ -254,8 +256,8 @@ class _Session:
             tuple(sorted(nodes, key=lambda n: _order(n.isolated, at_node[n.node] in chosen))),
         )
 
-    def whole(self, int8: Model) -> tuple[Effect, Effect, float]:
-        """The INT8 file, the float model with every pair put back, and where the two disagree."""
+    def whole(self, int8: Model) -> tuple[Effect, Effect, float, Measure]:
+        """The INT8 file, the float model with every pair put back, where the two disagree; and the measure."""
         part, reference = self._on(self.settings.per_group)
         samples = part.samples
         (back,) = self.bench.run([Tensors(pair.tensor for pair in self.bench.paired.pairs)], samples)
@@ -263,7 +265,7 @@ class _Session:
         unexplained = float((run.prediction != back.prediction).mean())
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))
-        return whole, explained, unexplained
+        return whole, explained, unexplained, measure_of(run)
 
     def _effects(self, variants: Sequence[Tensors], per_group: int, stage: str) -> dict[Tensors, Effect]:
         part, reference = self._on(per_group)

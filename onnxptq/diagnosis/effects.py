@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.diagnosis.result import Effect
-from onnxptq.evaluation.groups import default_groupings, group_rows
+from onnxptq.evaluation.paired import paired
 from onnxptq.evaluation.predictions import Predictions
-from onnxptq.evaluation.statistics import crossfit_drop, sum_by_source
+from onnxptq.evaluation.statistics import crossfit_drop
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,38 +38,32 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
         weights: float64, (N,): what each row counts in a mean over all of them.
         groupings: as a user writes them; none is the default.
     """
-    label = reference.label if reference.labelled else reference.prediction
-    names: list[str] = []
-    members: list[npt.NDArray[np.int64]] = []
-    for grouping in group_rows(run.groups, groupings or default_groupings(run.groups)):
-        names += grouping.names
-        members += [np.flatnonzero(grouping.codes == code) for code in range(len(grouping.names))]
-    sources = np.unique(run.source_id, return_inverse=True)[1]
+    pair = paired(reference, run, groupings=groupings)
     width = max(float(np.median(reference.margin)) * _WIDTH, float(np.finfo(np.float32).tiny))
-    softly = _smooth(reference, label, width) - _smooth(run, label, width)
-    lost = (reference.prediction == label).astype(np.float64) - (run.prediction == label)
-    harms, drops = sum_by_source(softly, sources, members), sum_by_source(lost, sources, members)
+    softly = _smooth(reference, pair.before, width) - _smooth(run, pair.after, width)
+    lost, changed = pair.lost, pair.changed
+    harms, drops = pair.by_group(softly), pair.by_group(lost)
     fitted = crossfit_drop(harms)
     # Ties are as many as there are groups where nothing changes; then the mean decides.
     worst = int(np.lexsort((-harms.group_means, -np.nan_to_num(fitted.chosen)))[0])
-    rows = members[worst]
+    rows = pair.members[worst]
     return Effect(
         harm=fitted.value,
         drop=crossfit_drop(drops).value,
         mean_harm=float(np.average(softly, weights=weights)),
         average_drop=float(np.average(lost, weights=weights)),
-        group=names[worst],
+        group=pair.names[worst],
         group_drop=float(lost[rows].mean()),
-        group_flips=float((run.prediction != reference.prediction)[rows].mean()),
+        group_flips=float("nan") if changed is None else float(changed[rows].mean()),
         group_sqnr_db=_sqnr_db(run, rows),
-        flips=float(np.average(run.prediction != reference.prediction, weights=weights)),
+        flips=float("nan") if changed is None else float(np.average(changed, weights=weights)),
         sources=int(drops.n_sources),
         samples=len(run),
     )
 
 
-def _smooth(run: Predictions, label: npt.NDArray[np.int64], width: float) -> Floats:
-    margin = np.where(run.prediction == label, run.margin, -run.margin).astype(np.float64)
+def _smooth(run: Predictions, right: Floats, width: float) -> Floats:
+    margin = np.where(right == 1.0, run.margin, -run.margin).astype(np.float64)
     smooth: Floats = 1.0 / (1.0 + np.exp(-np.clip(margin / width, -50.0, 50.0)))
     return smooth
 

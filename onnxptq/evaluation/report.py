@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import DataError
-from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
+from onnxptq.evaluation.paired import GroupLayout, Paired, paired
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
-    SourceCells,
     SourceSums,
     bootstrap_mean,
-    cells_by_source,
     crossfit_drop,
     cvar_drop,
     drop_interval,
@@ -123,27 +120,6 @@ class Report:
         return _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
 
 
-@dataclass(frozen=True)
-class GroupLayout:
-    """The groups of predictions: the same for all models on the same samples.
-
-    Attributes:
-        names: of every group of every grouping.
-        members: int64, the rows of each.
-        cells: rows by group and source.
-    """
-
-    names: list[str]
-    members: list[npt.NDArray[np.int64]]
-    cells: SourceCells
-
-
-def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
-    """Groups the rows of a run; arguments and errors as of `compare`."""
-    names, members = group_members(group_rows(run.groups, groupings or default_groupings(run.groups)))
-    return GroupLayout(names, members, cells_by_source(np.unique(run.source_id, return_inverse=True)[1], members))
-
-
 def compare(
     reference: Predictions,
     model: Predictions,
@@ -167,19 +143,10 @@ def compare(
         DataError: the two runs are not over the same samples.
         UsageError: an unknown group column.
     """
-    if not np.array_equal(reference.sample_id, model.sample_id):
-        raise DataError("the two runs of predictions are not over the same samples, so they cannot be compared.")
-    measure = "accuracy"
-    if not model.labelled:
-        measure = "agreement"
-        reference, model = (replace(run, label=reference.prediction) for run in (reference, model))
-    layout = layout or lay_out(model, groupings)
-    right, was_right = model.correct.astype(np.float64), reference.correct.astype(np.float64)
-    flipped = model.prediction != reference.prediction
-    drops = layout.cells.sums(was_right - right)
+    rows = paired(reference, model, groupings=groupings, layout=layout)
+    drops = rows.by_group(rows.lost)
     judged = drops.group_sources >= minimum_samples
-    accuracies = layout.cells.sums(right)
-    groups = _group_results(layout, drops, accuracies, flipped, judged, tested=measure == "accuracy")
+    groups = _group_results(rows, drops, judged)
     fitted = crossfit_drop(drops, eligible=judged, seed=seed)
     low, high = fitted.interval()
     average_low, average_high = percentile_interval(bootstrap_mean(drops, seed))
@@ -187,15 +154,15 @@ def compare(
     worst = min(eligible, key=lambda g: (g.int8, g.name), default=None)
     hurt = min(eligible, key=lambda g: (-g.drop, g.name), default=None)
     return Report(
-        measure=measure,
+        measure=rows.measure.name,
         model=model.identity["model"]["name"],
         reference=reference.identity["model"]["name"],
         provider=model.runtime,
         n=len(model),
         sources=int(drops.n_sources),
-        fp32_average=float(was_right.mean()),
-        int8_average=float(right.mean()),
-        average_drop=float((was_right - right).mean()),
+        fp32_average=float(rows.before.mean()),
+        int8_average=float(rows.after.mean()),
+        average_drop=float(rows.lost.mean()),
         average_drop_low=float(average_low),
         average_drop_high=float(average_high),
         worst_group=worst.name if worst else None,
@@ -206,7 +173,7 @@ def compare(
         crossfit_drop_low=low,
         crossfit_drop_high=high,
         cvar10_drop=cvar_drop(drops.group_means[judged]) if judged.any() else math.nan,
-        flip_rate=float(flipped.mean()),
+        flip_rate=math.nan if rows.changed is None else float(rows.changed.mean()),
         sqnr_db=sqnr_db(model),
         minimum_samples=minimum_samples,
         groups=tuple(sorted(groups, key=lambda g: (g.int8, g.name))),
@@ -221,35 +188,32 @@ def sqnr_db(run: Predictions) -> float | None:
     return 10.0 * math.log10(signal / error)
 
 
-def _group_results(
-    layout: GroupLayout,
-    drops: SourceSums,
-    accuracies: SourceSums,
-    flipped: npt.NDArray[np.bool_],
-    judged: npt.NDArray[np.bool_],
-    tested: bool,
-) -> list[GroupResult]:
+def _group_results(rows: Paired, drops: SourceSums, judged: npt.NDArray[np.bool_]) -> list[GroupResult]:
+    scores = rows.by_group(rows.after)
     drop_low, drop_high = drop_interval(drops)
-    int8_low, int8_high = proportion_interval(accuracies)
-    p_values: list[float | None] = [None] * len(layout.names)
-    if tested and judged.any():
+    int8_low, int8_high = proportion_interval(scores)
+    p_values: list[float | None] = [None] * len(rows.names)
+    if rows.labelled and judged.any():
         corrected = holm(equality_p_values(drops)[judged])
         for index, p in zip(np.flatnonzero(judged).tolist(), corrected.tolist(), strict=True):
             p_values[index] = p
     # Counts of rows that are right or wrong are whole numbers, so these means are exact to the last bit.
-    was_right = (drops.by_group(drops.total) + accuracies.by_group(accuracies.total)) / drops.group_rows
+    before = (drops.by_group(drops.total) + scores.by_group(scores.total)) / drops.group_rows
+    changed = [math.nan] * len(rows.names)
+    if rows.changed is not None:
+        changed = [float(rows.changed[members].mean()) for members in rows.members]
     columns = {
-        "name": layout.names,
-        "n": [len(rows) for rows in layout.members],
+        "name": rows.names,
+        "n": [len(members) for members in rows.members],
         "sources": drops.group_sources.tolist(),
-        "fp32": was_right.tolist(),
-        "int8": accuracies.group_means.tolist(),
+        "fp32": before.tolist(),
+        "int8": scores.group_means.tolist(),
         "drop": drops.group_means.tolist(),
         "drop_low": drop_low.tolist(),
         "drop_high": drop_high.tolist(),
         "int8_low": int8_low.tolist(),
         "int8_high": int8_high.tolist(),
-        "flips": [float(flipped[rows].mean()) for rows in layout.members],
+        "flips": changed,
         "p_value": p_values,
         "judged": judged.tolist(),
     }

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
+from onnxptq.evaluation.paired import measure_of, scores_of
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.files import replacing
 
@@ -64,8 +65,8 @@ def make_baseline(
         model=dict(model.identity["model"]),
         samples=_samples(model),
         rows_digest=_rows_digest(model),
-        labelled=model.labelled,
-        outcomes=model.correct if model.labelled else model.prediction == reference.prediction,
+        labelled=measure_of(model).against == "truth",
+        outcomes=scores_of(model, reference) == 1.0,
         provider=model.runtime,
         bytes=size,
         latency_ratio=latency_ratio,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxptq.evaluation.paired import Paired
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.gates.baseline import Baseline
-from onnxptq.gates.pairing import Pairing
 from onnxptq.graphs import Model
 
 
@@ -42,7 +42,7 @@ class Evidence:
     reference: Model | None = None
     predictions: Predictions | None = None
     reference_predictions: Predictions | None = None
-    pairing: Pairing | None = None
+    pairing: Paired | None = None
     by_provider: Mapping[str, Predictions] = field(default_factory=dict)
     latency: Latency | None = None
     placement: Mapping[str, int] | None = None

@@ -18,7 +18,7 @@ from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, compare
 from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.report import GroupLayout, lay_out
+from onnxptq.evaluation.paired import GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.runtimes.cpu import limit_cores

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from onnxptq.evaluation import Predictions
+from onnxptq.evaluation.paired import paired
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.pairing import pair
 
 CLASSES = ("cat", "dog", "fox", "owl")
 CORRUPTIONS = ("clean", "fog@3")
@@ -82,6 +82,8 @@ def evidence(make_runs: Callable[..., Any]) -> Callable[..., Evidence]:
 
     def make(*arguments: Any, group_by: tuple[str, ...] = (), **options: Any) -> Evidence:
         reference, model = make_runs(*arguments, **options)
-        return Evidence(predictions=model, reference_predictions=reference, pairing=pair(reference, model, group_by))
+        return Evidence(
+            predictions=model, reference_predictions=reference, pairing=paired(reference, model, groupings=group_by)
+        )
 
     return make

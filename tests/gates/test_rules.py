@@ -86,7 +86,9 @@ def test_groups_with_too_few_samples_leave_the_verdict_open(evidence: Make) -> N
 def test_small_groups_can_be_ignored_by_name(evidence: Make) -> None:
     found = evidence(100, group_by=("label", "label*corruption"))
     assert found.pairing is not None
-    small = replace(found.pairing, members=(found.pairing.members[0][:10], *found.pairing.members[1:]))
+    groups = found.pairing.groups
+    few = replace(groups, members=(groups.members[0][:10], *groups.members[1:]))
+    small = replace(found.pairing, groups=few)
     policy = Policy(worst_group_drop=WorstGroupDrop())
     assert verdicts(policy, replace(found, pairing=small))["samples"] == "UNDECIDED"
     ignoring = replace(policy, samples=Samples(small_groups="ignore"))

@@ -103,10 +103,10 @@ def test_provenance_is_compared_piece_by_piece(int8: Path, save_classifier: Call
 
 
 def test_flip_rules_say_when_samples_are_too_few(make_runs: Callable[..., tuple]) -> None:
-    from onnxptq.gates.pairing import pair
+    from onnxptq.evaluation.paired import paired
 
     runs = make_runs(5, flips=0.5)
-    evidence = Evidence(predictions=runs[1], reference_predictions=runs[0], pairing=pair(*runs))
+    evidence = Evidence(predictions=runs[1], reference_predictions=runs[0], pairing=paired(*runs))
     found = judge(Policy(flip_rate=FlipRate(), worst_group_flip_rate=WorstGroupFlipRate()), evidence)
     assert [rule.verdict for rule in found] == [Verdict.UNDECIDED] * 3
     assert np.isclose(found[1].value or 0, 0.5, atol=0.2)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.evaluation.paired import Paired, Rows
 from onnxptq.evaluation.statistics import (
     CrossfitDrop,
     SourceSums,
@@ -14,7 +16,6 @@ from onnxptq.evaluation.statistics import (
     drop_interval,
     proportion_interval,
 )
-from onnxptq.gates.pairing import Pairing, Rows
 from onnxptq.gates.policy import Mode, Policy
 from onnxptq.gates.verdict import RuleResult, Unit, Verdict
 
@@ -54,7 +55,7 @@ class Estimate:
         return RuleResult(rule, verdict, explanation, next_step, group, *measured)
 
 
-def drop_of(pairing: Pairing, rows: Rows, confidence: float) -> Estimate:
+def drop_of(pairing: Paired, rows: Rows, confidence: float) -> Estimate:
     """The mean of `lost` over rows, with Tango's bounds."""
     sums = pairing.over(rows, pairing.lost)
     low, high = drop_interval(sums, both_sides(confidence))
@@ -92,7 +93,7 @@ class Worst:
     number: int
 
 
-def worst_group(pairing: Pairing, sums: SourceSums, upper: Sequence[float], policy: Policy) -> Worst | None:
+def worst_group(pairing: Paired, sums: SourceSums, upper: Sequence[float], policy: Policy) -> Worst | None:
     """The worst group of `sums`, or None where no group can be judged.
 
     Args:
@@ -117,6 +118,35 @@ def worst_group(pairing: Pairing, sums: SourceSums, upper: Sequence[float], poli
     return Worst(estimate, pairing.names[number], number)
 
 
+def named_rows(pairing: Paired, group: str) -> Rows:
+    """The rows of a group that a policy names, "label=cat*corruption=fog@3".
+
+    Raises:
+        UsageError: no such column or value in the data, with the closest ones.
+    """
+    columns = pairing.groups.columns
+    chosen = np.ones(len(pairing), dtype=np.bool_)
+    for part in group.split("*"):
+        column, equals, value = (text.strip() for text in part.partition("="))
+        if not equals:
+            raise UsageError(f'the policy names the group {group!r}; expected column=value, as in "label=cat".')
+        if column not in columns:
+            raise UsageError(
+                f"the policy names the group {group!r}, but the data has no column {column!r}. "
+                f"{did_you_mean(column, columns)}"
+            )
+        if not (matching := columns[column] == value).any():
+            values = np.unique(columns[column]).tolist()
+            raise UsageError(
+                f"the policy names the group {group!r}, but no sample has {column}={value}. "
+                f"{did_you_mean(value, values)}"
+            )
+        chosen &= matching
+    if not chosen.any():
+        raise UsageError(f"the policy names the group {group!r}, but no sample is in it. Leave the rule out.")
+    return np.flatnonzero(chosen)
+
+
 def not_judged(rule: str, why: str, next_step: str) -> RuleResult:
     """A rule that what was given cannot answer."""
     return RuleResult(rule, Verdict.NOT_JUDGED, why, next_step)
@@ -125,6 +155,12 @@ def not_judged(rule: str, why: str, next_step: str) -> RuleResult:
 def no_predictions(rule: str) -> RuleResult:
     """A rule about predictions where there are none."""
     return not_judged(rule, "there are no predictions", "Give --data or --predictions.")
+
+
+def no_flips(rule: str) -> RuleResult:
+    """A rule about flips where answers are numbers, vectors or images, which differ in every last bit."""
+    why = "the answers of this task cannot be called equal or different, so there are no flips"
+    return not_judged(rule, why, "Use rules about the drop of the score.")
 
 
 def no_labels(rule: str) -> RuleResult:

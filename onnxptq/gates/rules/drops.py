@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxptq.evaluation.paired import Paired
 from onnxptq.evaluation.statistics import drop_interval, exceedance_p_values, holm
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.pairing import Pairing
 from onnxptq.gates.policy import Mode, Policy
 from onnxptq.gates.rules._common import (
     Worst,
@@ -40,7 +40,7 @@ def judge_average_drop(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     return [average_drop("average_drop", evidence.pairing, policy, rule.limit, rule.mode)]
 
 
-def average_drop(name: str, pairing: Pairing, policy: Policy, limit: float, mode: Mode) -> RuleResult:
+def average_drop(name: str, pairing: Paired, policy: Policy, limit: float, mode: Mode) -> RuleResult:
     """The drop of the average against whatever `pairing` compares with."""
     found = drop_of(pairing, pairing.all_rows, policy.confidence)
     if found.sources < policy.samples.minimum:
@@ -64,7 +64,7 @@ def judge_worst_group_drop(policy: Policy, evidence: Evidence) -> list[RuleResul
     return [worst_group_drop("worst_group_drop", evidence.pairing, policy, rule.limit, rule.mode)]
 
 
-def worst_group_drop(name: str, pairing: Pairing, policy: Policy, limit: float, mode: Mode) -> RuleResult:
+def worst_group_drop(name: str, pairing: Paired, policy: Policy, limit: float, mode: Mode) -> RuleResult:
     """The drop of the worst group against whatever `pairing` compares with."""
     drops = pairing.by_group(pairing.lost)
     upper = drop_interval(drops, both_sides(policy.confidence))[1]
@@ -87,7 +87,7 @@ def worst_group_drop(name: str, pairing: Pairing, policy: Policy, limit: float, 
     )
 
 
-def _explain(pairing: Pairing, worst: Worst, policy: Policy, limit: float) -> str:
+def _explain(pairing: Paired, worst: Worst, policy: Policy, limit: float) -> str:
     """The worst group's drop, and which groups are each for sure beyond the limit (Holm's correction)."""
     drops = pairing.by_group(pairing.lost)
     eligible = np.flatnonzero(eligible_groups(drops, policy))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnxptq.evaluation.statistics import proportion_interval
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy
-from onnxptq.gates.rules._common import both_sides, no_predictions, percent, share_of, too_few, worst_group
+from onnxptq.gates.rules._common import both_sides, no_flips, no_predictions, percent, share_of, too_few, worst_group
 from onnxptq.gates.verdict import RuleResult, Verdict, at_most
 
 _REPAIR = (
@@ -24,7 +24,9 @@ def judge_flip_rate(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     pairing = evidence.pairing
     if pairing is None:
         return [no_predictions("flip_rate")]
-    found = share_of(pairing.over(pairing.all_rows, pairing.flipped), policy.confidence)
+    if pairing.changed is None:
+        return [no_flips("flip_rate")]
+    found = share_of(pairing.over(pairing.all_rows, pairing.changed), policy.confidence)
     if found.sources < policy.samples.minimum:
         return [too_few("flip_rate", None, found, rule.limit, policy)]
     verdict = at_most(found.value, found.low, found.high, rule.limit, rule.mode)
@@ -40,7 +42,9 @@ def judge_worst_group_flip_rate(policy: Policy, evidence: Evidence) -> list[Rule
     pairing = evidence.pairing
     if pairing is None:
         return [no_predictions("worst_group_flip_rate")]
-    flips = pairing.by_group(pairing.flipped)
+    if pairing.changed is None:
+        return [no_flips("worst_group_flip_rate")]
+    flips = pairing.by_group(pairing.changed)
     upper = proportion_interval(flips, both_sides(policy.confidence))[1]
     worst = worst_group(pairing, flips, upper.tolist(), policy)
     if worst is None:

@@ -9,6 +9,7 @@ from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy
 from onnxptq.gates.rules._common import (
     drop_of,
+    named_rows,
     no_labels,
     no_predictions,
     percent,
@@ -35,7 +36,7 @@ def judge_group_drop(policy: Policy, evidence: Evidence) -> list[RuleResult]:
         return [no_predictions("group_drop")]
     if not pairing.labelled:
         return [no_labels("group_drop")]
-    members = [pairing.rows_of(rule.group) for rule in policy.group_drop]
+    members = [named_rows(pairing, rule.group) for rule in policy.group_drop]
     drops = [pairing.over(rows, pairing.lost) for rows in members]
     corrected = holm(
         np.array(
@@ -73,7 +74,7 @@ def judge_group_accuracy(policy: Policy, evidence: Evidence) -> list[RuleResult]
     results = []
     for rule in policy.group_accuracy:
         tests = 1 if rule.mode == "fail-if-possible" else len(policy.group_accuracy)
-        sums = pairing.over(pairing.rows_of(rule.group), pairing.right)
+        sums = pairing.over(named_rows(pairing, rule.group), pairing.after)
         found = share_of(sums, corrected_confidence(policy.confidence, tests))
         if found.sources < policy.samples.minimum:
             results.append(too_few("group_accuracy", rule.group, found, rule.limit, policy))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.pairing import against_outcomes
 from onnxptq.gates.policy import Policy, Regression
 from onnxptq.gates.rules._common import no_predictions, not_judged
 from onnxptq.gates.rules.drops import average_drop, worst_group_drop
@@ -22,7 +25,7 @@ def judge_regression(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     if evidence.pairing is None:
         return [no_predictions("regression")]
     rule = policy.regression or Regression()
-    pairing = against_outcomes(evidence.pairing, evidence.baseline.outcomes)
+    pairing = replace(evidence.pairing, before=evidence.baseline.outcomes.astype(np.float64))
     return [
         average_drop("regression (average)", pairing, policy, rule.limit, rule.mode),
         worst_group_drop("regression (worst group)", pairing, policy, rule.limit, rule.mode),

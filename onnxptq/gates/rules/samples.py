@@ -19,7 +19,7 @@ def judge_samples(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     asked = policy.worst_group_drop or policy.worst_group_flip_rate or evidence.baseline
     if pairing is None or not asked:
         return []
-    sums = pairing.by_group(pairing.flipped)
+    sums = pairing.by_group(pairing.after)
     eligible = eligible_groups(sums, policy)
     small = [name for name, enough in zip(pairing.names, eligible.tolist(), strict=True) if not enough]
     smallest = int(sums.group_sources.argmin())

@@ -1,0 +1,166 @@
+"""Two models on the same samples, row by row: the one place where it is decided what a row lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.errors import DataError
+from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
+from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
+from onnxptq.evaluation.predictions import Predictions
+from onnxptq.evaluation.statistics import SourceCells, SourceSums, cells_by_source, sum_by_source
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupLayout:
+    """The groups of rows: the same for all models on the same samples.
+
+    Attributes:
+        names: of every group of every grouping.
+        members: for each group its row numbers, int64, ascending.
+        sources: int64, (N,): a code for the original sample of each row.
+        columns: the group columns that groups are made of, each str, (N,).
+    """
+
+    names: tuple[str, ...]
+    members: tuple[Rows, ...]
+    sources: Rows
+    columns: Mapping[str, npt.NDArray[np.str_]]
+
+    @cached_property
+    def cells(self) -> SourceCells:
+        """Rows by group and source."""
+        return cells_by_source(self.sources, self.members)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A model and what it is compared with, row by row.
+
+    Attributes:
+        before: float64, (N,): scores of the reference, from 0 to 1.
+        after: float64, (N,): scores of the model.
+        changed: float64, (N,): 1 where the model's answer differs from the reference's, else 0; None where answers
+            cannot be compared exactly (numbers, vectors, images).
+        measure: what the scores are.
+        groups: which rows belong together, and the original sample of each.
+    """
+
+    before: Floats
+    after: Floats
+    changed: Floats | None
+    measure: Measure
+    groups: GroupLayout
+
+    def __len__(self) -> int:
+        return len(self.after)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether answers are judged by the truth; else by the reference's answers."""
+        return self.measure.against == "truth"
+
+    @property
+    def lost(self) -> Floats:
+        """float64, (N,): what each row lost, from -1 to 1; negative where the model is better."""
+        return self.before - self.after
+
+    @property
+    def sources(self) -> Rows:
+        """int64, (N,): a code for the original sample of each row."""
+        return self.groups.sources
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return self.groups.names
+
+    @property
+    def members(self) -> tuple[Rows, ...]:
+        """The row numbers of each group."""
+        return self.groups.members
+
+    @property
+    def all_rows(self) -> Rows:
+        """All row numbers."""
+        return np.arange(len(self))
+
+    def by_group(self, value: Floats) -> SourceSums:
+        """Sums of `value` (N,) for each group."""
+        return self.groups.cells.sums(value)
+
+    def over(self, rows: Rows, value: Floats) -> SourceSums:
+        """Sums of `value` (N,) for one group of these rows; one group in the result."""
+        return sum_by_source(value, self.sources, [rows])
+
+
+def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
+    """Groups the rows of a run; arguments and errors as of `paired`."""
+    names, members = group_members(group_rows(run.groups, groupings or default_groupings(run.groups)))
+    sources = np.unique(run.source_id, return_inverse=True)[1].astype(np.int64)
+    return GroupLayout(tuple(names), tuple(members), sources, dict(run.groups))
+
+
+def measure_of(run: Predictions) -> Measure:
+    """What the answers of a run are judged by: the truth where every sample has one, else the reference's answers."""
+    return ACCURACY if run.labelled else AGREEMENT
+
+
+def scores_of(run: Predictions, reference: Predictions, measure: Measure | None = None) -> Floats:
+    """The score of each row of a run: float64, (N,), from 0 to 1.
+
+    Args:
+        run: what is judged.
+        reference: over the same samples; its answers stand for the truth where the measure is against them.
+        measure: None is `measure_of(run)`.
+    """
+    measure = measure or measure_of(run)
+    truth = reference.prediction if measure.against == "reference" else run.label
+    scores: Floats = (run.prediction == truth).astype(np.float64)
+    return scores
+
+
+def paired(
+    reference: Predictions,
+    model: Predictions,
+    measure: Measure | None = None,
+    groupings: Sequence[str] = (),
+    *,
+    layout: GroupLayout | None = None,
+) -> Paired:
+    """Two runs, row by row.
+
+    Args:
+        reference: what the model is compared with.
+        model: the run that is judged.
+        measure: what scores are compared; None is `measure_of(model)`.
+        groupings: as a user writes them; none is `label*corruption`, or `corruption` without labels.
+        layout: what `lay_out` gives for these groupings and another run on the same samples, where that was done.
+
+    Raises:
+        DataError: the runs are not over the same samples, or over none.
+        UsageError: an unknown group column.
+    """
+    if not np.array_equal(reference.sample_id, model.sample_id):
+        raise DataError(
+            "the predictions of the model and of the reference are not over the same samples, so they cannot be "
+            "compared. Make both with one `onnxptq evaluate --predictions FILE`."
+        )
+    if not len(model):
+        raise DataError("the predictions have no rows, so there is nothing to judge. Evaluate on at least one sample.")
+    measure = measure or measure_of(model)
+    return Paired(
+        before=scores_of(reference, reference, measure),
+        after=scores_of(model, reference, measure),
+        changed=(model.prediction != reference.prediction).astype(np.float64),
+        measure=measure,
+        groups=layout or lay_out(model, groupings),
+    )
