@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
-from onnxptq.commands._stop import orderly_stop
+from onnxptq.commands._stop import Stop, orderly_stop
 from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
 
 COMMANDS = {
@@ -92,21 +95,20 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command and ends the process with an exit code of `onnxptq.errors`."""
-    with orderly_stop() as stop:
-        try:
-            code = cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
-        except click.exceptions.Exit as ended:
-            code = ended.exit_code
-        except SystemExit:
-            # click ends so when whoever reads our output closed it (onnxptq calibs | head); its 1 would be a verdict.
-            code = _EXIT_CLOSED_PIPE
-        except (Exception, KeyboardInterrupt) as error:
-            stop.over()
-            code = _explain(error, stop.signal)
-        if code:
-            # The error may have left a pyarrow reader in a cycle; its threads abort a process that ends before they do.
-            gc.collect()
+    """Runs the command and ends the process with an exit code of `onnxptq.errors`, whatever was raised.
+
+    Python itself ends with 1 for what nobody catches, and 1 is a verdict.
+    """
+    code: object = EXIT_BUG
+    try:
+        with orderly_stop() as stop:
+            code = _run(arguments, stop)
+            if code:
+                # The error may have left a pyarrow reader in a cycle; its threads abort a process that ends first.
+                gc.collect()
+    except BaseException as error:  # Ctrl-C while it tidies up, for one.
+        code = code or EXIT_BUG
+        _say(f"onnxptq: while the command ended: {type(error).__name__}: {error}")
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
 
 
@@ -114,30 +116,63 @@ _EXIT_CLOSED_PIPE = 128 + 13
 """What a shell shows for a program that SIGPIPE ended."""
 
 
-def _explain(error: BaseException, stopped_by: int | None) -> int:
-    """Says on stderr why the command stopped. Gives the exit code."""
+def _run(arguments: list[str] | None, stop: Stop) -> object:
+    """What the command returned, or the exit code for what it raised."""
+    try:
+        return cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except SystemExit:
+        # click ends so when whoever reads our output closed it (onnxptq calibs | head); its 1 would be a verdict.
+        return _EXIT_CLOSED_PIPE
+    # Not Exception: a panic of a library in Rust is a BaseException.
+    except BaseException as error:
+        stop.over()
+        code, message = _explained(error, stop.signal)
+        if os.environ.get("ONNXPTQ_DEBUG"):
+            with suppress(OSError, ValueError):
+                traceback.print_exc()
+        _say(message)
+        return code
+
+
+def _explained(error: BaseException, stopped_by: int | None) -> tuple[int, str]:
+    """The exit code, and why the command stopped."""
     # Whatever the error is: native modules that are being imported turn KeyboardInterrupt into an error of their own.
     if stopped_by is not None or isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return _failed("onnxptq: interrupted; nothing half-made was left behind.", 128 + (stopped_by or signal.SIGINT))
+        code = 128 + (stopped_by or signal.SIGINT)
+        return code, "onnxptq: interrupted; nothing half-made was left behind."
     if isinstance(error, click.ClickException):
-        error.show()
-        return EXIT_BAD_INPUT
+        shown = io.StringIO()
+        error.show(shown)
+        return EXIT_BAD_INPUT, shown.getvalue().rstrip("\n")
     if isinstance(error, OnnxptqError):
-        return _failed(f"onnxptq: {error}", EXIT_BAD_INPUT)
+        return EXIT_BAD_INPUT, f"onnxptq: {error}"
     if isinstance(error, MemoryError):
-        return _failed("onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model.", EXIT_BAD_INPUT)
-    message = f"onnxptq: a bug of ours: {type(error).__name__}: {error}"
+        return EXIT_BAD_INPUT, "onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model."
+    if isinstance(error, RecursionError):
+        return EXIT_BAD_INPUT, "onnxptq: an input is nested more deeply than can be read. Give a flatter one."
+    if isinstance(error, OSError) and error.filename is not None:
+        return EXIT_BAD_INPUT, (
+            f"onnxptq: {os.fsdecode(error.filename)} cannot be used: {error.strerror or error}. "
+            "Give another file or folder, or the right to use it."
+        )
+    if isinstance(error, OSError) and error.errno in _SYSTEM_FULL:
+        return EXIT_BAD_INPUT, f"onnxptq: the system refuses: {error.strerror}. Free some of it and run again."
     report = (
         "Please report it with the command line and the output of `onnxptq --debug ...` (see README, Reporting a bug)."
     )
-    return _failed(f"{message}\n{report}", EXIT_BUG)
+    return EXIT_BUG, f"onnxptq: a bug of ours: {type(error).__name__}: {error}\n{report}"
 
 
-def _failed(message: str, code: int) -> int:
-    if os.environ.get("ONNXPTQ_DEBUG"):
-        traceback.print_exc()
-    click.echo(message, err=True)
-    return code
+_SYSTEM_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Nothing of these is a bug: no disk, no open files, no memory, no processes left."""
+
+
+def _say(message: str) -> None:
+    """One message on stderr; nothing where stderr is closed, so that the exit code stays what it is."""
+    with suppress(OSError, ValueError):
+        click.echo(message.encode(errors="backslashreplace").decode(), err=True)
 
 
 if __name__ == "__main__":

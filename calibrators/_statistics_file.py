@@ -26,6 +26,8 @@ import numpy.typing as npt
 from onnxptq.calibrators._histogram import SHIFT
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError, OutputError
+from onnxptq.files import check_unpacked
+from onnxptq.text_files import json_object
 
 FORMAT = "onnxptq calibration statistics"
 VERSION = 2
@@ -100,7 +102,8 @@ def read_statistics(path: Path) -> CalibrationStatistics:
         raise DataError(f"the statistics {path} are missing; onnxptq calibrate makes them.")
     try:
         with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read("header.json"))
+            check_unpacked(path, sum(entry.file_size for entry in archive.infolist()), f"the statistics {path}")
+            header = json_object(archive.read("header.json").decode(), f"the header of {path}", DataError)
             arrays = {name: _array(archive.read(f"{name}.npy")) for name in ("extremes", "bins", "counts")}
     # RuntimeError: a flipped bit can say that an entry is encrypted, or packed in a way that Python does not know.
     except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -114,7 +117,12 @@ def read_statistics(path: Path) -> CalibrationStatistics:
             f"{path} holds {found[0]!r} version {found[1]} with shift {found[2]}, but this onnxptq reads {FORMAT!r} "
             f"version {VERSION} with shift {SHIFT}. Write it again with `onnxptq calibrate`."
         )
-    return _assemble(path, header, arrays)
+    try:
+        return _assemble(path, header, arrays)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{path} is damaged: its header does not fit its content ({type(error).__name__}: {error}). Write it again."
+        ) from error
 
 
 def _array(data: bytes) -> npt.NDArray[Any]:
@@ -123,6 +131,13 @@ def _array(data: bytes) -> npt.NDArray[Any]:
 
 
 def _assemble(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> CalibrationStatistics:
+    texts = header["provenance"]
+    if not all(type(count) is int and count >= 0 for count in (*header["bins"], *header["samples"].values())):
+        raise ValueError("a number of bins or samples is no whole number")
+    if not all(isinstance(text, str) for text in (*header["environments"], *header["tensors"], *texts.values())):
+        raise ValueError("a name is no text")
+    if set(header["samples"]) != set(header["environments"]):
+        raise ValueError("its samples are not those of its environments")
     ends = np.cumsum([0, *header["bins"]])
     if ends[-1] != arrays["bins"].size or arrays["bins"].size != arrays["counts"].size:
         raise DataError(f"{path} is damaged: its header and its histograms disagree. Write it again.")

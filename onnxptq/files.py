@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from onnxptq.errors import OutputError
+from onnxptq.errors import DataError, OutputError
 
 
 @contextmanager
@@ -58,6 +58,21 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+UNPACKED_FREE = 2**30
+UNPACKED_RATIO = 100
+"""What a packed file may unpack to: 1 GiB, or 100 times its size. Bombs are packed 1,000 times and more."""
+
+
+def check_unpacked(path: Path, unpacked: int, what: str) -> None:
+    """Raises DataError where a packed file says that it unpacks to far more than data does."""
+    packed = path.stat().st_size
+    if unpacked > max(UNPACKED_FREE, UNPACKED_RATIO * packed):
+        raise DataError(
+            f"{what} would unpack from {packed} to {unpacked} bytes, more than {UNPACKED_RATIO} times its size and "
+            f"than {UNPACKED_FREE / 2**30:g} GiB. Pack less densely, or split it."
+        )
 
 
 def _check_regular(path: Path) -> None:

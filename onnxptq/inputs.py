@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.preprocessing_cut import taken_apart
 from onnxptq.tasks import TASKS, Task, add_groups, find_specification
+from onnxptq.text_files import read_json
 
 SPLIT_SEED = 0
 """Not the recipe's seed: models of several seeds are to be judged on the same samples."""
@@ -337,12 +337,9 @@ def read_preprocessing(path: str) -> dict[str, Any]:
     """Preprocessing from a JSON file. Raises DataError when it cannot be read."""
     expected = 'Expected for example {"size": [224, 224], "mean": [0.5], "std": [0.25]} (docs/data.md).'
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"the preprocessing {path} cannot be read as JSON: {error}. {expected}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"the preprocessing {path} must be a JSON object, got {type(values).__name__}. {expected}")
-    return values
+        return read_json(Path(path), "preprocessing", DataError)
+    except DataError as error:
+        raise DataError(f"{error} {expected}") from error
 
 
 def parse_numbers(option: str, text: str) -> list[float]:

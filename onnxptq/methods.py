@@ -15,7 +15,7 @@ from onnxptq.calibrators._histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.statistics import TensorStatistics
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value
+from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value, check_parameters
 from onnxptq.registry import Registry
 from onnxptq.tasks import Task
 
@@ -111,11 +111,7 @@ def canonical(recipe: Recipe) -> Recipe:
     from onnxptq.quantization.plugins import written_out
 
     method = RANGE_METHODS.get(recipe.ranges.name)
-    for key in recipe.ranges.keywords:
-        if key not in method.parameters:
-            raise UsageError(
-                f"the method {method.name!r} has no parameter {key!r}. {did_you_mean(key, method.parameters)}"
-            )
+    check_parameters(f"the method {method.name!r}", recipe.ranges.keywords, method.parameters)
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
     _try_out(ranges, len(recipe.environments))
     return recipe.changed(

@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxptq.cache import content_key
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.text_files import read_json, read_text
 
 FORMAT = 1
 
@@ -124,12 +125,17 @@ class Recipe:
     @staticmethod
     def read(path: Path) -> Recipe:
         """A recipe from a `.toml` or `.json` file. Raises UsageError when it cannot be read as one."""
+        if path.suffix.lower() == ".json":
+            values = read_json(path, "recipe", UsageError)
+        else:
+            try:
+                values = tomllib.loads(read_text(path, "recipe", UsageError))
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"the recipe {path} is not TOML: {error}.") from error
         try:
-            text = path.read_text(encoding="utf-8")
-            values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"the recipe {path} cannot be read: {error}") from error
-        return Recipe.from_dict(values)
+            return Recipe.from_dict(values)
+        except UsageError as error:
+            raise UsageError(f"the recipe {path}: {error}") from error
 
     def to_toml(self) -> str:
         """The recipe as TOML, for `onnxptq quantize --recipe FILE`."""
@@ -142,6 +148,35 @@ class Recipe:
     def changed(self, **changes: Any) -> Recipe:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def check_parameters(what: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises UsageError for a parameter that a plug-in does not have, or that is of another type than its default.
+
+    Args:
+        what: the plug-in, for messages: "the range method 'percentile'".
+        given: parameters by name.
+        defaults: those that it has.
+    """
+    for name, value in given.items():
+        if name not in defaults:
+            raise UsageError(f"{what} has no parameter {name!r}. {did_you_mean(name, defaults)}")
+        kind = type(defaults[name])
+        accepted, expected = _PARAMETER_TYPES.get(kind, ((object,), ""))
+        # A truth value is an int to Python; 0 and 1 may stand for one, but not the other way round.
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise UsageError(f"the parameter {name!r} of {what} must be {expected}, got {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"the parameter {name!r} of {what} must be a finite number, got {value}.")
+
+
+_PARAMETER_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool, int), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+}
+"""Type of a default -> types that are accepted, and what they are called."""
 
 
 def _step_to_dict(step: Step) -> dict[str, Any]:

@@ -130,6 +130,16 @@ def without_calibration(source: Source, rule: Mapping[str, Any] | None, digest: 
     name = _evaluation_split(source, without=None) or next(iter(source.splits))
     if rule is None or digest != source.digest:
         return source.splits[name]
+    try:
+        return _not_used(source, rule)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"the model says in a way that cannot be read how {source.name} was split ({type(error).__name__}: "
+            f"{error}). Quantize it again, or give other data."
+        ) from error
+
+
+def _not_used(source: Source, rule: Mapping[str, Any]) -> Dataset:
     if rule["kind"] in ("hash", "named"):
         return replay(rule, source).evaluation
     # All of the calibration split was used, and the evaluation samples came from elsewhere or from nowhere.

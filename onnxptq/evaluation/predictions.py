@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError
 from onnxptq.files import replacing
+from onnxptq.text_files import json_object
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"onnxptq.predictions"
@@ -131,14 +132,17 @@ def _read(path: Path) -> list[Predictions]:
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
     if metadata is None:
         raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")
-    header = json.loads(metadata)
+    header = json_object(metadata.decode(), f"the metadata of the predictions {path}", DataError)
     if header["schema_version"] != SCHEMA_VERSION:
         raise DataError(
             f"{path} has predictions of schema {header['schema_version']}; this version reads {SCHEMA_VERSION}. "
             "Update onnxptq."
         )
+    if not header["runs"]:
+        raise DataError(f"{path} has no run. Make predictions with `onnxptq evaluate --predictions FILE`.")
     for identity in header["runs"]:
         _check_identity(identity)
+    _check_columns(table)
     return [
         _from_table(table.filter(pc.equal(table["run"], number)), identity)
         for number, identity in enumerate(header["runs"])
@@ -147,9 +151,49 @@ def _read(path: Path) -> list[Predictions]:
 
 def _check_identity(identity: Mapping[str, Any]) -> None:
     """Raises KeyError or TypeError where a run does not say what it is."""
-    named = (identity["model"]["name"], identity["runtime"]["provider"])
+    named = (identity["model"]["name"], identity["model"].get("digest", ""), identity["runtime"]["provider"])
     if not all(isinstance(text, str) for text in named):
         raise TypeError(f"a run is named {named}")
+    for key, kind in _IDENTITY.items():
+        if not isinstance(identity.get(key), kind | None):
+            raise TypeError(f"{key!r} of a run is {identity[key]!r}")
+
+
+_IDENTITY: dict[str, Any] = {
+    "runtime": dict,
+    "data": dict | str,
+    "preprocessing": dict,
+    "task": str,
+    "classes": list,
+    "corruptions": list,
+    "seed": int,
+}
+
+
+def _check_columns(table: Any) -> None:
+    """Raises KeyError or TypeError where a column is missing, is there twice, or holds something else."""
+    if len(set(table.column_names)) < len(table.column_names):
+        raise TypeError("a column is there twice")
+    for name, kinds in _COLUMNS.items():
+        if str(table.schema.field(name).type) not in kinds:
+            raise TypeError(f"the column {name!r} holds {table.schema.field(name).type}, expected {kinds[0]}")
+        if table[name].null_count:
+            raise TypeError(f"the column {name!r} has empty cells")
+    for name in table.column_names:
+        kind = str(table.schema.field(name).type)
+        if name.startswith("group.") and kind not in _TEXTS:
+            raise TypeError(f"the column {name!r} holds {kind}, expected string")
+
+
+_TEXTS = ("string", "large_string")
+_COLUMNS = {
+    "run": ("int32", "int64"),
+    **dict.fromkeys(("sample_id", "source_id"), _TEXTS),
+    **dict.fromkeys(("label", "prediction"), ("int64",)),
+    **dict.fromkeys(("score", "margin"), ("float", "double")),
+    **dict.fromkeys(("signal_energy", "error_energy"), ("double",)),
+}
+"""Columns that every file has, and the types that they may have."""
 
 
 def _to_table(run: Predictions, number: int) -> Any:

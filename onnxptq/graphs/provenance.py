@@ -12,6 +12,7 @@ from onnxptq.errors import ModelError
 from onnxptq.graphs.batch_norms import forget_batch_norms
 from onnxptq.graphs.external import install
 from onnxptq.recipe import Recipe
+from onnxptq.text_files import json_object
 
 FORMAT = "1"
 PREFIX = "onnxptq."
@@ -83,6 +84,7 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
 
     Raises:
         ModelError: it was written by a newer format, or it cannot be read.
+        UsageError: its recipe cannot be read.
     """
     if PREFIX + "recipe" not in metadata:
         return None
@@ -90,18 +92,24 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
     if written != FORMAT:
         raise ModelError(f"the model's provenance has format {written}; this version reads {FORMAT}. Update onnxptq.")
     try:
-        return Provenance(
-            task=metadata[PREFIX + "task"],
-            preprocessing=json.loads(metadata[PREFIX + "preprocessing"]),
-            source=json.loads(metadata[PREFIX + "source"]),
-            data=json.loads(metadata[PREFIX + "data"]),
-            recipe=Recipe.from_dict(json.loads(metadata[PREFIX + "recipe"])),
-            calibration=json.loads(metadata[PREFIX + "calibration"]),
-            versions=json.loads(metadata[PREFIX + "versions"]),
-            cpu=metadata[PREFIX + "cpu"],
-        )
-    except (KeyError, ValueError, TypeError) as error:
+        tables = {key: _table(metadata, key) for key in _TABLES}
+        texts = {key: metadata[PREFIX + key] for key in ("task", "cpu")}
+    except (KeyError, ModelError) as error:
         raise ModelError(f"the model's provenance cannot be read ({error}); quantize it again.") from error
+    recipe = Recipe.from_dict(tables.pop("recipe"))
+    read = Provenance(recipe=recipe, **texts, **tables)
+    rule = read.data.get("split", {"kind": ""})
+    named = (read.source.get("name", ""), read.source.get("digest"), isinstance(rule, Mapping) and rule.get("kind"))
+    if not all(isinstance(text, str) for text in named):
+        raise ModelError("the model's provenance names no source or no split of its data; quantize it again.")
+    return read
+
+
+_TABLES = ("recipe", "preprocessing", "source", "data", "calibration", "versions")
+
+
+def _table(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    return json_object(metadata[PREFIX + key], f"{PREFIX}{key}", ModelError)
 
 
 def _json(value: Any) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import Range
-from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.errors import UsageError
 from onnxptq.quantization._inference import load_graph
 from onnxptq.quantization.grids import Grid, pinned
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.recipe import Step
+from onnxptq.recipe import Step, check_parameters
 from onnxptq.registry import Registry
 from onnxptq.tasks import Feeds, Task
 
@@ -271,7 +271,5 @@ def bounded(ranges: Mapping[str, Range], model: Path, task: Task | None, steps: 
 
 
 def _keywords(kind: str, defaults: Mapping[str, Any], step: Step) -> dict[str, Any]:
-    for name in step.keywords:
-        if name not in defaults:
-            raise UsageError(f"the {kind} {step.name!r} has no parameter {name!r}. {did_you_mean(name, defaults)}")
+    check_parameters(f"the {kind} {step.name!r}", step.keywords, defaults)
     return {**defaults, **step.keywords}

@@ -30,6 +30,7 @@ def image_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: a size is in a form that is not known.
     """
+    _check_types(config)
     keys = _normalisation(config)
     resample = config.get("resample")
     if isinstance(resample, int) and 0 <= resample < len(RESAMPLE):
@@ -37,6 +38,22 @@ def image_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("do_flip_channel_order"):
         keys["color"] = "BGR"
     return {**keys, **_sizes(config)}
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    numbers = {"rescale_factor": config.get("rescale_factor"), "crop_pct": config.get("crop_pct")}
+    for key in ("image_mean", "image_std"):
+        values = config.get(key)
+        if values is not None and not isinstance(values, list):
+            raise UsageError(f"the key {key!r} of preprocessor_config.json must be a list of numbers, got {values!r}.")
+        numbers.update({f"{key}[{position}]": value for position, value in enumerate(values or ())})
+    for key, value in numbers.items():
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+            raise UsageError(f"the key {key!r} of preprocessor_config.json must be a number, got {value!r}.")
+    if config.get("crop_pct") is not None and not 0 < config["crop_pct"] <= 1:
+        raise UsageError(
+            f"the key 'crop_pct' of preprocessor_config.json must lie in (0, 1], got {config['crop_pct']}."
+        )
 
 
 def text_keys(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,17 +79,25 @@ def class_names(config: Mapping[str, Any]) -> list[str] | None:
     names = config.get("id2label")
     if not isinstance(names, Mapping) or not names:
         return None
+    if not all(isinstance(key, str) and key.isdecimal() for key in names):
+        raise UsageError('the key \'id2label\' of config.json must hold a name for each number, as {"0": "cat"}.')
     return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _normalisation(config: Mapping[str, Any]) -> dict[str, Any]:
     """x * rescale_factor (- 1 with rescale_offset), then (x - mean) / std; without rescaling, x stays 0 to 255."""
-    keys: dict[str, Any] = {"scale": config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0}
+    keys: dict[str, Any] = {
+        "scale": _or(config.get("rescale_factor"), 1 / 255) if config.get("do_rescale", True) else 1.0
+    }
     offset = 1.0 if config.get("rescale_offset") else 0.0
     mean, std = [0.0], [1.0]
     if config.get("do_normalize", "image_mean" in config):
-        mean, std = config.get("image_mean", mean), config.get("image_std", std)
+        mean, std = _or(config.get("image_mean"), mean), _or(config.get("image_std"), std)
     return {**keys, "mean": [value + offset for value in mean], "std": list(std)}
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,15 +108,16 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     # A bare number with a crop is the shortest edge, but for processors that have always stretched.
     stretches = not isinstance(size, int) or not crop or kind.startswith(STRETCHING)
-    if stretches and "crop_pct" not in config and (stretched := _both(size)):
+    crop_pct = config.get("crop_pct")
+    if stretches and crop_pct is None and (stretched := _both(size)):
         return {"resize": "stretch", "resize_to": stretched, "size": crop or stretched}
     edge = size if isinstance(size, int) else size.get("shortest_edge") if isinstance(size, Mapping) else None
     if not isinstance(edge, int):
         raise UsageError(f"the size {size} in preprocessor_config.json is in an unknown form; give --size.")
-    if "crop_pct" in config:
+    if crop_pct is not None:
         if edge >= STRETCH_FROM:
             return {"resize": "stretch", "size": [edge, edge]}
-        return {"resize": "shortest", "resize_to": int(edge / config["crop_pct"]), "size": [edge, edge]}
+        return {"resize": "shortest", "resize_to": int(edge / crop_pct), "size": [edge, edge]}
     return {"resize": "shortest", "resize_to": edge, "size": crop or [edge, edge]}
 
 

@@ -15,6 +15,17 @@ from onnxptq.errors import DataError, UsageError
 KIND = "tokenizer.json"
 
 
+def _refusal(error: BaseException) -> BaseException:
+    """The error to raise for one of the library; what a signal raised stays what it is."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        return error
+    return DataError(
+        "the model's tokenizer.json is not one that the library `tokenizers` reads: "
+        f"{type(error).__name__}: {error}. "
+        "Save it again with save_pretrained, or update the library."
+    )
+
+
 @dataclass(frozen=True)
 class HuggingFaceTokenizer:
     """A `tokenizer.json` as it was written.
@@ -38,7 +49,8 @@ class HuggingFaceTokenizer:
         content = given.get("content")
         if not isinstance(content, Mapping):
             raise UsageError('the tokenizer\'s "content" must be the JSON object of a tokenizer.json.')
-        padding = content.get("padding") or {}
+        padding = content.get("padding")
+        padding = padding if isinstance(padding, Mapping) else {}
         made = HuggingFaceTokenizer(
             json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
             str(given.get("pad") or padding.get("pad_token") or ""),
@@ -54,32 +66,39 @@ class HuggingFaceTokenizer:
     @property
     def size(self) -> int:
         """The number of tokens, added ones included."""
-        return int(self._library.get_vocab_size(with_added_tokens=True))
+        return int(self._asked("get_vocab_size", with_added_tokens=True))
 
     @property
     def padding(self) -> int:
         """The number of the padding token; 0 without one, as the mask hides what is there."""
-        token = self._library.token_to_id(self.pad) if self.pad else None
+        token = self._asked("token_to_id", self.pad) if self.pad else None
         return 0 if token is None else int(token)
 
     @property
     def lowercase(self) -> bool:
         """Whether a change of case changes nothing."""
-        return bool(self._library.encode("FILM Film").ids == self._library.encode("film film").ids)
+        return bool(self._asked("encode", "FILM Film").ids == self._asked("encode", "film film").ids)
 
     def encode(self, text: str, most: int) -> list[int]:
         """The tokens with the special ones. Truncation is the library's, so that the last special token stays."""
-        library = self._library
-        spare = most - library.num_special_tokens_to_add(is_pair=False)
-        plain = library.encode(text, add_special_tokens=False)
+        spare = most - self._asked("num_special_tokens_to_add", is_pair=False)
+        plain = self._asked("encode", text, add_special_tokens=False)
         plain.truncate(max(spare, 0))
-        return list(library.post_process(plain, add_special_tokens=True).ids)
+        return list(self._asked("post_process", plain, add_special_tokens=True).ids)
 
     def random_text(self, generator: np.random.Generator, count: int) -> str:
         """Tokens drawn uniformly, decoded: read again, they may be joined into other ones."""
-        special = {token for token, added in self._library.get_added_tokens_decoder().items() if added.special}
+        special = {token for token, added in self._asked("get_added_tokens_decoder").items() if added.special}
         plain = [token for token in range(self.size) if token not in special]
-        return str(self._library.decode([plain[i] for i in generator.integers(0, len(plain), count)]))
+        return str(self._asked("decode", [plain[i] for i in generator.integers(0, len(plain), count)]))
+
+    def _asked(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What the library answers. Raises DataError where it fails, a panic included, which is no Exception."""
+        library = self._library
+        try:
+            return getattr(library, method)(*arguments, **options)
+        except BaseException as error:
+            raise _refusal(error) from error
 
     @cached_property
     def _library(self) -> Any:
@@ -92,19 +111,18 @@ class HuggingFaceTokenizer:
             ) from error
         try:
             library = Tokenizer.from_str(self.content)
-        except Exception as error:  # The library raises plain Exception for whatever it does not understand.
-            raise DataError(
-                f"the model's tokenizer.json is not one that the library `tokenizers` reads: {error}. "
-                "Save it again with save_pretrained, or update the library."
-            ) from error
+        # The library raises plain Exception for what it does not understand, and panics at what it did not foresee.
+        except BaseException as error:
+            raise _refusal(error) from error
         # We pad and cut ourselves, where the specification says so.
         library.no_padding()
         library.no_truncation()
         return library
 
     def _check(self) -> None:
-        library = self._library  # Read now, so that what is wrong with it is said before any work.
-        if self.pad and library.token_to_id(self.pad) is None:
+        # Read and tried now, so that what is wrong with it is said before any work.
+        self.encode("A word, or 2?", 8)
+        if self.pad and self._asked("token_to_id", self.pad) is None:
             raise UsageError(
                 f"the padding token {self.pad!r} is not in the tokenizer's vocabulary. "
                 'Give the right one as "pad" of the tokenizer.'

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,10 @@ from typing import Any
 from onnxptq.errors import DataError, UsageError
 from onnxptq.tasks._base import Signature
 from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
+from onnxptq.tasks._keys import check_keys
 from onnxptq.tasks._text_specification import INPUTS
 from onnxptq.tasks._tokenizer_json import KIND
+from onnxptq.text_files import json_object, read_json
 
 IMAGE = "image-classification"
 TENSOR = "tensor-classification"
@@ -81,6 +82,9 @@ def find_specification(
     if found is None:
         found = _from_signature(signature, said, task)
     _check_about_images(task or found.task, said, model)
+    if (task or found.task) in (IMAGE, TENSOR, TEXT):
+        check_keys(found.specification, found.where)
+        check_keys(said, "the preprocessing that was given")
     specification = _with_tokenizer({**found.specification, **said}, model)
     if "size" in said and "resize_to" not in said:
         specification.pop("resize_to", None)  # It was meant for another size.
@@ -110,6 +114,8 @@ def _in_json(file: Path) -> Preprocessing | None:
     specification = _read(file)
     if specification is None or not _KNOWN_KEYS & specification.keys():
         return None
+    if not isinstance(specification.get("task", ""), str):
+        raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
     default = TEXT if "tokenizer" in specification else TENSOR if "shape" in specification else IMAGE
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 
@@ -172,17 +178,13 @@ def _read(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}. Repair it or move it away.") from error
-    return _object(text, str(file))
+        return read_json(file, "file", DataError)
+    except DataError as error:
+        raise DataError(f"{error} Repair it or move it away.") from error
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{what} is not JSON: {error}. Repair it or move it away.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{what} must be a JSON object, got {type(value).__name__}.")
-    return value
+        return json_object(text, what, DataError)
+    except DataError as error:
+        raise DataError(f"{error} Repair it or move it away.") from error

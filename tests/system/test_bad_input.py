@@ -140,7 +140,7 @@ def test_a_command_that_there_is_not_gets_a_hint(place: Any) -> None:
     assert_says(place.refused("quantise"), ["No such command 'quantise'", "Did you mean 'quantize'"])
 
 
-@pytest.mark.parametrize(("file", "words"), [("not.json", "cannot be read as JSON"), ("list.json", "a JSON object")])
+@pytest.mark.parametrize(("file", "words"), [("not.json", "is not JSON"), ("list.json", "a JSON object")])
 def test_preprocessing_that_is_not_a_json_object_is_refused(file: str, words: str, place: Any, inputs: Path) -> None:
     options = ["--data", inputs / "images", "--preprocessing", inputs / file]
     assert_says(place.refused("quantize", inputs / "image.onnx", *options), [file, words, "Expected for example"])
