@@ -45,5 +45,5 @@ def test_no_more_is_read_than_allowed(tmp_path):
 @pytest.mark.parametrize("name", ["missing.json", "folder", "a\0b.json", "n" * 300])
 def test_what_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="the file .* cannot be read"):
+    with pytest.raises(DataError, match=r"the file .* cannot be read"):
         read_json(tmp_path / name, "file", DataError)
