@@ -135,7 +135,7 @@ def many_ours(path: Path, network: str, count: int, optimized: bool = False) -> 
                     for tensor in writer.plan.observed
                 }
                 writer.write(ranges, Path(folder) / f"{seed}-{name}.onnx")
-    assert not writer.fallbacks, writer.fallbacks
+    assert not writer.anew, writer.anew
 
 
 def many_stock(path: Path, network: str, count: int) -> None:

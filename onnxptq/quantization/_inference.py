@@ -83,6 +83,9 @@ def several_at_once(work: Callable[[str, Feeds], T], samples: Iterable[tuple[str
         samples: (id, feeds).
         workers: how many threads.
     """
+    if workers == 1:
+        yield from (work(sample_id, feeds) for sample_id, feeds in samples)
+        return
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onnxptq-sample")
     try:

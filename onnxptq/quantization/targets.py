@@ -110,6 +110,9 @@ _FLOAT_OUTPUTS = Choice(
     _TENSORRT,
 )
 _SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
+_FLOAT_BIAS = {"QuantizeBias": False, "QDQDisableWeightAdjustForInt32Bias": True}
+"""Left to itself, the quantizer enlarges weight scales so that a bias fits int32 even where the bias stays in float:
+behind small activations the weights of whole channels become zero for nothing."""
 _UNQUANTIZED_OUTPUTS = {"OpTypesToExcludeOutputQuantization": [*WEIGHTED, "Add"]}
 
 TARGETS.register(
@@ -152,7 +155,7 @@ TARGETS.register(
             "QInt8",
             "QInt8",
             per_channel=True,
-            extra_options={**_SYMMETRIC, "QuantizeBias": False, **_UNQUANTIZED_OUTPUTS},
+            extra_options={**_SYMMETRIC, **_FLOAT_BIAS, **_UNQUANTIZED_OUTPUTS},
         ),
         (
             Choice(
@@ -180,7 +183,7 @@ TARGETS.register(
             per_channel=True,
             extra_options={
                 **_SYMMETRIC,
-                "QuantizeBias": False,
+                **_FLOAT_BIAS,
                 "AddQDQPairToWeight": True,
                 "DedicatedQDQPair": True,
                 **_UNQUANTIZED_OUTPUTS,
@@ -231,7 +234,7 @@ TARGETS.register(
             "QInt8",
             "QInt8",
             per_channel=True,
-            extra_options={**_SYMMETRIC, "QuantizeBias": False, **_UNQUANTIZED_OUTPUTS},
+            extra_options={**_SYMMETRIC, **_FLOAT_BIAS, **_UNQUANTIZED_OUTPUTS},
         ),
         (
             Choice(

@@ -68,7 +68,7 @@ def test_the_fast_writer_writes_the_bytes_of_the_reference_for_every_target(quan
     for _ in range(2):
         writer.write(ranges, tmp_path / "fast.onnx")
         assert (tmp_path / "fast.onnx").read_bytes() == reference.read_bytes()
-    assert writer.fallbacks == []
+    assert writer.anew == []
 
 
 def test_tensorrt_gets_the_identity_branch_quantized_and_not_the_conv(quantized):

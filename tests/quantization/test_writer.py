@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import onnx
+import onnxruntime.quantization
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError
 from onnxptq.quantization.collect import collect
 from onnxptq.quantization.settings import QuantizerSettings
-from onnxptq.quantization.targets import TARGETS
+from onnxptq.quantization.targets import TARGETS, target_settings
 from onnxptq.quantization.writer import FastWriter, quantize_with_ranges, writer_for
 
 SETTINGS = {
@@ -47,7 +48,6 @@ def reference(path, ranges, writer, options, output):
 def check_methods(model_path, tmp_path, draw, options):
     writer = FastWriter(model_path, options)
     statistics = collect(model_path, draw(model_path), writer.plan.observed)
-    # The first file is compared anyway; the others are what the fast way writes alone.
     for name in ("minmax", "percentile", "mse"):
         method = RANGE_METHODS.get(name)
         ranges = {
@@ -58,7 +58,7 @@ def check_methods(model_path, tmp_path, draw, options):
         wanted = reference(model_path, ranges, writer, options, tmp_path / "reference.onnx")
         assert (tmp_path / "fast.onnx").read_bytes() == wanted
     assert writer.written == 3
-    assert writer.fallbacks == []
+    assert writer.anew == []
 
 
 @pytest.mark.parametrize("target", SETTINGS)
@@ -90,63 +90,214 @@ def test_whatever_the_ranges_the_bytes_are_those_of_the_reference(build_graph, t
         assert (tmp_path / "fast.onnx").read_bytes() == wanted
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-def test_a_bias_too_large_for_int32_is_left_to_the_reference_and_counted(build_graph, tmp_path, per_channel):
+def test_a_bias_too_large_for_int32_builds_the_graph_anew_and_is_counted(build_graph, tmp_path):
+    for per_channel in (True, False):
+        path = build_graph("conv_relu")
+        options = QuantizerSettings(per_channel=per_channel)
+        writer = FastWriter(path, options)
+        wide = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
+        tiny = {name: (np.float32(-1e-12), np.float32(1e-12)) for name in writer.plan.observed}
+        for ranges in (wide, tiny, wide):
+            writer.write(ranges, tmp_path / "fast.onnx")
+            wanted = reference(path, ranges, writer, options, tmp_path / "reference.onnx")
+            assert (tmp_path / "fast.onnx").read_bytes() == wanted
+        assert len(writer.anew) == 1
+        assert "needs a larger weight scale" in writer.anew[0]
+
+
+def test_the_largest_of_a_tensors_biases_decides_whether_its_scale_is_enlarged(builder, tmp_path):
+    """Per tensor one scale serves all biases: here only one of them, and not the first, is too large."""
+    g = builder(3)
+    bias = g.constant(np.array([0, 1e-6, 300, -1e-6], np.float32))
+    y = g.add("Gemm", "x", g.weight(6, 4), bias)
+    path = g.save(tmp_path / "m.onnx", {"x": ["N", 6]}, {y: ["N", 4]})
+    writer = FastWriter(path, QuantizerSettings())
+    for width, anew in ((100, 0), (1e-4, 1)):
+        ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
+        writer.write(ranges, tmp_path / "fast.onnx")
+        wanted = reference(path, ranges, writer, QuantizerSettings(), tmp_path / "reference.onnx")
+        assert (tmp_path / "fast.onnx").read_bytes() == wanted
+        assert len(writer.anew) == anew
+
+
+def test_a_bias_that_no_scale_makes_fit_is_clipped_to_int32(build_graph, tmp_path):
+    options = QuantizerSettings(extra_options={"QDQDisableWeightAdjustForInt32Bias": True})
     path = build_graph("conv_relu")
-    options = QuantizerSettings(per_channel=per_channel)
     writer = FastWriter(path, options)
-    wide = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
     tiny = {name: (np.float32(-1e-12), np.float32(1e-12)) for name in writer.plan.observed}
-    for ranges in (wide, tiny, wide):
+    writer.write(tiny, tmp_path / "fast.onnx")
+    assert (tmp_path / "fast.onnx").read_bytes() == reference(path, tiny, writer, options, tmp_path / "reference.onnx")
+    assert writer.anew == []
+    initializers = onnx.load(tmp_path / "fast.onnx").graph.initializer
+    (bias,) = (onnx.numpy_helper.to_array(t) for t in initializers if t.name == "w1_quantized")
+    assert {np.iinfo(np.int32).min, np.iinfo(np.int32).max} == set(bias.tolist())
+
+
+def test_a_bias_behind_a_softmax_has_the_scale_that_no_range_changes(builder, tmp_path):
+    g = builder(4)
+    y = g.add("Gemm", g.add("Softmax", "x"), g.weight(6, 4), g.weight(4))
+    path = g.save(tmp_path / "m.onnx", {"x": ["N", 6]}, {y: ["N", 4]})
+    writer = FastWriter(path, QuantizerSettings(per_channel=True))
+    ranges = {name: (np.float32(-3), np.float32(5)) for name in writer.plan.observed}
+    assert not any(name.startswith("softmax") for name in ranges)
+    writer.write(ranges, tmp_path / "fast.onnx")
+    wanted = reference(path, ranges, writer, QuantizerSettings(per_channel=True), tmp_path / "reference.onnx")
+    assert (tmp_path / "fast.onnx").read_bytes() == wanted
+    assert writer.anew == []
+
+
+RARE_TYPES = {
+    "16-bit activations": QuantizerSettings(activation_type="QUInt16", per_channel=True),
+    "16-bit": QuantizerSettings("QInt16", "QInt16", per_channel=True),
+    "4-bit weights": QuantizerSettings(weight_type="QInt4", per_channel=True),
+    "unsigned weights": QuantizerSettings(weight_type="QUInt8", per_channel=True),
+    "a least range": QuantizerSettings(per_channel=True, extra_options={"MinimumRealRange": 0.5}),
+    "float biases": QuantizerSettings("QInt8", per_channel=True, extra_options={"QuantizeBias": False}),
+    "another axis": QuantizerSettings(
+        per_channel=True, extra_options={"QDQOpTypePerChannelSupportToAxis": {"Gemm": 1, "MatMul": 0}}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RARE_TYPES)
+@pytest.mark.parametrize("name", ["depthwise_clip", "attention"])
+def test_whatever_the_types_the_bytes_are_those_of_the_reference(build_graph, tmp_path, kind, name):
+    path, options = build_graph(name), RARE_TYPES[kind]
+    writer = FastWriter(path, options)
+    for width in (3, 1e-9):
+        ranges = {name: (np.float32(-width), np.float32(2 * width)) for name in writer.plan.observed}
         writer.write(ranges, tmp_path / "fast.onnx")
         wanted = reference(path, ranges, writer, options, tmp_path / "reference.onnx")
         assert (tmp_path / "fast.onnx").read_bytes() == wanted
-    assert len(writer.fallbacks) == 1
-    assert "needs a larger weight scale" in writer.fallbacks[0]
+
+
+def strange_weights(builder, path):
+    """Channels of zeros, of denormal numbers, of one sign, of -0.0, and a weight that two layers share."""
+    g = builder(5)
+    weight = g.rng.standard_normal((6, 3, 1, 1)).astype(np.float32)
+    weight[0], weight[1] = 0, 1e-42
+    weight[2], weight[3] = np.abs(weight[2]), -0.0
+    shared = g.constant(weight)
+    y = g.add("Add", g.add("Conv", "x", shared, g.weight(6)), g.add("Conv", "x", shared, g.weight(6, scale=1e4)))
+    y = g.add("Conv", y, g.weight(2, 6, 1, 1))
+    return g.save(path, {"x": ["N", 3, 4, 4]}, {y: ["N", 2, 4, 4]})
+
+
+@pytest.mark.parametrize("target", [target.name for target in TARGETS])
+def test_strange_weights_are_written_as_the_reference_writes_them_for_every_target(builder, tmp_path, target):
+    path = strange_weights(builder, tmp_path / "m.onnx")
+    options = target_settings(target, path)
+    writer = FastWriter(path, options)
+    for width in (1, 1e-6):
+        ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
+        writer.write(ranges, tmp_path / "fast.onnx")
+        wanted = reference(path, ranges, writer, options, tmp_path / "reference.onnx")
+        assert (tmp_path / "fast.onnx").read_bytes() == wanted
+    # Only a bias of int32 is a reason to enlarge a weight's scale.
+    assert len(writer.anew) == (target == "cpu")
+
+
+@pytest.mark.parametrize("target", [target.name for target in TARGETS])
+def test_every_graph_is_written_as_the_reference_writes_it_for_every_target(model_path, tmp_path, target):
+    options = target_settings(target, model_path)
+    writer = FastWriter(model_path, options)
+    ranges = {name: (np.float32(-1.5), np.float32(2)) for name in writer.plan.observed}
+    writer.write(ranges, tmp_path / "fast.onnx")
+    wanted = reference(model_path, ranges, writer, options, tmp_path / "reference.onnx")
+    assert (tmp_path / "fast.onnx").read_bytes() == wanted
 
 
 @pytest.mark.parametrize(
-    ("tensor", "fallbacks"), [("w0", []), ("x", ["the settings override single activations"])], ids=["weight", "input"]
+    ("tensor", "anew"), [("w0", []), ("x", ["the settings override single activations"])], ids=["weight", "input"]
 )
-def test_overrides_of_single_activations_are_left_to_the_reference(tensor, fallbacks, build_graph, tmp_path):
+def test_overrides_of_single_activations_build_the_graph_anew(tensor, anew, build_graph, tmp_path):
     path = build_graph("conv_relu")
     overrides = {tensor: [{"rmin": np.float32(-3), "rmax": np.float32(3)}]}
-    options = QuantizerSettings(extra_options={"TensorQuantOverrides": overrides})
+    options = QuantizerSettings(per_channel=tensor == "x", extra_options={"TensorQuantOverrides": overrides})
     writer = FastWriter(path, options)
     for width in (1, 2):
         ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
         writer.write(ranges, tmp_path / "fast.onnx")
         assert (tmp_path / "fast.onnx").read_bytes() == reference(path, ranges, writer, options, tmp_path / "ref.onnx")
-    assert writer.fallbacks == fallbacks * 2
+    assert writer.anew == anew * 2
+
+
+def test_float16_is_written_as_the_reference_writes_it(builder, tmp_path):
+    g = builder(6)
+    weights = [g.constant((g.rng.standard_normal(shape) * 0.3).astype(np.float16)) for shape in ((6, 4), (4,))]
+    y = g.add("Gemm", "x", *weights)
+    g.save(tmp_path / "m.onnx", {"x": ["N", 6]}, {y: ["N", 4]}, check=False)
+    model = onnx.load(tmp_path / "m.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, tmp_path / "m.onnx")
+    options = QuantizerSettings(per_channel=True)
+    writer = FastWriter(tmp_path / "m.onnx", options)
+    for width in (1, 1e-9):
+        ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
+        writer.write(ranges, tmp_path / "fast.onnx")
+        wanted = reference(tmp_path / "m.onnx", ranges, writer, options, tmp_path / "reference.onnx")
+        assert (tmp_path / "fast.onnx").read_bytes() == wanted
+
+
+def test_a_weight_that_the_reference_refuses_is_refused(build_graph, tmp_path):
+    path = build_graph("conv_relu")
+    model = onnx.load(path)
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[1, 0, 0, 0] = np.nan
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, model.graph.initializer[0].name))
+    onnx.save(model, path)
+    with pytest.raises(AssertionError, match="scale issue"):
+        FastWriter(path, QuantizerSettings(per_channel=True))
 
 
 def test_external_data_is_left_to_the_reference(build_graph, tmp_path):
     path = tmp_path / "apart.onnx"
     onnx.save_model(onnx.load(build_graph("conv_relu")), path, save_as_external_data=True, size_threshold=0)
     writer = FastWriter(path, QuantizerSettings())
-    writer.write({name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}, tmp_path / "out.onnx")
-    assert writer.fallbacks == ["the weights lie in files of their own"]
+    ranges = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
+    assert writer.write(ranges, tmp_path / "out.onnx") == "the weights lie in a file of their own"
     onnx.checker.check_model(tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == reference(path, ranges, writer, QuantizerSettings(), tmp_path / "r")
 
 
 def test_what_is_written_can_keep_its_weights_in_a_file_of_their_own(build_graph, tmp_path):
     path = build_graph("batch_norm")
-    writer = FastWriter(path, QuantizerSettings(), external=True)
+    writer = writer_for(path, QuantizerSettings(), external=True)
+    assert writer_for(path, QuantizerSettings()) is not writer
     writer.write({name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}, tmp_path / "out.onnx")
+    model = onnx.load(tmp_path / "out.onnx", load_external_data=False)
+    assert any(tensor.external_data for tensor in model.graph.initializer)
     assert (tmp_path / "out.onnx.data").stat().st_size > 0
     onnx.checker.check_model(tmp_path / "out.onnx")
 
 
 def test_a_first_file_that_differs_is_replaced_and_ends_the_fast_way(build_graph, tmp_path, monkeypatch):
     path = build_graph("conv_relu")
+    monkeypatch.setattr("onnxptq.quantization.writer.TRIED_VERSIONS", ("1.0.0",))
     writer = FastWriter(path, QuantizerSettings())
     writer._template.model.producer_name = "not the quantizer"
     ranges = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
     for _ in range(2):
-        writer.write(ranges, tmp_path / "fast.onnx")
+        reason = writer.write(ranges, tmp_path / "fast.onnx")
         wanted = reference(path, ranges, writer, QuantizerSettings(), tmp_path / "reference.onnx")
         assert (tmp_path / "fast.onnx").read_bytes() == wanted
-    assert writer.fallbacks == ["the first file differed from the reference"] * 2
+        assert "this version of ONNX Runtime writes another file" in reason
+
+
+@pytest.mark.parametrize("versions", [(onnxruntime.__version__,), ("1.0.0",)])
+def test_the_stock_quantizer_runs_once_at_most_and_only_where_its_version_was_never_tried(
+    build_graph, tmp_path, monkeypatch, versions
+):
+    calls = []
+    stock = onnxruntime.quantization.quantize_static
+    monkeypatch.setattr(onnxruntime.quantization, "quantize_static", lambda *a, **k: calls.append(1) or stock(*a, **k))
+    monkeypatch.setattr("onnxptq.quantization.writer.TRIED_VERSIONS", versions)
+    writer = FastWriter(build_graph("depthwise_clip"), QuantizerSettings())
+    for width in (1, 2, 3):
+        ranges = {name: (np.float32(-width), np.float32(width)) for name in writer.plan.observed}
+        assert writer.write(ranges, tmp_path / "out.onnx") is None
+    assert len(calls) == (versions == ("1.0.0",))
 
 
 def test_a_missing_range_is_named(build_graph, tmp_path):
