@@ -92,7 +92,10 @@ def _read(kind: Any, values: Mapping[str, Any], keys: Keys, what: str) -> Any:
             where = f"[{_header(keys)}]" if keys else f"the {what}"
             raise _Wrong(keys, f"{where} needs {name!r}. {key.about.text}")
     read = {name: _value(known[name].kind, known[name].about, values[name], (*keys, name), what) for name in values}
-    return kind(**read)
+    try:
+        return kind(**read)
+    except ValueError as error:  # Values that are right one by one, and do not go together.
+        raise _Wrong(keys, f"[{_header(keys)}]: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def policy_to_dict(policy: Policy) -> dict[str, Any]:
 
 def _lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
+        return {key: _lists(item) for key, item in value.items() if item is not None}
     return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 

@@ -18,6 +18,7 @@ from onnxptq.evaluation.run import run_padded
 from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.policy import Policy, settle
+from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
 from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
@@ -85,7 +86,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         base = isolation.subject(reference or model)
         subject = isolation.subject(model, runtime, allow_fallback=request.allow_fallback)
         evidence = Evidence(model=model, reference=reference)
-        if policy is not None and not policy.reads_predictions and not policy.latency:
+        if policy is not None and not needs(policy) & {"predictions", "latency"}:
             return policy, _placed(evidence, policy, isolation, subject), ()
         samples, warnings = samples_to_judge_on(
             [base.model, model], request.corruptions, request.groups, request.options, cache_room()
@@ -93,7 +94,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         policy = settle(policy, request.groups, labelled=samples.dataset.labels is not None)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
         subjects: list[Subject] = [base, subject, *(isolation.subject(model, other) for other in others)]
-        if policy.reads_predictions:
+        if "predictions" in needs(policy):
             runs = _predict(subjects, samples, progress)
             evidence = replace(
                 evidence,
@@ -115,7 +116,7 @@ def _reference(request: Request, model: Model, policy: Policy | None, domains: S
     """The FP32 model, or None where the policy does not need one and none was named."""
     if request.reference is not None:
         return open_model(request.reference, domains=domains)
-    if policy is not None and not policy.reads_reference:
+    if policy is not None and "reference" not in needs(policy):
         return None
     if read_provenance(model.metadata) is None:
         raise UsageError(
@@ -150,7 +151,7 @@ def _fallback_note(run: Predictions) -> tuple[str, ...]:
 
 
 def _placed(evidence: Evidence, policy: Policy, isolation: Isolation, subject: IsolatedSubject) -> Evidence:
-    if policy.placement is None:
+    if "placement" not in needs(policy):
         return evidence
     return replace(evidence, placement=isolation.session(subject).placement, placement_known=True)
 

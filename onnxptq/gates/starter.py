@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from onnxptq.gates.policy import FORMAT, AverageDrop, FlipRate, Samples, WorstGroupDrop, WorstGroupFlipRate
+from onnxptq.gates.policy import (
+    AVERAGE_MARGIN,
+    FORMAT,
+    GROUP_MARGIN,
+    AverageDrop,
+    FlipRate,
+    Samples,
+    WorstGroupDrop,
+    WorstGroupFlipRate,
+    tolerated,
+)
 from onnxptq.graphs import load_model, read_provenance
 
 
@@ -31,6 +41,8 @@ def starter_policy(model: Path) -> str:
         minimum=Samples().minimum,
         average=AverageDrop().limit,
         worst=WorstGroupDrop().limit,
+        average_tolerance=round(tolerated(AverageDrop(), AVERAGE_MARGIN), 6),
+        worst_tolerance=round(tolerated(WorstGroupDrop(), GROUP_MARGIN), 6),
         flips=FlipRate().limit,
         worst_flips=WorstGroupFlipRate().limit,
         group=_text(group),
@@ -71,13 +83,17 @@ minimum = {minimum}
 # "undecided": a smaller group makes the verdict UNDECIDED. "ignore": the other groups decide.
 small_groups = "undecided"
 
+# A rule about samples fails where its limit is surely exceeded, passes only where a loss beyond its tolerance can be
+# ruled out, and is undecided between the two.
 [average_drop]
 limit = {average}
+tolerance = {average_tolerance}
 mode = "fail-if-likely"
 
 # Chosen on one half of the samples and measured on the other, so that many groups cost no false alarms.
 [worst_group_drop]
 limit = {worst}
+tolerance = {worst_tolerance}
 mode = "fail-if-likely"
 
 # Without labels, use these two instead of the two above: predictions that differ from FP32's.

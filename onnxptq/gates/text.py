@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict
+from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict, shown
 
 
 def headline(result: CheckResult) -> str:
@@ -30,9 +30,11 @@ def numbers(rule: RuleResult) -> str:
         interval = ""
         if rule.low is not None and rule.high is not None:
             interval = f" [{_number(rule, rule.low)} to {_number(rule, rule.high)}]"
-        parts.append(f"{_number(rule, rule.value)}{_suffix(rule)}{interval}")
+        parts.append(f"{shown(rule.value, rule.unit)}{interval}")
     if rule.limit is not None:
-        parts.append(f"limit {_number(rule, rule.limit)}{_suffix(rule)}")
+        parts.append(f"limit {shown(rule.limit, rule.unit)}")
+    if rule.tolerance is not None and rule.mode != "fail-if-possible":
+        parts.append(f"tolerance {shown(rule.tolerance, rule.unit)}")
     if rule.mode is not None:
         parts.append(rule.mode)
     if rule.n is not None:
@@ -45,7 +47,7 @@ def describe(rule: RuleResult) -> list[str]:
     """A rule in a few lines: verdict, rule and group; numbers; what was found; what to do."""
     group = f" in {rule.group}" if rule.group else ""
     lines = [f"{rule.verdict.value} {rule.rule}{group}"]
-    lines += [f"  {text}" for text in (numbers(rule), f"{rule.explanation}.") if text]
+    lines += [f"  {text}" for text in (rule.ruled_out, numbers(rule), f"{rule.explanation}.") if text]
     return lines + ([f"  -> {rule.next_step}"] if rule.next_step else [])
 
 
@@ -55,18 +57,16 @@ def full_text(result: CheckResult) -> str:
     for rule in result.named(Verdict.FAILED) + result.named(Verdict.UNDECIDED) + result.named(Verdict.NOT_JUDGED):
         lines += ["", *describe(rule)]
     if passed := result.named(Verdict.PASSED):
-        lines += ["", *(f"PASSED {rule.rule}: {numbers(rule) or rule.explanation}" for rule in passed)]
+        lines += ["", *(f"PASSED {rule.rule}: {_passed(rule)}" for rule in passed)]
     return "\n".join([*lines, "", f"again: {result.command}"])
 
 
+def _passed(rule: RuleResult) -> str:
+    """What a pass rules out, then the numbers behind it."""
+    group = f" {rule.group}" if rule.group and rule.rule.startswith("group_") else ""
+    said = f"{rule.ruled_out}{group} ({numbers(rule)})" if rule.ruled_out else numbers(rule)
+    return said or rule.explanation
+
+
 def _number(rule: RuleResult, value: float) -> str:
-    if rule.unit == "ratio":
-        return f"{value:.2f}"
-    if rule.unit == "count":
-        return f"{value:g}"
-    text = f"{100 * value:.1f}"
-    return "0.0" if text == "-0.0" else text
-
-
-def _suffix(rule: RuleResult) -> str:
-    return {"drop": " points", "fraction": " %", "ratio": " times", "count": ""}[rule.unit]
+    return shown(value, rule.unit).partition(" ")[0]

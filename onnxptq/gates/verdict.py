@@ -47,6 +47,10 @@ class RuleResult:
         mode: how uncertainty was treated, or None where there is none.
         n, sources: samples, and original samples behind them; None where the rule is not about samples.
         unit: of the numbers.
+        tolerance: what must be ruled out for a pass, or None where the rule is not about samples.
+        ruled_out: with a pass, the largest loss that is still possible, in words; "" elsewhere.
+        samples_to_decide: undecided: about how many original samples (of each group) would decide; None where that is
+            not known.
     """
 
     rule: str
@@ -62,6 +66,9 @@ class RuleResult:
     n: int | None = None
     sources: int | None = None
     unit: Unit = "fraction"
+    tolerance: float | None = None
+    ruled_out: str = ""
+    samples_to_decide: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types; NaN becomes None."""
@@ -121,18 +128,11 @@ def overall(rules: Iterable[RuleResult]) -> Verdict:
     return Verdict.PASSED
 
 
-def at_most(value: float, low: float, high: float, limit: float, mode: Mode) -> Verdict:
-    """Whether a value that should be at most `limit` passes, as `mode` treats its uncertainty.
-
-    fail-if-likely fails where the interval lies wholly above the limit, fail-if-possible where any of it does, point
-    where the value does. What could not be measured (NaN) is undecided.
-    """
-    deciding = {"fail-if-likely": low, "fail-if-possible": high, "point": value}[mode]
-    if math.isnan(deciding):
-        return Verdict.UNDECIDED
-    return Verdict.FAILED if deciding > limit else Verdict.PASSED
-
-
-def at_least(value: float, low: float, high: float, limit: float, mode: Mode) -> Verdict:
-    """The same for a value that should be at least `limit`."""
-    return at_most(-value, -high, -low, -limit, mode)
+def shown(value: float, unit: Unit) -> str:
+    """A number with its unit: "8.5 points", "12.0 %", "1.25 times"; what rounds to nothing has no sign."""
+    if unit == "ratio":
+        return f"{value:.2f} times"
+    if unit == "count":
+        return f"{value:g}"
+    text = f"{100 * value:.1f}"
+    return f"{'0.0' if text == '-0.0' else text} {'points' if unit == 'drop' else '%'}"

@@ -113,5 +113,5 @@ def test_the_json_has_stable_keys_and_no_nan() -> None:
     assert values["rules"][0]["low"] is None
     assert set(values["rules"][0]) == {
         "rule", "verdict", "explanation", "next_step", "group", "value", "low", "high", "limit", "mode", "n", "sources",
-        "unit",
+        "unit", "tolerance", "ruled_out", "samples_to_decide",
     }  # fmt: skip

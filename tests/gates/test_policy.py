@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -90,6 +91,11 @@ MISTAKES = {
     "a table for a list of tables": ('[group_drop]\ngroup = "label=a"\n', 1, ["must be a list", "[[group_drop]]"]),
     "a text for a list": ('[graph]\ndomains = "mine"\n', 2, ["must be a list", 'domains = ["..."]']),
     "a number in a list of texts": ("group_by = [1]\n", 1, ["must be a text"]),
+    "a tolerance below the limit": (
+        "\n[average_drop]\nlimit = 0.03\ntolerance = 0.02\n",
+        2,
+        ["tolerance 0.02 is below the limit 0.03", "at least the limit"],
+    ),
     "a missing group": ("\n[[group_accuracy]]\nlimit = 0.5\n", 2, ["[group_accuracy] needs 'group'"]),
     "a newer format": ("format = 2\n", 1, ["format 2", "reads format 1"]),
     "a key in one line": ("size = { limit = 0.5, than = 1 }\n", 1, ["unknown key 'than'"]),
@@ -137,7 +143,9 @@ def test_the_schema_accepts_what_the_reader_accepts() -> None:
         jsonschema.validate(json.loads(json.dumps(policy_to_dict(policy))), policy_schema())
 
 
-@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name != "not a number"])
+@pytest.mark.parametrize(
+    "mistake", [name for name in MISTAKES if name not in ("not a number", "a tolerance below the limit")]
+)
 def test_the_schema_refuses_what_the_reader_refuses(mistake: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tomllib.loads(MISTAKES[mistake][0]), policy_schema())
@@ -151,7 +159,15 @@ def test_the_default_policy_judges_drops_with_labels_and_flips_without() -> None
 
 
 def test_the_starter_policy_is_the_default_one() -> None:
-    assert parse_policy(starter_policy(builtin().model)) == default_policy(labelled=True)
+    written, default = parse_policy(starter_policy(builtin().model)), default_policy(labelled=True)
+    assert written.average_drop is not None and written.worst_group_drop is not None
+    assert (written.average_drop.tolerance, written.worst_group_drop.tolerance) == (0.03, 0.1)
+    plain = replace(
+        written,
+        average_drop=replace(written.average_drop, tolerance=None),
+        worst_group_drop=replace(written.worst_group_drop, tolerance=None),
+    )
+    assert plain == default
 
 
 def test_every_rule_in_a_comment_of_the_starter_policy_can_be_turned_on() -> None:

@@ -1,9 +1,8 @@
-"""What rules share: bounds, words for numbers, and results for what cannot be judged."""
+"""What rules share: estimates, words for numbers, and results for what cannot be judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from onnxptq.evaluation.statistics import (
     drop_interval,
     proportion_interval,
 )
-from onnxptq.gates.policy import Mode, Policy
-from onnxptq.gates.verdict import RuleResult, Unit, Verdict
+from onnxptq.gates.claims import Estimate
+from onnxptq.gates.policy import Policy
+from onnxptq.gates.verdict import RuleResult, Unit, Verdict, shown
 
 _NAMED = 5
 """Groups that a sentence names before it says how many more there are."""
@@ -28,49 +28,36 @@ def both_sides(confidence: float) -> float:
     return 2.0 * confidence - 1.0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value of some samples and its one-sided bounds."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    sources: int
-
-    def result(
-        self,
-        rule: str,
-        verdict: Verdict,
-        explanation: str,
-        repair: str,
-        limit: float,
-        mode: Mode,
-        group: str | None = None,
-        unit: Unit = "fraction",
-    ) -> RuleResult:
-        """What a rule says of it; `repair` is what to do where it failed."""
-        next_step = repair if verdict is Verdict.FAILED else ""
-        measured = (self.value, self.low, self.high, limit, mode, self.n, self.sources, unit)
-        return RuleResult(rule, verdict, explanation, next_step, group, *measured)
-
-
-def drop_of(pairing: Paired, rows: Rows, confidence: float) -> Estimate:
+def drop_of(pairing: Paired, rows: Rows, policy: Policy) -> Estimate:
     """The mean of `lost` over rows, with Tango's bounds."""
     sums = pairing.over(rows, pairing.lost)
-    low, high = drop_interval(sums, both_sides(confidence))
-    return _estimate(sums, float(low[0]), float(high[0]))
 
+    def bounds(confidence: float) -> tuple[float, float]:
+        low, high = drop_interval(sums, both_sides(confidence))
+        return float(low[0]), float(high[0])
 
-def share_of(sums: SourceSums, confidence: float) -> Estimate:
-    """The mean of a value that is 0 or 1 over the only group of `sums`, with Wilson's bounds."""
-    low, high = proportion_interval(sums, both_sides(confidence))
-    return _estimate(sums, float(low[0]), float(high[0]))
-
-
-def _estimate(sums: SourceSums, low: float, high: float) -> Estimate:
     value = float(sums.group_means[0])
-    return Estimate(value, low, high, int(sums.group_rows[0]), int(sums.group_sources[0]))
+    spread = bounds(policy.confidence)[1] - value
+    return Estimate(value, bounds, int(sums.group_rows[0]), int(sums.group_sources[0]), spread)
+
+
+def share_of(sums: SourceSums, policy: Policy, *, floor: bool = False) -> Estimate:
+    """The mean of a value that is 0 or 1 over the only group of `sums`, with Wilson's bounds.
+
+    Args:
+        sums: of one group.
+        policy: its confidence.
+        floor: the value has to be large, so that its lower bound is the one that a pass is about.
+    """
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        low, high = proportion_interval(sums, both_sides(confidence))
+        return float(low[0]), float(high[0])
+
+    value = float(sums.group_means[0])
+    low, high = bounds(policy.confidence)
+    spread = value - low if floor else high - value
+    return Estimate(value, bounds, int(sums.group_rows[0]), int(sums.group_sources[0]), spread)
 
 
 def eligible_groups(sums: SourceSums, policy: Policy) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -78,44 +65,76 @@ def eligible_groups(sums: SourceSums, policy: Policy) -> np.ndarray[tuple[int, .
     return sums.group_sources >= policy.samples.minimum
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The worst group.
+def worst_group(
+    pairing: Paired, sums: SourceSums, policy: Policy, *, share: bool = False
+) -> tuple[Estimate, str] | None:
+    """The worst group and what it loses, or None where no group can be judged.
 
-    Attributes:
-        estimate: cross-fitted value; its lower bound; the largest upper bound of a group.
-        group: the one that was chosen most often.
-        number: of that group.
-    """
-
-    estimate: Estimate
-    group: str
-    number: int
-
-
-def worst_group(pairing: Paired, sums: SourceSums, upper: Sequence[float], policy: Policy) -> Worst | None:
-    """The worst group of `sums`, or None where no group can be judged.
+    The lower bound is that of the cross-fitted value. The upper bound is the largest upper bound of a group: it bounds
+    the worst group whatever their number, because the worst group is one of them (docs/statistics.md).
 
     Args:
         pairing: names the groups.
         sums: drops or flips of each group.
-        upper: the upper bound of each group. The largest one bounds the worst group whatever their number, because
-            the worst group is one of them (docs/statistics.md).
         policy: confidence and minimum samples.
+        share: the value is a share (flips), never below 0.
     """
     eligible = eligible_groups(sums, policy)
     fitted: CrossfitDrop = crossfit_drop(sums, eligible=eligible)
     if not eligible.any() or np.isnan(fitted.value):
         return None
-    number = int(fitted.chosen.argmax())
-    estimate = Estimate(
+    interval = proportion_interval if share else drop_interval
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        low = fitted.lower_bound(confidence)
+        return max(low, 0.0) if share else low, float(interval(sums, both_sides(confidence))[1][eligible].max())
+
+    upper = np.where(eligible, interval(sums, both_sides(policy.confidence))[1], -np.inf)
+    number, widest = int(fitted.chosen.argmax()), int(upper.argmax())
+    found = Estimate(
         fitted.value,
-        fitted.lower_bound(policy.confidence),
-        float(np.asarray(upper)[eligible].max()),
+        bounds,
         int(sums.group_rows[number]),
         int(sums.group_sources[number]),
+        float(upper[widest] - sums.group_means[widest]),
+        int(eligible.sum()),
+        pairing.names[widest],
     )
-    return Worst(estimate, pairing.names[number], number)
+    return found, pairing.names[number]
+
+
+def no_group(name: str, policy: Policy, limit: float, unit: Unit) -> RuleResult:
+    """A rule about the worst group where no group can be judged."""
+    return RuleResult(
+        name,
+        Verdict.UNDECIDED,
+        f"no group has the {policy.samples.minimum} original samples that it takes to be judged",
+        "Evaluate on more samples, or group by fewer columns (group_by).",
+        limit=limit,
+        unit=unit,
+        samples_to_decide=policy.samples.minimum,
+    )
+
+
+def too_few(rule: str, group: str | None, found: Estimate, limit: float, policy: Policy, unit: Unit) -> RuleResult:
+    """Fewer sources than the policy asks for."""
+    low, high = found.bounds(policy.confidence)
+    return RuleResult(
+        rule,
+        Verdict.UNDECIDED,
+        f"{found.sources} original samples are too few to judge; the policy asks for {policy.samples.minimum}",
+        "Evaluate on more samples of this group." if group else "Evaluate on more samples.",
+        group,
+        found.value,
+        low,
+        high,
+        limit,
+        None,
+        found.n,
+        found.sources,
+        unit,
+        samples_to_decide=policy.samples.minimum,
+    )
 
 
 def named_rows(pairing: Paired, group: str) -> Rows:
@@ -152,59 +171,14 @@ def not_judged(rule: str, why: str, next_step: str) -> RuleResult:
     return RuleResult(rule, Verdict.NOT_JUDGED, why, next_step)
 
 
-def no_predictions(rule: str) -> RuleResult:
-    """A rule about predictions where there are none."""
-    return not_judged(rule, "there are no predictions", "Give --data or --predictions.")
-
-
-def no_flips(rule: str) -> RuleResult:
-    """A rule about flips where answers are numbers, vectors or images, which differ in every last bit."""
-    why = "the answers of this task cannot be called equal or different, so there are no flips"
-    return not_judged(rule, why, "Use rules about the drop of the score.")
-
-
-def no_labels(rule: str) -> RuleResult:
-    """A rule about accuracy where the data has no labels."""
-    return RuleResult(
-        rule,
-        Verdict.UNDECIDED,
-        "the data has no labels, so accuracy is not known",
-        "Give labelled data (--label-column), or use the rules flip_rate and worst_group_flip_rate.",
-    )
-
-
-def too_few(rule: str, group: str | None, found: Estimate, limit: float, policy: Policy) -> RuleResult:
-    """A group with fewer sources than the policy asks for."""
-    return RuleResult(
-        rule,
-        Verdict.UNDECIDED,
-        f"{found.sources} original samples are too few to judge; the policy asks for {policy.samples.minimum}",
-        "Evaluate on more samples of this group.",
-        group,
-        found.value,
-        found.low,
-        found.high,
-        limit,
-        None,
-        found.n,
-        found.sources,
-    )
-
-
 def points(value: float) -> str:
     """A difference of fractions in points: "8.5 points"."""
-    return f"{_rounded(100 * value)} points"
+    return shown(value, "drop")
 
 
 def percent(value: float) -> str:
     """A fraction in percent."""
-    return f"{_rounded(100 * value)} %"
-
-
-def _rounded(value: float) -> str:
-    """One decimal; what rounds to nothing has no sign."""
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text
+    return shown(value, "fraction")
 
 
 def listed(names: Sequence[str]) -> str:

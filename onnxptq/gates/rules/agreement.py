@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy
-from onnxptq.gates.rules._common import no_predictions, not_judged, percent, share_of, too_few
-from onnxptq.gates.verdict import RuleResult, at_least
+from onnxptq.gates.policy import AVERAGE_MARGIN, Policy, ProviderAgreement, tolerated
+from onnxptq.gates.rules._common import not_judged, percent, share_of, too_few
+from onnxptq.gates.rules._registry import Finding, rule
 
 _REPAIR = "Deploy on the provider that was judged, or judge on the one that is deployed (--ep)."
 
 
-def judge_provider_agreement(policy: Policy, evidence: Evidence) -> list[RuleResult]:
+@rule("provider_agreement", "predictions")
+def judge_provider_agreement(table: ProviderAgreement, policy: Policy, evidence: Evidence) -> list[Finding]:
     """For each named provider the share of samples on which it predicts what the judged one does."""
-    rule = policy.provider_agreement
-    if rule is None:
-        return []
-    if evidence.predictions is None or evidence.pairing is None:
-        return [no_predictions("provider_agreement")]
+    assert evidence.predictions is not None and evidence.pairing is not None
     own = evidence.predictions.runtime
-    results = []
-    for provider in rule.providers:
+    results: list[Finding] = []
+    for provider in table.providers:
         if provider == own:
             continue
         other = evidence.by_provider.get(provider)
@@ -30,11 +28,21 @@ def judge_provider_agreement(policy: Policy, evidence: Evidence) -> list[RuleRes
             results.append(not_judged("provider_agreement", f"there are no predictions on {provider}", step))
             continue
         agree = (other.prediction == evidence.predictions.prediction).astype(np.float64)
-        found = share_of(evidence.pairing.over(evidence.pairing.all_rows, agree), policy.confidence)
+        found = share_of(evidence.pairing.over(evidence.pairing.all_rows, agree), policy, floor=True)
         if found.sources < policy.samples.minimum:
-            results.append(too_few("provider_agreement", None, found, rule.limit, policy))
+            results.append(too_few("provider_agreement", None, found, table.limit, policy, "fraction"))
             continue
-        verdict = at_least(found.value, found.low, found.high, rule.limit, rule.mode)
-        text = f"{provider} predicts what {own} does on {percent(found.value)} of the samples"
-        results.append(found.result("provider_agreement", verdict, text, _REPAIR, rule.limit, rule.mode))
+        results.append(
+            Claim(
+                "provider_agreement",
+                found,
+                table.limit,
+                tolerated(table, -AVERAGE_MARGIN),
+                table.mode,
+                f"{provider} predicts what {own} does on {percent(found.value)} of the samples",
+                _REPAIR,
+                "equal predictions",
+                floor=True,
+            )
+        )
     return results

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy
-from onnxptq.gates.rules._common import listed, not_judged
+from onnxptq.gates.policy import Graph, Policy
+from onnxptq.gates.rules._common import listed
+from onnxptq.gates.rules._registry import Finding, rule
 from onnxptq.gates.verdict import RuleResult, Verdict
 
 if TYPE_CHECKING:
@@ -20,26 +21,23 @@ _MOVING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "
 """Operators that hand values on as they are, between a DequantizeLinear and the operator that computes."""
 
 
-def judge_graph(policy: Policy, evidence: Evidence) -> list[RuleResult]:
+@rule("graph", "model")
+def judge_graph(table: Graph, policy: Policy, evidence: Evidence) -> list[Finding]:
     """Each violation in one sentence. Domains and external data outside the folder were refused before."""
-    rule = policy.graph
-    if rule is None:
-        return []
-    if evidence.model is None:
-        return [not_judged("graph", "predictions do not tell the graph", "Give MODEL beside --predictions.")]
+    assert evidence.model is not None
     import onnx
 
     proto = onnx.load(str(evidence.model.path), load_external_data=False)
     opset = evidence.model.opset
     wrong = []
-    if rule.minimum_opset and opset < rule.minimum_opset:
-        wrong.append(f"opset {opset} is older than {rule.minimum_opset}")
-    if rule.maximum_opset and opset > rule.maximum_opset:
-        wrong.append(f"opset {opset} is newer than {rule.maximum_opset}")
-    if not rule.external_data and evidence.model.size != Path(evidence.model.path).stat().st_size:
+    if table.minimum_opset and opset < table.minimum_opset:
+        wrong.append(f"opset {opset} is older than {table.minimum_opset}")
+    if table.maximum_opset and opset > table.maximum_opset:
+        wrong.append(f"opset {opset} is newer than {table.maximum_opset}")
+    if not table.external_data and evidence.model.size != Path(evidence.model.path).stat().st_size:
         wrong.append("weights lie in another file")
-    if rule.quantized:
-        allowed = rule.float_nodes
+    if table.quantized:
+        allowed = table.float_nodes
         nodes = [name for name in float_nodes(proto.graph) if not any(fnmatchcase(name, p) for p in allowed)]
         if nodes:
             wrong.append(f"these compute in float: {listed(nodes)}")

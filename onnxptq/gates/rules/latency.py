@@ -6,49 +6,39 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy
+from onnxptq.gates.policy import RATIO_MARGIN, Latency, Policy, tolerated
 from onnxptq.gates.rules._common import not_judged
-from onnxptq.gates.verdict import RuleResult, Verdict, at_most
+from onnxptq.gates.rules._registry import Finding, rule
+
+_REPAIR = "`onnxptq providers` shows whether this CPU has INT8 instructions; `onnxptq lint` what is not fused."
 
 
-def judge_latency(policy: Policy, evidence: Evidence) -> list[RuleResult]:
+# The baseline's latency is a ratio to FP32 itself: seconds of another machine say nothing.
+@rule("latency", "latency", "reference")
+def judge_latency(table: Latency, policy: Policy, evidence: Evidence) -> list[Finding]:
     """The median ratio of the rounds, with the order statistics that bound a median whatever the distribution."""
-    rule = policy.latency
-    if rule is None:
-        return []
-    if evidence.latency is None:
-        why = "no latency was measured: predictions do not tell it"
-        return [not_judged("latency", why, "Check the model itself, without --predictions.")]
+    assert evidence.latency is not None
     scale, than = 1.0, "FP32"
-    if rule.against == "baseline":
+    if table.against == "baseline":
         before = evidence.baseline.latency_ratio if evidence.baseline else None
         if before is None:
             step = "Give --baseline FILE, made with this rule in the policy."
             return [not_judged("latency", "the baseline holds no latency", step)]
         scale, than = before, "the baseline"
     ratios = [ratio / scale for ratio in evidence.latency.ratios]
-    low, high = median_bounds(ratios, policy.confidence)
     value = statistics.median(ratios)
-    verdict = at_most(value, low, high, rule.limit, rule.mode)
-    return [
-        RuleResult(
-            "latency",
-            verdict,
-            f"on {evidence.latency.provider} the model takes {value:.2f} times as long as {than}",
-            "`onnxptq providers` shows whether this CPU has INT8 instructions; `onnxptq lint` what is not fused."
-            if verdict is Verdict.FAILED
-            else "",
-            None,
-            value,
-            low,
-            high,
-            rule.limit,
-            rule.mode,
-            n=len(ratios),
-            unit="ratio",
-        )
-    ]
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        return median_bounds(ratios, confidence)
+
+    spread = bounds(policy.confidence)[1] - value
+    found = Estimate(value, bounds, len(ratios), len(ratios), spread)
+    text = f"on {evidence.latency.provider} the model takes {value:.2f} times as long as {than}"
+    tolerance = tolerated(table, RATIO_MARGIN)
+    about = f"as long as {than}"
+    return [Claim("latency", found, table.limit, tolerance, table.mode, text, _REPAIR, about, unit="ratio")]
 
 
 def median_bounds(values: Sequence[float], confidence: float) -> tuple[float, float]:

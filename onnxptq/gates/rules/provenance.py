@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, ProvenanceRule
 from onnxptq.gates.rules._common import not_judged
+from onnxptq.gates.rules._registry import Finding, Need, rule
 from onnxptq.gates.verdict import RuleResult, Verdict
 from onnxptq.graphs import Provenance, read_provenance
 
@@ -12,22 +13,22 @@ _DIGITS = 8
 """Digits of a digest that are enough to name it."""
 
 
-def judge_provenance(policy: Policy, evidence: Evidence) -> list[RuleResult]:
+def _also(table: ProvenanceRule) -> tuple[Need, ...]:
+    return ("reference",) if table.source == "reference" else ()
+
+
+@rule("provenance", "model", also=_also)
+def judge_provenance(table: ProvenanceRule, policy: Policy, evidence: Evidence) -> list[Finding]:
     """Compares what the model's metadata say with what the policy asks for."""
-    rule = policy.provenance
-    if rule is None:
-        return []
-    if evidence.model is None:
-        why = "predictions do not tell what the model was made from"
-        return [not_judged("provenance", why, "Give MODEL beside --predictions.")]
+    assert evidence.model is not None
     found = read_provenance(evidence.model.metadata)
     if found is None:
         text = "the model says nothing about what it was made from"
         step = "Make it with `onnxptq quantize`, which writes that into the model."
         return [RuleResult("provenance", Verdict.FAILED, text, step)]
-    if rule.source == "reference" and evidence.reference is None:
+    if table.source == "reference" and evidence.reference is None:
         return [not_judged("provenance", "there is no reference to compare with", "Give --reference FP32.onnx.")]
-    wrong = _differences(rule, found, evidence.reference.digest if evidence.reference else "")
+    wrong = _differences(table, found, evidence.reference.digest if evidence.reference else "")
     if wrong:
         step = "Quantize again from what the policy names, or correct the policy."
         return [RuleResult("provenance", Verdict.FAILED, "; ".join(wrong), step)]
@@ -35,22 +36,22 @@ def judge_provenance(policy: Policy, evidence: Evidence) -> list[RuleResult]:
     return [RuleResult("provenance", Verdict.PASSED, text)]
 
 
-def _differences(rule: ProvenanceRule, found: Provenance, reference: str) -> list[str]:
+def _differences(table: ProvenanceRule, found: Provenance, reference: str) -> list[str]:
     from onnxptq.calibrators import CalibrationSet
 
-    source = reference if rule.source == "reference" else rule.source
+    source = reference if table.source == "reference" else table.source
     wrong = []
     if not _same_digest(source, str(found.source["digest"])):
         wrong.append(
             f"it was made from {found.source['name']} ({found.source['digest'][:_DIGITS]}), not from {source[:_DIGITS]}"
         )
-    if rule.calibration and str(CalibrationSet.parse(rule.calibration)) != found.recipe.calibration:
-        wrong.append(f"it was calibrated on {found.recipe.calibration}, not on {rule.calibration}")
+    if table.calibration and str(CalibrationSet.parse(table.calibration)) != found.recipe.calibration:
+        wrong.append(f"it was calibrated on {found.recipe.calibration}, not on {table.calibration}")
     digest = str(found.calibration["digest"])
-    if rule.calibration_digest and not _same_digest(rule.calibration_digest, digest):
-        wrong.append(f"its calibration samples are {digest[:_DIGITS]}, not {rule.calibration_digest[:_DIGITS]}")
-    if rule.version and found.versions.get("onnxptq") != rule.version:
-        wrong.append(f"it was made by onnxptq {found.versions.get('onnxptq')}, not {rule.version}")
+    if table.calibration_digest and not _same_digest(table.calibration_digest, digest):
+        wrong.append(f"its calibration samples are {digest[:_DIGITS]}, not {table.calibration_digest[:_DIGITS]}")
+    if table.version and found.versions.get("onnxptq") != table.version:
+        wrong.append(f"it was made by onnxptq {found.versions.get('onnxptq')}, not {table.version}")
     return wrong
 
 
