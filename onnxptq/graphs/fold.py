@@ -12,13 +12,14 @@ from onnxptq.graphs.batch_norms import remember_batch_norms
 from onnxptq.graphs.external import DATA_SUFFIX, install, is_large
 from onnxptq.graphs.load import Model, first_line
 from onnxptq.graphs.modernize import OPSET, modernized
+from onnxptq.graphs.repair import repair_folded, repaired_source
 
-_FORMAT = 2
+_FORMAT = 3
 """Of what folding leaves behind; a new one makes folded models of older versions unknown."""
 
 
 def fold(model: Model, room: Room) -> Path:
-    """The model in opset 13 or newer, with BatchNormalization and constants folded and shapes inferred.
+    """The model in opset 13 or newer, with BatchNormalization and constants folded, shapes inferred, and repaired.
 
     The work is `quant_pre_process`'s. Symbolic shape inference knows fewer operators than ONNX Runtime runs; where it
     gives up, the plain one serves. A model too large for one file keeps its weights in `<folded>.data`. Of a model in
@@ -26,7 +27,7 @@ def fold(model: Model, room: Room) -> Path:
     not: ONNX Runtime runs a model with damaged weights without a word.
 
     Raises:
-        ModelError: ONNX Runtime cannot optimise the model, or it is too old to be converted.
+        ModelError: ONNX Runtime cannot optimise the model, it is too old to be converted, or a weight is not finite.
     """
     import onnx
     import onnxruntime
@@ -47,10 +48,11 @@ def fold(model: Model, room: Room) -> Path:
         return folded
     # In the room and not in the temporary folder, which may be too small for such a model.
     with tempfile.TemporaryDirectory(dir=folded.parent, prefix=".fold.") as folder:
-        source = modernized(model.path, Path(folder))
+        source = modernized(repaired_source(model.path, Path(folder)), Path(folder), named=model.path)
         written = Path(folder) / "folded.onnx"
         _pre_process(source, written, model.path, large=large)
         remember_batch_norms(source, written)
+        repair_folded(written, model.path)
         install(written, folded)
     seal(*files)
     return folded

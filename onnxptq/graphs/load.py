@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxptq.errors import ModelError
 from onnxptq.graphs.hostile import check_bytes, check_declared
+from onnxptq.graphs.order import keep_last_constants, sort_model
+from onnxptq.graphs.parts import STANDARD_DOMAINS, subgraphs
 from onnxptq.tasks import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -185,13 +187,59 @@ def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.TensorProto]
 def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, ...]) -> None:
     import onnx
 
-    custom = {node.domain for node in proto.graph.node} - {"", "ai.onnx"}
-    if custom:  # The checker knows the standard operators only; the runtime's own check comes at session creation.
-        return
+    checked = _with_imports(proto)
     try:
-        onnx.checker.check_model(str(path) if external else proto)
+        onnx.checker.check_model(str(path) if external and checked is proto else checked)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:  # Its words may not be UTF-8 themselves.
+        if _is_valid_in_order(checked):
+            return
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
+
+
+def _with_imports(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with an import of each domain that its nodes have; ONNX Runtime knows its own without.
+
+    Operators of unknown domains are not checked themselves, but all that is around them is.
+    """
+    import onnx
+
+    graphs, used = [proto.graph], set()
+    while graphs:
+        nodes = graphs.pop().node
+        used |= {node.domain for node in nodes}
+        graphs.extend(inner for node in nodes for inner in subgraphs(node))
+    imported = {entry.domain for entry in proto.opset_import}
+    missing = used - imported - ({*STANDARD_DOMAINS} if imported & {*STANDARD_DOMAINS} else set())
+    if not missing - {*STANDARD_DOMAINS}:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.opset_import.extend(onnx.helper.make_opsetid(domain, 1) for domain in sorted(missing - {*STANDARD_DOMAINS}))
+    return copy
+
+
+def _is_valid_in_order(proto: onnx.ModelProto) -> bool:
+    """Whether a model is valid once its nodes are sorted and of constants of one name the last is taken.
+
+    ONNX Runtime takes both, and so does folding (`graphs.repair`).
+    """
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    if not (sort_model(copy) | keep_last_constants(copy.graph)):
+        return False
+    for tensor in all_tensors(copy):  # Where external data lie was looked at already.
+        if tensor.external_data:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.ClearField("dims")
+            tensor.dims.append(0)
+    try:
+        onnx.checker.check_model(copy)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def first_line(error: Exception) -> str:

@@ -23,8 +23,10 @@ _IR_WITH_FREE_INITIALIZERS = 4
 """The first IR version whose initializers need not be listed as inputs."""
 
 
-def modernized(source: Path, folder: Path) -> Path:
+def modernized(source: Path, folder: Path, *, named: Path | None = None) -> Path:
     """The model in today's form, written to `folder`; `source` itself where there is nothing to do.
+
+    Messages call it `named`, which is `source` where that is None.
 
     Raises:
         ModelError: an operator cannot be converted.
@@ -42,7 +44,7 @@ def modernized(source: Path, folder: Path) -> Path:
     proto.graph.input.extend(kept)
     proto.ir_version = max(proto.ir_version, _IR_OF_OPSET)
     if old:
-        proto = _converted(proto, source)
+        proto = _converted(proto, named or source)
     target = folder / "modern.onnx"
     onnx.save(proto, str(target))
     return target

@@ -9,21 +9,46 @@ if TYPE_CHECKING:
     import onnx
 
 
+STANDARD_DOMAINS = ("", "ai.onnx")
+"""Two spellings of the domain of ONNX's own operators."""
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether a node is one of ONNX's own operators, and not one of another domain with the same name."""
+    return node.domain in STANDARD_DOMAINS
+
+
+NO_OPSET = 13
+"""Said of a model that uses no standard operators and imports none (`ai.onnx.ml` alone): any version would be true."""
+
+
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of the default operator domain."""
-    version: int = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    return version
+    return next((entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS), NO_OPSET)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes, those inside of them not included."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those that its subgraphs take from outside included."""
+    """Names that a node reads, those that its subgraphs take from outside included.
+
+    A stack and no recursion of generators, whose cost grows with the square of the depth.
+    """
     yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            for inner in graph.node:
-                yield from reads(inner)
-            # What a branch hands on may be a tensor from outside.
-            yield from (value.name for value in graph.output)
+    waiting = list(subgraphs(node))
+    while waiting:
+        graph = waiting.pop()
+        for inner in graph.node:
+            yield from (name for name in inner.input if name)
+            waiting.extend(subgraphs(inner))
+        # What a branch hands on may be a tensor from outside.
+        yield from (value.name for value in graph.output)
 
 
 def needed_nodes(graph: onnx.GraphProto, wanted: Iterable[str], given: Collection[str]) -> list[onnx.NodeProto]:

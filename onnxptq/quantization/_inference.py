@@ -97,3 +97,15 @@ def several_at_once(work: Callable[[str, Feeds], T], samples: Iterable[tuple[str
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def not_finite(tensor: str, sample_id: str, feeds: Feeds) -> DataError:
+    """What to raise where a tensor of a sample is no number: who is at fault depends on what the sample holds."""
+    what = f"the tensor {tensor!r} is NaN or infinite for the sample {sample_id!r}: no range can hold it."
+    floats = [array for array in feeds.values() if np.issubdtype(array.dtype, np.floating)]
+    if all(np.isfinite(array).all() for array in floats):
+        return DataError(
+            f"{what} All numbers of the sample are finite, so the model computes it (a division by zero, the logarithm "
+            "of zero, an overflow). Leave out such samples, or export the model with an epsilon or a clip there."
+        )
+    return DataError(f"{what} Repair the sample or leave it out.")

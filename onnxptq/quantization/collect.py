@@ -17,7 +17,16 @@ from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import save_with_links
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
+from onnxptq.graphs.fills import find_fills
+from onnxptq.quantization._inference import (
+    Feeds,
+    batched,
+    load_graph,
+    not_finite,
+    open_native,
+    run_sample,
+    several_at_once,
+)
 from onnxptq.runtimes.cpu import cores
 
 _HELD_BYTES = 1 << 32
@@ -62,6 +71,7 @@ class CalibrationPass:
         self._workers = (workers or cores()) if provider == "cpu" else 1
         self._session, self._inputs = _session(Path(model_path), tensors, provider, optimized)
         self._outputs = [name for name in tensors if name not in self._inputs]
+        self._fills = find_fills(load_graph(Path(model_path)).graph)
 
     def collect(
         self,
@@ -88,7 +98,10 @@ class CalibrationPass:
             values = self.run(feeds, sample_id)
             held = sum(value.nbytes for value in values.values())
             for name in self._tensors:
-                accumulators[name].add(values.pop(name, None), name, sample_id)
+                try:
+                    accumulators[name].add(values.pop(name, None), name, sample_id)
+                except NotFiniteError:
+                    raise not_finite(name, sample_id, feeds) from None
             return held
 
         remaining = iter(samples)
@@ -108,6 +121,7 @@ class CalibrationPass:
         """The observed tensors of one sample by name. Raises DataError where the feeds do not fit the model."""
         fed = {name: batched(array, self._inputs.get(name)) for name, array in feeds.items()}
         values = run_sample(self._session, self._outputs, fed, sample_id)
+        values = {name: self._fills.without(name, value) for name, value in values.items()}
         # A graph input that is also an output comes back as an alias of freed memory (onnxruntime#21922).
         return values | {name: fed[name] for name in self._tensors if name in self._inputs and name in fed}
 
@@ -169,14 +183,8 @@ class _Shared:
     def add(self, value: npt.NDArray[Any] | None, name: str, sample_id: str) -> None:
         if value is None:
             raise DataError(f"the sample {sample_id!r} has no value for the model's input {name!r}")
-        try:
-            with self._lock:
-                self.accumulator.add(value)
-        except NotFiniteError:
-            raise DataError(
-                f"the tensor {name!r} is NaN or infinite for the sample {sample_id!r}: no range can hold it. "
-                "Repair the sample or leave it out."
-            ) from None
+        with self._lock:
+            self.accumulator.add(value)
 
 
 def _statistics(accumulator: Accumulator) -> TensorStatistics:

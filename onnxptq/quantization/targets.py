@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onnxptq.graphs.kept_in_float import kept_in_float
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.registry import Registry
 
@@ -52,7 +53,9 @@ TARGETS: Registry[Target] = Registry("target", "onnxptq.targets", ("onnxptq.quan
 
 
 def target_settings(name: str, model: str | Path) -> QuantizerSettings:
-    """What the quantizer is told for one model: the target's settings, with the nodes that the target leaves in float.
+    """What the quantizer is told for one model: the target's settings, with the nodes that stay in float.
+
+    They are those that the target leaves in float, and those of which the quantizer would make something else.
 
     Args:
         name: of the target.
@@ -64,8 +67,9 @@ def target_settings(name: str, model: str | Path) -> QuantizerSettings:
     import onnx
 
     target = TARGETS.get(name)
-    nodes = target.float_nodes(onnx.load(str(model), load_external_data=False).graph)
-    return replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *nodes))
+    graph = onnx.load(str(model), load_external_data=False).graph
+    nodes = (*target.float_nodes(graph), *(node.name for node in kept_in_float(graph)))
+    return replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *dict.fromkeys(nodes)))
 
 
 def all_but_weighted(graph: Any) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Tests of ONNX graphs; `small_graphs` is shared by them."""
