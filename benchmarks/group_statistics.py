@@ -31,8 +31,8 @@ from onnxptq.evaluation.statistics import (
     equality_p_values,
     exceedance_p_values,
     holm,
+    mean_interval,
     percentile_interval,
-    proportion_interval,
     sum_by_source,
     wilson_interval,
     worst_count,
@@ -225,7 +225,7 @@ def covered(drops: SourceSums, lost: SourceSums, drop: float, rate: float, repli
         (drop, percentile_interval(bootstrap_means(drops, replicates, seed).groups)),
         (drop, drop_interval(drops)),
         (rate, wilson_interval(lost.by_group(lost.total), lost.group_rows)),
-        (rate, proportion_interval(lost)),
+        (rate, mean_interval(lost)),
     ]
     return [float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high))) for truth, (low, high) in intervals]
 

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import UsageError
-from onnxptq.evaluation._source_sums import Floats, SourceSums, design_effects, losses_and_gains
+from onnxptq.evaluation._source_sums import (
+    Floats,
+    SourceSums,
+    centered,
+    design_effects,
+    losses_and_gains,
+    medians,
+    standard_errors,
+)
+from onnxptq.evaluation._student import student_quantile
 
 _BISECTIONS = 60
 """Halvings of [-1, 1]: the bound is then exact to the last bits of a float64."""
@@ -96,27 +105,72 @@ def paired_drop_interval(
     return inside[0], inside[1]
 
 
-def proportion_interval(sums: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Wilson's interval of each group's proportion: lower and upper bounds, float64, (G,).
+def mean_interval(sums: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Interval of each group's mean score or rate: lower and upper bounds, float64, (G,), from 0 to 1.
+
+    Wilson's interval of a proportion where the value is 0 or 1 (`correct`, `flipped`), else `graded_interval`.
 
     Args:
-        sums: sums of a value that is 0 or 1 (`correct`, `flipped`). Counts are divided by the group's design effect.
+        sums: sums of a value from 0 to 1. Counts are divided by the group's design effect.
         confidence: between 0 and 1.
     """
+    if not sums.binary:
+        low, high = graded_interval(sums, medians(sums), np.ones(sums.n_groups), confidence)
+        return np.maximum(low, 0.0), np.minimum(high, 1.0)
     effect = design_effects(sums)
     return wilson_interval(sums.by_group(sums.total) / effect, sums.group_rows / effect, confidence)
 
 
 def drop_interval(drops: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Tango's interval of each group's drop: lower and upper bounds, float64, (G,).
+    """Interval of each group's drop: lower and upper bounds, float64, (G,), from -1 to 1.
+
+    Tango's interval where rows are right or wrong; `graded_interval` of other scores.
 
     Each bound holds alone with (1 + confidence) / 2. The largest upper bound over groups bounds the worst group's drop
     with that confidence, however many groups there are (each group must pass: Berger 1982, Technometrics 24:295).
 
     Args:
-        drops: sums of `reference_correct - correct`. Counts are divided by the group's design effect.
+        drops: sums of the reference's score minus the model's. Counts are divided by the group's design effect.
         confidence: between 0 and 1.
     """
+    if drops.binary:
+        return _tango(drops, confidence)
+    center = medians(drops)
+    low, high = graded_interval(drops, center, 1.0 + np.abs(center), confidence)
+    return np.maximum(low, -1.0), np.minimum(high, 1.0)
+
+
+def graded_interval(sums: SourceSums, center: Floats, reach: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Interval of each group's mean of a bounded value: lower and upper bounds, float64, (G,).
+
+    Its ends are the outer ones of two intervals. Student's t by source knows nothing of a rare large change that no
+    source shows. Tango's interval of the differences to the center, with their first two moments, leaves room for one,
+    but its low end is too high where few rows lose much (docs/statistics.md has both rates). With 0 as the center, a
+    rare loss among many small gains would be missed.
+
+    Args:
+        sums: sums of the value.
+        center: float64, (G,): what most rows have, the median.
+        reach: float64, (G,): the largest difference to the center that there can be.
+        confidence: between 0 and 1.
+    """
+    tango = _tango(centered(sums, center, reach), confidence)
+    student = student_interval(sums, confidence)
+    return np.minimum(center + reach * tango[0], student[0]), np.maximum(center + reach * tango[1], student[1])
+
+
+def student_interval(sums: SourceSums, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Student's t interval of each group's mean, sources as independent: lower and upper bounds, float64, (G,).
+
+    Infinite where a group has one source; without width where all its sources do the same.
+    """
+    check_confidence(confidence)
+    degrees = np.maximum(sums.group_sources - 1, 1)
+    half = student_quantile((1.0 + confidence) / 2.0, degrees) * standard_errors(sums)
+    return sums.group_means - half, sums.group_means + half
+
+
+def _tango(drops: SourceSums, confidence: float) -> tuple[Floats, Floats]:
     effect = design_effects(drops)
     losses, gains = losses_and_gains(drops)
     return paired_drop_interval(losses / effect, gains / effect, drops.group_rows / effect, confidence)

@@ -7,7 +7,7 @@ independent: sums are kept per source, and splits and resamples take sources, ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class SourceSums:
         squares: float64, (cells,): sum of the squared value.
         all_rows: float64, (S,): number of rows of each source, in groups or not, each row once.
         all_total: float64, (S,): sum of their values.
+        binary: the value of each row is 0 or 1, or a difference of two such values. Intervals and tests are then those
+            of proportions; any other value from -1 to 1 takes ones that hold for every distribution.
     """
 
     n_sources: int
@@ -47,6 +49,7 @@ class SourceSums:
     squares: Floats
     all_rows: Floats
     all_total: Floats
+    binary: bool = True
 
     @property
     def n_groups(self) -> int:
@@ -105,7 +108,7 @@ class SourceCells:
     row_source: Integers
     n_sources: int
 
-    def sums(self, value: npt.ArrayLike) -> SourceSums:
+    def sums(self, value: npt.ArrayLike, *, binary: bool = True) -> SourceSums:
         """Sums a value, (n,). Arguments and errors as of `sum_by_source`."""
         values = np.asarray(value, dtype=np.float64)
         if values.shape != self.row_source.shape:
@@ -130,6 +133,7 @@ class SourceCells:
             squares=np.add.reduceat(cell_values**2, self.start),
             all_rows=np.bincount(sources, minlength=self.n_sources).astype(np.float64),
             all_total=np.bincount(sources, values, self.n_sources).astype(np.float64),
+            binary=binary,
         )
 
 
@@ -155,22 +159,25 @@ def cells_by_source(source: npt.ArrayLike, groups: Sequence[npt.ArrayLike]) -> S
     return SourceCells(row, np.cumsum(new) - 1, start, group, cell_source, row_source, len(distinct))
 
 
-def sum_by_source(value: npt.ArrayLike, source: npt.ArrayLike, groups: Sequence[npt.ArrayLike]) -> SourceSums:
+def sum_by_source(
+    value: npt.ArrayLike, source: npt.ArrayLike, groups: Sequence[npt.ArrayLike], *, binary: bool = True
+) -> SourceSums:
     """Sums `value` per group and source.
 
     For drops the value is `reference_correct - correct` (1 lost, -1 gained, 0 the same); for flips it is `flipped`;
-    for accuracy `correct`; a task without right and wrong gives any finite number per row.
+    for accuracy `correct`. A graded score, or the difference of two, gives any number from -1 to 1 and `binary=False`.
 
     Args:
         value: (n,), bool or number, finite.
         source: integers, (n,): a code for the original sample that each row was made from.
         groups: for each group its row numbers, 0 to n - 1, none twice. A row may belong to several groups or to none.
+        binary: as of `SourceSums`.
 
     Raises:
         DataError: there are no rows, a group is empty, or a value is not finite.
         ValueError: lengths differ.
     """
-    return cells_by_source(source, groups).sums(value)
+    return cells_by_source(source, groups).sums(value, binary=binary)
 
 
 def full_dependence(sums: SourceSums) -> Floats:
@@ -197,7 +204,38 @@ def design_effects(sums: SourceSums) -> Floats:
     return np.where(sums.group_sources == rows, 1.0, effect)
 
 
+def standard_errors(sums: SourceSums) -> Floats:
+    """Of the mean of each group, sources as independent, without any assumption on the value: float64, (G,).
+
+    The linearized ratio estimator (Cochran 1977, Sampling Techniques, 6.3), with S / (S - 1) for S sources; infinite
+    where a group has one source.
+    """
+    means, sources = sums.group_means, sums.group_sources.astype(np.float64)
+    between = sums.by_group((sums.total - means[sums.group] * sums.rows) ** 2)
+    errors = np.sqrt(between * sources / np.maximum(sources - 1.0, 1.0)) / sums.group_rows
+    return np.where(sources > 1, errors, np.inf)
+
+
+def medians(sums: SourceSums) -> Floats:
+    """The median over the sources of each group of what a source's rows have on average: float64, (G,)."""
+    means, count = sums.total / sums.rows, sums.group_sources
+    ordered = means[np.lexsort((means, sums.group))]
+    middle: Floats = (ordered[sums.first + (count - 1) // 2] + ordered[sums.first + count // 2]) / 2.0
+    return middle
+
+
+def centered(sums: SourceSums, center: Floats, scale: Floats) -> SourceSums:
+    """The sums of (value - center) / scale, both float64, (G,); `all_total` stays as it is."""
+    middle, unit = center[sums.group], scale[sums.group]
+    squares = sums.squares - 2.0 * middle * sums.total + middle**2 * sums.rows
+    return replace(sums, total=(sums.total - middle * sums.rows) / unit, squares=np.maximum(squares, 0.0) / unit**2)
+
+
 def losses_and_gains(drops: SourceSums) -> tuple[Floats, Floats]:
-    """McNemar's b and c for each group, from the sums of `reference_correct - correct`: two float64 arrays, (G,)."""
+    """McNemar's b and c for each group, from the sums of `reference_correct - correct`: two float64 arrays, (G,).
+
+    Of graded scores they are the counts of a three-valued drop with the same mean and mean square (moment matching);
+    they need not be whole, and one is below 0 where many rows change a little in one direction.
+    """
     total, changed = drops.by_group(drops.total), drops.by_group(drops.squares)
     return (changed + total) / 2.0, (changed - total) / 2.0

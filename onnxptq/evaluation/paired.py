@@ -93,13 +93,16 @@ class Paired:
         """All row numbers."""
         return np.arange(len(self))
 
-    def by_group(self, value: Floats) -> SourceSums:
-        """Sums of `value` (N,) for each group."""
-        return self.groups.cells.sums(value)
+    def by_group(self, value: Floats, *, binary: bool | None = None) -> SourceSums:
+        """Sums of `value` (N,) for each group; it is `binary` as the measure is, unless told."""
+        return self.groups.cells.sums(value, binary=self._binary(binary))
 
-    def over(self, rows: Rows, value: Floats) -> SourceSums:
+    def over(self, rows: Rows, value: Floats, *, binary: bool | None = None) -> SourceSums:
         """Sums of `value` (N,) for one group of these rows; one group in the result."""
-        return sum_by_source(value, self.sources, [rows])
+        return sum_by_source(value, self.sources, [rows], binary=self._binary(binary))
+
+    def _binary(self, told: bool | None) -> bool:
+        return self.measure.binary if told is None else told
 
 
 def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:

@@ -20,8 +20,8 @@ from onnxptq.evaluation.statistics import (
     drop_interval,
     equality_p_values,
     holm,
+    mean_interval,
     percentile_interval,
-    proportion_interval,
 )
 
 MINIMUM_SAMPLES = 20
@@ -191,7 +191,7 @@ def sqnr_db(run: Predictions) -> float | None:
 def _group_results(rows: Paired, drops: SourceSums, judged: npt.NDArray[np.bool_]) -> list[GroupResult]:
     scores = rows.by_group(rows.after)
     drop_low, drop_high = drop_interval(drops)
-    int8_low, int8_high = proportion_interval(scores)
+    int8_low, int8_high = mean_interval(scores)
     p_values: list[float | None] = [None] * len(rows.names)
     if rows.labelled and judged.any():
         corrected = holm(equality_p_values(drops)[judged])

@@ -16,8 +16,10 @@ from onnxptq.evaluation._bootstrap import (
 )
 from onnxptq.evaluation._intervals import (
     drop_interval,
+    graded_interval,
+    mean_interval,
     paired_drop_interval,
-    proportion_interval,
+    student_interval,
     wilson_interval,
 )
 from onnxptq.evaluation._paired_tests import equality_p_values, exceedance_p_values, holm, mcnemar, sign_flip_test
@@ -54,15 +56,17 @@ __all__ = [
     "drop_interval",
     "equality_p_values",
     "exceedance_p_values",
+    "graded_interval",
     "holm",
     "losses_and_gains",
     "mcnemar",
+    "mean_interval",
     "paired_drop_interval",
     "percentile_interval",
-    "proportion_interval",
     "resampling_weights",
     "sign_flip_test",
     "sources_to_decide",
+    "student_interval",
     "sum_by_source",
     "wilson_interval",
     "worst_count",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from onnxptq.errors import UsageError
 from onnxptq.evaluation.statistics import (
     drop_interval,
+    mean_interval,
     paired_drop_interval,
-    proportion_interval,
     sum_by_source,
     wilson_interval,
 )
@@ -73,7 +73,7 @@ def test_intervals_of_groups_are_the_plain_ones_where_each_source_occurs_once():
     drops = sum_by_source(value, np.arange(10), [np.arange(6), np.arange(10)])
     np.testing.assert_allclose(drop_interval(drops), paired_drop_interval([2, 3], [1, 1], [6, 10]))
     correct = sum_by_source(value > 0, np.arange(10), [np.arange(6), np.arange(10)])
-    np.testing.assert_allclose(proportion_interval(correct), wilson_interval([2, 3], [6, 10]))
+    np.testing.assert_allclose(mean_interval(correct), wilson_interval([2, 3], [6, 10]))
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, -0.5])

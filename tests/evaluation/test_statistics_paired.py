@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from onnxptq.errors import UsageError
 from onnxptq.evaluation.statistics import (
+    design_effects,
     equality_p_values,
     exceedance_p_values,
     holm,
@@ -66,12 +68,7 @@ def test_copies_of_one_source_are_one_piece_of_evidence():
     assert together[0] == pytest.approx(1.0)
 
 
-def test_mcnemar_of_something_that_is_not_a_drop_is_refused():
-    with pytest.raises(UsageError, match="right or wrong"):
-        sign_flip_test([0.5, 1.0])
-
-
-def exceedance_by_hand(b: int, c: int, n: int, limit: float) -> float:
+def exceedance_by_hand(b: float, c: float, n: int, limit: float) -> float:
     """Maximises the likelihood numerically, then adds up the distribution of the net loss row by row."""
     optimize = pytest.importorskip("scipy.optimize")
 
@@ -84,16 +81,36 @@ def exceedance_by_hand(b: int, c: int, n: int, limit: float) -> float:
     distribution = np.ones(1)
     for _ in range(n):
         distribution = np.convolve(distribution, [gain, 1 - 2 * gain - limit, gain + limit])
-    return float(distribution[n + b - c :].sum())
+    return float(distribution[n + math.floor(b - c) :].sum())
 
 
 @pytest.mark.parametrize(
     ("b", "c", "n", "limit"),
-    [(20, 0, 200, 0.05), (30, 1, 200, 0.02), (8, 5, 100, 0.0), (2, 6, 60, 0.1), (1, 0, 5, 0.5), (0, 3, 40, 0.01)],
+    [
+        *((20, 0, 200, 0.05), (30, 1, 200, 0.02), (8, 5, 100, 0.0), (2, 6, 60, 0.1), (1, 0, 5, 0.5), (0, 3, 40, 0.01)),
+        *((5, 5, 100, 0.0), (3, 3, 60, 0.02)),  # A net loss of 0 is a value like any other.
+    ],
 )
 def test_exceedance_equals_the_distribution_added_up_by_hand(b, c, n, limit):
     found = exceedance_p_values(drops_of(b, c, n), limit)[0]
     assert found == pytest.approx(exceedance_by_hand(b, c, n, limit), rel=1e-4)
+
+
+def test_exceedance_of_copies_does_not_lose_a_flip_to_the_last_bit_of_a_division():
+    once = drops_of(2, 0, 20)
+    value = np.concatenate([np.ones(2), np.zeros(18)])
+    threefold = sum_by_source(np.repeat(value, 3), np.repeat(np.arange(20), 3), [np.arange(60)])
+    np.testing.assert_allclose(exceedance_p_values(threefold, 0.02), exceedance_p_values(once, 0.02))
+
+
+def test_exceedance_keeps_the_effective_flips_within_the_effective_rows():
+    """Seven rows, all changed, are 4.35 independent ones: 4 are counted, and with them as many flips."""
+    drops = sum_by_source([1.0] * 6 + [-1.0], np.repeat(np.arange(4), [1, 4, 1, 1]), [np.arange(7)])
+    changed = 7 / design_effects(drops)[0]
+    assert changed == pytest.approx(4.352, abs=1e-3)
+    assert exceedance_p_values(drops, 0.1)[0] == pytest.approx(
+        exceedance_by_hand(6 / 7 * 4, 1 / 7 * 4, 4, 0.1), rel=1e-4
+    )
 
 
 def test_exceedance_with_losses_only_is_about_the_binomial_tail():

@@ -16,7 +16,7 @@ from onnxptq.evaluation.statistics import (
     drop_interval,
     equality_p_values,
     exceedance_p_values,
-    proportion_interval,
+    mean_interval,
     sum_by_source,
 )
 
@@ -102,7 +102,7 @@ def test_ten_identical_copies_without_any_flip_do_not_narrow_an_interval():
     once = sum_by_source(np.zeros(30), np.arange(30), [np.arange(30)])
     tenfold = sum_by_source(np.zeros(300), np.arange(300) % 30, [np.arange(300)])
     np.testing.assert_allclose(drop_interval(tenfold), drop_interval(once))
-    np.testing.assert_allclose(proportion_interval(tenfold), proportion_interval(once))
+    np.testing.assert_allclose(mean_interval(tenfold), mean_interval(once))
     assert crossfit_drop(tenfold).standard_error == pytest.approx(crossfit_drop(once).standard_error)
 
 

@@ -13,7 +13,7 @@ from onnxptq.evaluation.statistics import (
     SourceSums,
     crossfit_drop,
     drop_interval,
-    proportion_interval,
+    mean_interval,
 )
 from onnxptq.gates.claims import Estimate
 from onnxptq.gates.policy import Policy
@@ -51,7 +51,7 @@ def share_of(sums: SourceSums, policy: Policy, *, floor: bool = False) -> Estima
     """
 
     def bounds(confidence: float) -> tuple[float, float]:
-        low, high = proportion_interval(sums, both_sides(confidence))
+        low, high = mean_interval(sums, both_sides(confidence))
         return float(low[0]), float(high[0])
 
     value = float(sums.group_means[0])
@@ -83,7 +83,7 @@ def worst_group(
     fitted: CrossfitDrop = crossfit_drop(sums, eligible=eligible)
     if not eligible.any() or np.isnan(fitted.value):
         return None
-    interval = proportion_interval if share else drop_interval
+    interval = mean_interval if share else drop_interval
 
     def bounds(confidence: float) -> tuple[float, float]:
         low = fitted.lower_bound(confidence)

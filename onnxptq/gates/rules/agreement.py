@@ -28,7 +28,7 @@ def judge_provider_agreement(table: ProviderAgreement, policy: Policy, evidence:
             results.append(not_judged("provider_agreement", f"there are no predictions on {provider}", step))
             continue
         agree = (other.prediction == evidence.predictions.prediction).astype(np.float64)
-        found = share_of(evidence.pairing.over(evidence.pairing.all_rows, agree), policy, floor=True)
+        found = share_of(evidence.pairing.over(evidence.pairing.all_rows, agree, binary=True), policy, floor=True)
         if found.sources < policy.samples.minimum:
             results.append(too_few("provider_agreement", None, found, table.limit, policy, "fraction"))
             continue

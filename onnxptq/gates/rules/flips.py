@@ -19,7 +19,7 @@ def judge_flip_rate(table: FlipRate, policy: Policy, evidence: Evidence) -> list
     """The share of flips over all rows, with Wilson's bounds by source."""
     pairing = evidence.pairing
     assert pairing is not None and pairing.changed is not None
-    found = share_of(pairing.over(pairing.all_rows, pairing.changed), policy)
+    found = share_of(pairing.over(pairing.all_rows, pairing.changed, binary=True), policy)
     if found.sources < policy.samples.minimum:
         return [too_few("flip_rate", None, found, table.limit, policy, "fraction")]
     text = f"{percent(found.value)} of the predictions differ from the reference's"
@@ -32,7 +32,7 @@ def judge_worst_group_flip_rate(table: WorstGroupFlipRate, policy: Policy, evide
     """The cross-fitted flip rate of the group with most flips."""
     pairing = evidence.pairing
     assert pairing is not None and pairing.changed is not None
-    worst = worst_group(pairing, pairing.by_group(pairing.changed), policy, share=True)
+    worst = worst_group(pairing, pairing.by_group(pairing.changed, binary=True), policy, share=True)
     if worst is None:
         return [no_group("worst_group_flip_rate", policy, table.limit, "fraction")]
     found, group = worst
