@@ -176,7 +176,7 @@ def latency_table(pair: Pair, names: list[str], runs: int, threads: int, batch: 
 
 
 def lane(worker: Worker, runtime: Runtime, model: Path, images: np.ndarray, threads: int) -> Burst:
-    providers = runtime.session_providers(cache_room(), load_model(model).digest, threads)
+    providers = runtime.session_providers(cache_room(), load_model(model), threads)
     session = worker.open(model, providers, optimization=runtime.optimization, threads=threads)
     feeds = {session.signature.inputs[0].name: images}
     device = "cuda" if runtime.on_gpu else None

@@ -5,6 +5,7 @@ The state depends on the samples alone: not on their order, on batches, or on ho
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,19 @@ class CalibrationStatistics:
         return read_statistics(Path(path))
 
 
+def _difference(ours: str | None, theirs: str | None) -> tuple[str | None, str | None]:
+    """Two values of one key of provenance; of two objects in JSON only what differs: a runtime has many facts."""
+    try:
+        first, second = json.loads(ours or ""), json.loads(theirs or "")
+    except ValueError:
+        return ours, theirs
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return ours, theirs
+    keys = [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
+    said = [", ".join(f"{key}={one.get(key)}" for key in keys) for one in (first, second)]
+    return said[0], said[1]
+
+
 def merge(*parts: CalibrationStatistics) -> CalibrationStatistics:
     """The statistics of all samples of `parts`, byte for byte what one pass over them gives, whatever the order.
 
@@ -192,6 +206,7 @@ def merge(*parts: CalibrationStatistics) -> CalibrationStatistics:
         for key in sorted({*first.provenance, *part.provenance}):
             ours, theirs = first.provenance.get(key), part.provenance.get(key)
             if ours != theirs:
+                ours, theirs = _difference(ours, theirs)
                 raise DataError(
                     f"statistics with {key} {ours!r} cannot be merged with {key} {theirs!r}: they describe different "
                     "runs. Merge only parts of one `calibrate` command."

@@ -24,7 +24,8 @@ from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
 from onnxptq.quantization.static import environments_of, is_optimized, provider_of, quantizer_settings
 from onnxptq.recipe import Recipe
-from onnxptq.runtimes import open_session, runtime_identity
+from onnxptq.runtimes import open_session
+from onnxptq.runtimes.provider_options import calibration_identity
 from onnxptq.tasks import add_groups
 
 Progress = Callable[[str, int, int], None]
@@ -164,8 +165,8 @@ def observe_calibration(
         "recipe": json.dumps(recipe.to_dict(), sort_keys=True),
         "data": json.dumps(dict(inputs.data), sort_keys=True),
         "calibration": json.dumps({"samples": samples.count, "digest": samples.digest}, sort_keys=True),
-        # Another CPU or ONNX Runtime may compute other last bits: its parts are not parts of this.
-        "runtime": json.dumps(runtime_identity(provider_of(recipe)), sort_keys=True),
+        # Another CPU, GPU, driver or library may compute other last bits: its parts are not parts of this.
+        "runtime": json.dumps(calibration_identity(provider_of(recipe)), sort_keys=True),
         SHARDS: f"{shard[0]}/{shard[1]}",
     }
     return replace(statistics, provenance={**statistics.provenance, **origin})

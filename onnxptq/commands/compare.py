@@ -44,9 +44,10 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
 @click.option("--timeout", type=float, default=600, show_default=True, metavar="S", help="Seconds for one request.")
 @click.option("--allow-fallback", is_flag=True, help="Use the CPU for a provider that does not load, and say so.")
 @click.option("--device", type=int, default=0, show_default=True, metavar="N", help="Which GPU.")
-@click.option("--gpu-memory", metavar="SIZE", help="Limit of CUDA's arena, for example 2GB.")
+@click.option("--gpu-memory", metavar="SIZE", help="Limit of CUDA's arena and TensorRT's workspace, for example 2GB.")
 @click.option("--workspace", metavar="SIZE", help="Limit of TensorRT's workspace, for example 1GB.")
 @click.option("--fp16", is_flag=True, help="TensorRT may run in FP16 what is not quantized.")
+@click.option("--tf32", is_flag=True, help="NVIDIA GPUs may compute float32 in TF32 (10 bits of mantissa).")
 @click.option("--ep-option", "ep_options", multiple=True, metavar="PROVIDER:KEY=VALUE", help="Any other option.")
 @click.option("--predictions", metavar="FILE", help="Write the predictions of all rows to a Parquet file.")
 @reading_options
@@ -109,6 +110,7 @@ def _device(values: dict[str, Any]) -> Any:
         memory_bytes=parse_bytes("--gpu-memory", memory) if memory else None,
         workspace_bytes=parse_bytes("--workspace", workspace) if workspace else None,
         fp16=values.pop("fp16"),
+        tf32=values.pop("tf32"),
         options=parse_options(values.pop("ep_options")),
     )
 

@@ -21,11 +21,11 @@ from onnxptq.comparison._placement import placement
 from onnxptq.comparison.result import Comparison, Row, Speed, Status
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare
-from onnxptq.evaluation.lane import Lane, LaneSubject
+from onnxptq.evaluation.lane import Lane, LaneSubject, start_worker
 from onnxptq.evaluation.run import predict_each
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
-from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Worker, WorkerError
+from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
 from onnxptq.runtimes.latency import Burst, Latency, measure
 from onnxptq.runtimes.selection import CPU, Runtime
 from onnxptq.tasks import Feeds
@@ -205,7 +205,8 @@ def _speeds(
             feeds = _feeds(lanes[number], first, batch)
             sizes.append(len(next(iter(feeds.values()))))
             bursts.append(lanes[number].burst(feeds, threads, room))
-        for number, size, latency in zip(alive, sizes, measure(bursts, settings.runs), strict=True):
+        clocks = [lanes[number].clock if lanes[number].runtime.on_gpu else None for number in alive]
+        for number, size, latency in zip(alive, sizes, measure(bursts, settings.runs, clocks), strict=True):
             if isinstance(latency, Latency):
                 found[number] = (*found.get(number, ()), Speed(size, threads, latency))
             else:
@@ -238,8 +239,8 @@ def _layers(
 
 def _all_outputs(copy: Path, lane: Lane, feeds: Feeds, room: Room) -> dict[str, npt.NDArray[Any]]:
     """All outputs of a copy of the lane's model by name. Raises WorkerError."""
-    providers = lane.runtime.session_providers(room, digest_file(copy))
-    with Worker(lane.runtime.python, timeout_s=lane.timeout_s) as worker:
+    with start_worker(lane.runtime, timeout_s=lane.timeout_s) as worker:
+        providers = lane.runtime.session_providers(room, replace(lane.model, digest=digest_file(copy)))
         session = worker.open(copy, providers, optimization=lane.runtime.optimization)
         outputs = worker.run(session, feeds)
     return {spec.name: array for spec, array in zip(session.signature.outputs, outputs, strict=True)}

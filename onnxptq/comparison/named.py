@@ -66,8 +66,24 @@ def compare_models(
         for runtime in chosen
         if runtime.fallback_reason
     ]
-    notes = (*installation_problems(), *notes, *fallbacks)
+    notes = (*installation_problems(), *notes, *fallbacks, *_device_notes(chosen, device or DeviceSettings()))
     return compare_runtimes(base, loaded, chosen, samples, room, settings, warnings=notes, progress=progress)
+
+
+def _device_notes(runtimes: Sequence[Runtime], device: DeviceSettings) -> list[str]:
+    """What a reader must know of GPUs to read the numbers."""
+    notes = [
+        f"{runtime.name} may compute float32 in TF32, with 10 bits of mantissa: its FP32 is no exact reference, and "
+        "errors against it hold that of TF32."
+        for runtime in runtimes
+        if runtime.on_gpu and runtime.tf32
+    ]
+    if device.memory_bytes is not None and any(runtime.provider.companions for runtime in runtimes):
+        notes.append(
+            "--gpu-memory limits TensorRT's workspace and the CUDA provider beside it; ONNX Runtime has no limit for "
+            "what TensorRT's engines and their tensors take."
+        )
+    return notes
 
 
 def _check_options(device: DeviceSettings, runtimes: Sequence[Runtime]) -> None:

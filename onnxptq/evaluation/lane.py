@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from onnxptq.cache import Room
-from onnxptq.evaluation.run import Candidate, Subject
+from onnxptq.evaluation.run import BATCH, Candidate, Subject
 from onnxptq.graphs import Model
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Kernel, Opened, Worker, WorkerError
+from onnxptq.runtimes.provider_options import Batches
 from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import Runtime
 from onnxptq.tasks import Feeds, Signature
@@ -29,6 +31,8 @@ class Lane:
         model: the file.
         runtime: what it runs on.
         timeout_s: how long one request may take, in seconds.
+        least_share: the least share of the weighted nodes that the provider must take, see `check_taken`.
+        largest: most samples in one call of this lane, timed calls left out; an engine is built for so many.
         failure: what went wrong, or None.
         session: the session, once it was opened.
         baseline_bytes, peak_bytes: memory, once it was measured.
@@ -38,13 +42,15 @@ class Lane:
     model: Model
     runtime: Runtime
     timeout_s: float
+    least_share: float = 0.0
+    largest: int = BATCH
     failure: WorkerError | None = None
     session: Opened | None = None
     baseline_bytes: int | None = None
     peak_bytes: int | None = None
     kernels: list[Kernel] | None = None
     _worker: Worker | None = field(default=None, repr=False)
-    _threaded: dict[int | None, Opened] = field(default_factory=dict, repr=False)
+    _timed: dict[tuple[int | None, int | None], Opened] = field(default_factory=dict, repr=False)
 
     def attempt(self, step: Callable[[], T]) -> T | None:
         """What `step` gives, or None where the lane has failed or fails now."""
@@ -58,29 +64,37 @@ class Lane:
 
     def load(self, room: Room) -> None:
         """Starts the process and opens the session. Raises WorkerError where it is not where it should be."""
-        self._worker = Worker(self.runtime.python, timeout_s=self.timeout_s)
-        self.session = self._threaded[None] = self._open(room)
-        check_taken(self.session, self.runtime)
+        self._worker = start_worker(self.runtime, timeout_s=self.timeout_s)
+        self.session = self._open(room, Batches(self.largest))
+        if not self._builds_for_sizes:
+            self._timed[None, None] = self.session
+        check_taken(self.session, self.runtime, self.least_share)
 
     def look(self, feeds: Feeds, room: Room) -> None:
         """Runs once for its memory, and once in a session of its own for its kernels."""
         assert self.session is not None
         self.worker.run(self.session, feeds)
         self.baseline_bytes, self.peak_bytes = self.worker.memory() or (None, None)
-        profiled = self._open(room, profile=True)
+        profiled = self._open(room, Batches(self.largest), profile=True)
         self.worker.run(profiled, feeds)
         self.kernels = self.worker.kernels(profiled)
         self.worker.close_session(profiled)
 
     def burst(self, feeds: Feeds, threads: int | None, room: Room) -> Callable[[int, int], list[float]]:
-        """A function `(runs, warmup)` that times this lane. On a GPU inputs and outputs stay in its memory."""
+        """A function `(runs, warmup)` that times this lane. On a GPU inputs and outputs stay in its memory.
+
+        What is built for sizes (TensorRT) has a session of its own for these feeds, which is tuned for them alone.
+        """
+        shapes = {name: array.shape for name, array in feeds.items()}
+        size = len(next(iter(feeds.values()))) if self._builds_for_sizes else None
 
         def time(runs: int, warmup: int) -> list[float]:
-            if threads not in self._threaded:
-                self._threaded[threads] = self._open(room, threads=threads)
+            if (threads, size) not in self._timed:
+                batches = None if size is None else Batches(size, size, feeds=shapes)
+                self._timed[threads, size] = self._open(room, batches, threads=threads)
             device = "cuda" if self.runtime.on_gpu else None
             return self.worker.time(
-                self._threaded[threads],
+                self._timed[threads, size],
                 feeds,
                 runs=runs,
                 warmup=warmup,
@@ -89,6 +103,10 @@ class Lane:
             )
 
         return time
+
+    def clock(self) -> int | None:
+        """MHz at which the GPU of this lane computes just now; None where it does not tell."""
+        return self.worker.clock(self.runtime.device)
 
     @property
     def worker(self) -> Worker:
@@ -101,14 +119,55 @@ class Lane:
         if self._worker is not None:
             self._worker.close()
 
-    def _open(self, room: Room, threads: int | None = None, profile: bool = False) -> Opened:
-        return self.worker.open(
-            self.model.core.path,
-            self.runtime.session_providers(room, self.model.digest, threads),
-            optimization=self.runtime.optimization,
+    @property
+    def _builds_for_sizes(self) -> bool:
+        return self.runtime.provider.ort_name == "TensorrtExecutionProvider"
+
+    def _open(
+        self, room: Room, batches: Batches | None = None, threads: int | None = None, profile: bool = False
+    ) -> Opened:
+        return open_in(self.worker, self.model, self.runtime, room, batches=batches, threads=threads, profile=profile)
+
+
+def start_worker(runtime: Runtime, *, memory_bytes: int | None = None, timeout_s: float = TIMEOUT_SECONDS) -> Worker:
+    """The process that a runtime needs: its interpreter, its environment variables, its plug-ins."""
+    return Worker(
+        runtime.python,
+        memory_bytes=memory_bytes,
+        timeout_s=timeout_s,
+        variables=runtime.variables,
+        plugins=runtime.plugins,
+    )
+
+
+def open_in(
+    worker: Worker,
+    model: Model,
+    runtime: Runtime,
+    room: Room,
+    *,
+    batches: Batches | None = None,
+    threads: int | None = None,
+    profile: bool = False,
+) -> Opened:
+    """A session of a model on a runtime in its worker. Raises WorkerError."""
+
+    def attempt(sizes: Batches | None) -> Opened:
+        return worker.open(
+            model.core.path,
+            runtime.session_providers(room, model, threads, sizes),
+            optimization=runtime.optimization,
             threads=threads,
             profile=profile,
         )
+
+    try:
+        return attempt(batches)
+    except WorkerError as error:
+        # A graph of which TensorRT takes several parts has open shapes between them, which no profile can name.
+        if batches is None or error.failure != "refused" or "profile" not in error.reason:
+            raise
+    return attempt(None)
 
 
 @dataclass(frozen=True)
@@ -163,7 +222,7 @@ def candidates(
     if runtime.here:
         yield [Subject(model, runtime) for model in models]
         return
-    lanes = [Lane(model, runtime, timeout_s) for model in models]
+    lanes = [Lane(model, runtime, timeout_s, LEAST_SHARE) for model in models]
     try:
         for lane in lanes:
             lane.attempt(partial(lane.load, room))
@@ -173,13 +232,42 @@ def candidates(
             lane.close()
 
 
-def check_taken(session: Opened, runtime: Runtime) -> None:
-    """Raises WorkerError ("refused") where the runtime's provider took no node of the model."""
-    used = session.providers[:1]
-    if session.placement is not None:
-        used = tuple(sorted({node.provider for node in session.placement}))
-    if used and runtime.provider.ort_name not in used:
-        raise WorkerError("refused", f"all of the model would run on {' and '.join(used)}")
+LEAST_SHARE = 0.5
+"""The least share of a model's weighted nodes that the provider must take where a model is judged on it: below it the
+verdict would be one about the CPU, or about CUDA in TensorRT's place. `onnxptq compare --require-placement` asks for
+more."""
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+"""What the operators with weights have in their names: ConvTranspose, FusedConv, QLinearConv, MatMulInteger ... too."""
+
+
+def check_taken(session: Opened, runtime: Runtime, least_share: float = 0.0) -> None:
+    """Raises WorkerError ("refused") where the runtime's provider took no node of the model, or too few of them.
+
+    Args:
+        session: as it was opened.
+        runtime: what it should run on.
+        least_share: of the nodes with weights; of all nodes in a model that has none.
+    """
+    asked = runtime.provider.ort_name
+    if session.placement is None:
+        if session.providers[:1] not in ((), (asked,)):
+            raise WorkerError("refused", f"all of the model would run on {session.providers[0]}")
+        return
+    heavy = [node for node in session.placement if any(kind in node.operator for kind in _WEIGHTED)]
+    used = Counter(node.provider for node in heavy or session.placement)
+    total = sum(used.values())
+    others = " and ".join(sorted(set(used) - {asked}))
+    everywhere = {node.provider for node in session.placement}
+    if everywhere and asked not in everywhere:
+        raise WorkerError("refused", f"all of the model would run on {' and '.join(sorted(everywhere))}")
+    if total and used[asked] < least_share * total:
+        what = "nodes with weights" if heavy else "nodes"
+        raise WorkerError(
+            "refused",
+            f"it would take {used[asked]} of {total} {what} only, and {others} the others (at least "
+            f"{100 * least_share:g} % are required)",
+        )
 
 
 def after_refusal(runtime: Runtime, failure: WorkerError) -> Runtime:
@@ -193,5 +281,5 @@ def _settled(lane: Lane, allow_fallback: bool | None) -> Candidate:
         return LaneSubject(lane)
     if allow_fallback:
         return Subject(lane.model, after_refusal(lane.runtime, lane.failure))
-    lane.failure.remedy = FALLBACK_REMEDY
+    lane.failure.remedy = f"{lane.failure.remedy} {FALLBACK_REMEDY}".strip()
     return LaneSubject(lane)

@@ -19,10 +19,12 @@ import numpy.typing as npt
 from onnxptq.cache import cache_room
 from onnxptq.errors import ModelError, OnnxptqError
 from onnxptq.evaluation import Subject
-from onnxptq.evaluation.lane import after_refusal, check_taken
+from onnxptq.evaluation.lane import LEAST_SHARE, after_refusal, check_taken, open_in, start_worker
+from onnxptq.evaluation.run import BATCH
 from onnxptq.graphs import Model
 from onnxptq.runtimes import Session
 from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
+from onnxptq.runtimes.provider_options import Batches
 from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import CPU, Runtime
 
@@ -148,10 +150,11 @@ class Isolation:
         """`(runs, warmup)` -> seconds of each run of the subject on `feeds`."""
         lane = self._lane(subject)
         name = subject.model.path.name
+        device, number = ("cuda", lane.runtime.device) if lane.runtime.on_gpu else (None, 0)
 
         def burst(runs: int, warmup: int) -> list[float]:
             return _explained(
-                lambda: lane.worker.time(lane.opened, feeds, runs=runs, warmup=warmup),
+                lambda: lane.worker.time(lane.opened, feeds, runs=runs, warmup=warmup, device=device, device_id=number),
                 name,
                 "runs",
                 lane.runtime,
@@ -174,22 +177,19 @@ class Isolation:
         # CUDA reserves far more address space than it uses.
         limit = self._limits.bytes_for(subject.model) if runtime.provider == CPU.provider else None
         name = subject.model.path.name
-        start = partial(Worker, runtime.python, memory_bytes=limit, timeout_s=self._limits.seconds)
+        start = partial(start_worker, runtime, memory_bytes=limit, timeout_s=self._limits.seconds)
         offered = subject.allow_fallback is False
         worker = self._stack.enter_context(_explained(start, name, "is loaded", runtime, offered))
         opened = _explained(
-            lambda: worker.open(
-                subject.model.core.path,
-                runtime.session_providers(cache_room(), subject.model.digest, subject.threads),
-                optimization=runtime.optimization,
-                threads=subject.threads,
+            lambda: open_in(
+                worker, subject.model, runtime, cache_room(), batches=Batches(BATCH), threads=subject.threads
             ),
             name,
             "is loaded",
             runtime,
             offered,
         )
-        _explained(partial(check_taken, opened, runtime), name, "is loaded", runtime, offered)
+        _explained(partial(check_taken, opened, runtime, LEAST_SHARE), name, "is loaded", runtime, offered)
         return _Lane(worker, opened, runtime)
 
 
@@ -210,6 +210,7 @@ def _explained(work: Callable[[], T], model: str, doing: str, runtime: Runtime, 
         remedy = _REMEDIES[error.failure]
         if error.failure == "refused" and not runtime.here:
             remedy = FALLBACK_REMEDY if fallback_offered else "Try another provider, or another version of it."
+        remedy = error.remedy or remedy
         reason: OnnxptqError = ModelError(
             f"{model} cannot be judged: while it {doing} on {runtime.name}, {error.reason}. {remedy}"
         )

@@ -41,10 +41,17 @@ def open_native(
         ModelError: ONNX Runtime cannot load it; the message names the model and not the copy.
         RuntimeUnavailableError: the provider does not load here.
     """
+    from onnxptq.runtimes.provider_options import CALIBRATION_OPTIONS
     from onnxptq.runtimes.session import open_session
 
     try:
-        native = open_session(augmented, provider, threads=1, optimization="all" if optimized else "none").native
+        native = open_session(
+            augmented,
+            provider,
+            threads=1,
+            optimization="all" if optimized else "none",
+            options=CALIBRATION_OPTIONS.get(provider),
+        ).native
     except ModelError as error:
         raise ModelError(str(error).replace(str(augmented), str(model_path))) from error
     return native, {value.name: value.shape for value in native.get_inputs()}

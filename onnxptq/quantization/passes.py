@@ -15,7 +15,7 @@ from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model
 from onnxptq.quantization.collect import CalibrationPass
-from onnxptq.runtimes import runtime_identity
+from onnxptq.runtimes.provider_options import calibration_identity
 from onnxptq.tasks import Feeds
 
 Progress = Callable[[int], None]
@@ -107,7 +107,7 @@ def statistics_place(
         histograms=histograms,
         optimized=optimized,
         threads=1,  # In an operator. Other numbers, as older versions took them, may give other last bits.
-        runtime=runtime_identity(provider),
+        runtime=calibration_identity(provider),
         versions=data_versions(),
     )
     return room.place("statistics", key, ".stats")

@@ -1,76 +1,99 @@
 """One execution provider in a process of its own: what is missing, and does a tiny model really run on it?
 
-    python -P _probe.py CUDAExecutionProvider < tiny.onnx
+    python -P _probe.py '{"provider": "CUDAExecutionProvider", "options": {"device_id": "1"}, ...}' < tiny.onnx
 
 answers with one JSON object on stdout (`examine`). A provider whose libraries do not fit the driver may crash or hang:
-then this process ends, not the caller's. It needs onnxruntime and numpy and nothing of ours, so that it also runs in
-another Python environment. `preload_libraries` is for whoever opens the real session, too.
+then this process ends, not the caller's. It needs onnxruntime and numpy and the files beside it, so that it also runs
+in another Python environment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
-import io
 import json
 import os
-import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-NVIDIA_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 # An ONNX Runtime that does not know this entry ignores it.
 RECORD_PLACEMENT = ("session.record_ep_graph_assignment_info", "1")
 
-_WINDOWS = sys.platform == "win32"
-DRIVER_LIBRARY = "nvcuda.dll" if _WINDOWS else "libcuda.so.1"
-_NVML_LIBRARY = "nvml.dll" if _WINDOWS else "libnvidia-ml.so.1"
 
-_MISSING_LIBRARY = re.compile(
-    r"^(?P<glibc>\S+): cannot open shared object file"
-    r"|Error loading shared library (?P<musl>[^:\s]+)"
-    r"|Library not loaded: (?P<macos>\S+)"
-)
-_TENSORRT_LIBRARY = re.compile(rb"nvinfer_\d+\.dll" if _WINDOWS else rb"libnvinfer\.so\.\d+")
+def sibling(name: str) -> Any:
+    """A module beside this file, which stands in no package where this file runs as a script."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def examine(model: bytes, provider: str, companions: Sequence[str]) -> dict[str, Any]:
+def examine(
+    models: Sequence[bytes],
+    provider: str,
+    options: Mapping[str, str],
+    companions: Sequence[tuple[str, Mapping[str, str]]],
+    plugins: Mapping[str, str],
+) -> dict[str, Any]:
     """Tries one provider in the order of growing certainty: its libraries, then a session, then a run.
 
     Args:
-        model: a tiny model without external data, whose inputs are float32 of fixed shape.
+        models: tiny models without external data, whose inputs are float32 of fixed shape: the first one decides
+            whether the provider loads, the second one whether it is whole.
         provider: as ONNX Runtime calls it.
-        companions: providers that take what it leaves, in this order.
+        options: its options, as they will be given to every session.
+        companions: providers that take what it leaves, with their options, in this order.
+        plugins: libraries of plug-in providers by the name of their registration.
 
     Returns:
         `missing`: libraries that do not load, by name; `library_error`: the loader's words, or None; `providers`: those
         of the session, the first one being the one that was really accepted, or []; `nodes`: how many nodes each
         provider took, or None where this ONNX Runtime cannot tell; `error`: why there is no session or no run, or None;
-        `gpu` and `driver`: the name of the GPU and the driver's version where it runs on one, else "".
+        `limit`: why the second model does not run where the first one does, or None; `gpu`, `driver` and `libraries`:
+        the name of the GPU, the driver's version and those of the libraries where it runs on one, else "" and {}.
     """
-    import numpy as np
     import onnxruntime
 
-    preload_libraries(onnxruntime)
-    answer: dict[str, Any] = {"providers": [], "nodes": None, "error": None, "gpu": "", "driver": ""}
-    answer |= _libraries(Path(onnxruntime.__file__).parent / "capi", provider)
+    libraries = sibling("_libraries")
+    libraries.preload_libraries(onnxruntime, [provider, *(name for name, _ in companions)])
+    failed = libraries.register_plugins(onnxruntime, plugins)
+    answer: dict[str, Any] = {"providers": [], "nodes": None, "error": None, "limit": None}
+    answer |= {"gpu": "", "driver": "", "libraries": {}}
+    answer |= _libraries(libraries, Path(onnxruntime.__file__).parent / "capi", provider)
+    asked = [(provider, dict(options)), *((name, dict(chosen)) for name, chosen in companions)]
     try:
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry(*RECORD_PLACEMENT)
-        session = onnxruntime.InferenceSession(model, options, providers=[provider, *companions], enable_fallback=0)
+        session = _run(onnxruntime, models[0], asked)
         answer["providers"] = session.get_providers()
         answer["nodes"] = placement(session)
-        session.run(None, {node.name: np.zeros(node.shape, np.float32) for node in session.get_inputs()})
     except Exception as error:  # whatever the provider raises is the answer
-        answer["error"] = str(error) or type(error).__name__
-    if provider in NVIDIA_PROVIDERS and answer["providers"][:1] == [provider]:
-        answer["gpu"], answer["driver"] = _gpu()
+        answer["error"] = next(iter(failed.values()), None) or str(error) or type(error).__name__
+    if answer["error"] is None:
+        try:
+            for model in models[1:]:
+                _run(onnxruntime, model, asked)
+        except Exception as error:
+            answer["limit"] = str(error) or type(error).__name__
+    if provider in libraries.NVIDIA_PROVIDERS and answer["providers"][:1] == [provider]:
+        device = int(options.get("device_id", "0"))
+        answer["gpu"], answer["driver"] = libraries.gpu(device)
+        answer["libraries"] = libraries.library_versions(onnxruntime)
     return answer
+
+
+def _run(onnxruntime: Any, model: bytes, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    """A session that has run once. Raises whatever the provider raises."""
+    import numpy as np
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*RECORD_PLACEMENT)
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    session.run(None, {node.name: np.zeros(node.shape, np.float32) for node in session.get_inputs()})
+    return session
 
 
 def placement(session: Any) -> dict[str, int] | None:
@@ -86,87 +109,37 @@ def placement(session: Any) -> dict[str, int] | None:
     return dict(nodes)
 
 
-def preload_libraries(onnxruntime: Any) -> None:
-    """Loads the CUDA, cuDNN and TensorRT libraries that pip installed, which no loader path leads to.
-
-    What cannot be loaded is not reported here: loading the provider's own library names it.
-    """
-    if hasattr(onnxruntime, "preload_dlls"):  # ONNX Runtime 1.21 and newer
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
-    # `pip install tensorrt` puts its libraries into a package that ONNX Runtime does not look for.
-    package = importlib.util.find_spec("tensorrt_libs")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
-            pattern = f"{name}_[0-9]*.dll" if _WINDOWS else f"lib{name}.so.[0-9]*"
-            for library in sorted(Path(folder).glob(pattern)):
-                _load_error(str(library))
-
-
-def _libraries(folder: Path, provider: str) -> dict[str, Any]:
+def _libraries(libraries: Any, folder: Path, provider: str) -> dict[str, Any]:
     """`missing` and `library_error` of `examine`, from loading the provider's own library.
 
     A provider without a library of its own is linked into ONNX Runtime: there is nothing to miss.
     """
-    library = folder / library_name(provider)
+    library = folder / libraries.library_name(provider)
     if not library.is_file():
         return {"missing": [], "library_error": None}
     # The providers take symbols from this one, which ONNX Runtime loads before them, for all to see.
-    _load_error(str(folder / library_name("SharedExecutionProvider")), ctypes.RTLD_GLOBAL)
-    error = _load_error(str(library))
-    candidates = []
-    if error is not None and (match := _MISSING_LIBRARY.search(error)):
-        candidates += [name for name in match.groups() if name]
-    # The loader names the first missing library only. These two decide what the user has to get.
-    if provider == "TensorrtExecutionProvider" and (found := _TENSORRT_LIBRARY.search(library.read_bytes())):
+    libraries.load_error(str(folder / libraries.library_name("SharedExecutionProvider")), ctypes.RTLD_GLOBAL)
+    error = libraries.load_error(str(library))
+    candidates = [name] if (name := libraries.missing_library(error)) else []
+    # The loader names the first missing library only. These decide what the user has to get.
+    if provider == "TensorrtExecutionProvider" and (found := libraries.TENSORRT_LIBRARY.search(library.read_bytes())):
         candidates += [found.group().decode()]
-    if provider in NVIDIA_PROVIDERS:
-        candidates += [DRIVER_LIBRARY]
-    missing = [name for name in dict.fromkeys(candidates) if _load_error(name) is not None]
+    if provider in libraries.NVIDIA_PROVIDERS:
+        candidates += [libraries.CUDNN_LIBRARY, libraries.DRIVER_LIBRARY]
+    missing = [name for name in dict.fromkeys(candidates) if libraries.load_error(name) is not None]
     return {"missing": missing, "library_error": error}
-
-
-def library_name(provider: str) -> str:
-    """The file name of a provider's shared library, for example `libonnxruntime_providers_cuda.so`."""
-    stem = f"onnxruntime_providers_{provider.removesuffix('ExecutionProvider').lower()}"
-    if _WINDOWS:
-        return f"{stem}.dll"
-    return f"lib{stem}.dylib" if sys.platform == "darwin" else f"lib{stem}.so"
-
-
-def _load_error(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
-    """The loader's words where `library` does not load."""
-    try:
-        ctypes.CDLL(library, mode=mode)
-    except OSError as error:
-        return str(error)
-    return None
-
-
-def _gpu() -> tuple[str, str]:
-    """The name of the first GPU that CUDA shows and the version of the driver, "" where they do not say.
-
-    Source: the CUDA driver API (cuDeviceGetName) and NVML (nvmlSystemGetDriverVersion).
-    """
-    name, driver, device = ctypes.create_string_buffer(256), ctypes.create_string_buffer(96), ctypes.c_int()
-    with contextlib.suppress(OSError):
-        cuda = ctypes.CDLL(DRIVER_LIBRARY)
-        if cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0:
-            cuda.cuDeviceGetName(name, len(name), device)
-    with contextlib.suppress(OSError):
-        nvml = ctypes.CDLL(_NVML_LIBRARY)
-        if nvml.nvmlInit_v2() == 0:
-            nvml.nvmlSystemGetDriverVersion(driver, len(driver))
-    return name.value.decode(), driver.value.decode()
 
 
 def main() -> None:
     """Answers on the stdout that the process was started with; what native code prints goes to stderr."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    provider, *companions = sys.argv[1:]
+    asked = json.loads(sys.argv[1])
+    sizes, given = asked.pop("sizes"), sys.stdin.buffer.read()
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    models = [given[end - size : end] for end, size in zip(ends, sizes, strict=True)]
     with answer:
-        json.dump(examine(sys.stdin.buffer.read(), provider, companions), answer)
+        json.dump(examine(models, **asked), answer)
 
 
 if __name__ == "__main__":

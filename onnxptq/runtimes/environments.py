@@ -23,9 +23,8 @@ from onnxptq.cache import LAYOUT, Room
 from onnxptq.errors import OutputError, RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.files import replacing
 from onnxptq.runtimes._worker_records import Description, describe
-from onnxptq.runtimes.installation import import_onnxruntime
 from onnxptq.runtimes.isolated import Worker, WorkerError
-from onnxptq.runtimes.providers import PROVIDERS
+from onnxptq.runtimes.providers import PROVIDERS, providers_here
 
 FORMAT = 1
 _FILE = "runtime.json"
@@ -186,7 +185,7 @@ def _check_name(room: Room, name: str) -> Path:
             "For example openvino or cpu@1.20."
         )
     provider = next((p for p in PROVIDERS if name in (p.name, p.ort_name)), None)
-    if provider is not None and provider.ort_name in import_onnxruntime().get_available_providers():
+    if provider is not None and provider.ort_name in providers_here():
         raise UsageError(
             f"{name!r} is the execution provider of this environment. Give the runtime another name, for example "
             f"{provider.name}@other."

@@ -30,7 +30,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.runtimes._messages import readable_cause
+from onnxptq.runtimes._messages import gpu_remedy, readable_cause
 from onnxptq.runtimes._worker_records import Description, Failure, Kernel, Opened, PlacedNode, WorkerError, describe
 from onnxptq.runtimes.installation import debugging
 from onnxptq.runtimes.session import LEVELS, Optimization, session_entries, tensor_spec
@@ -75,10 +75,18 @@ class Worker:
         memory_bytes: how much more address space it may take than ONNX Runtime takes without a model. Linux only. Leave
             it out for CUDA and TensorRT, which reserve far more than they use.
         timeout_s: how long one call may take, in seconds.
+        variables: environment variables that it has beside ours.
+        plugins: libraries of plug-in providers by ONNX Runtime's name of the provider, which it registers.
     """
 
     def __init__(
-        self, python: Path | None = None, *, memory_bytes: int | None = None, timeout_s: float = TIMEOUT_SECONDS
+        self,
+        python: Path | None = None,
+        *,
+        memory_bytes: int | None = None,
+        timeout_s: float = TIMEOUT_SECONDS,
+        variables: Mapping[str, str] | None = None,
+        plugins: Mapping[str, str] | None = None,
     ) -> None:
         self._timeout = timeout_s
         self._dead: WorkerError | None = None
@@ -86,12 +94,14 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="onnxptq.worker.", ignore_cleanup_errors=True)
         self._log: IO[bytes] = (Path(self._folder.name) / "stderr").open("wb+")
         try:
-            self._process = _start(python, self._log)
+            self._process = _start(python, self._log, variables or {})
         except OSError as error:
             self._log.close()
             self._folder.cleanup()
             raise WorkerError("missing", f"the interpreter {python} cannot be started: {error.strerror}") from error
         threading.Thread(target=self._listen, daemon=True).start()
+        if plugins:
+            self._ask("plug", plugins=dict(plugins))
         if memory_bytes is not None:
             self._ask("limit", memory_bytes=memory_bytes)
 
@@ -141,7 +151,7 @@ class Worker:
             providers=[[name, dict(options)] for name, options in providers],
             level=LEVELS[optimization],
             threads=threads,
-            entries=session_entries(optimization),
+            entries=session_entries(optimization, [name for name, _ in providers]),
             profile_folder=self._folder.name if profile else None,
         )
         nodes = answer["placement"]
@@ -184,6 +194,11 @@ class Worker:
             device_id=device_id,
         )
         return seconds
+
+    def clock(self, device_id: int) -> int | None:
+        """MHz at which a GPU computes just now; None where it does not tell."""
+        found: int | None = self._ask("clock", device_id=device_id)
+        return found
 
     def kernels(self, session: Opened) -> list[Kernel]:
         """What ran since the session was opened with `profile`. Ends the profile."""
@@ -355,7 +370,7 @@ def run(
         return replace(outcome, status=error.failure, reason=error.reason, log=error.log)
 
 
-def _start(python: Path | None, log: IO[bytes]) -> subprocess.Popen[str]:
+def _start(python: Path | None, log: IO[bytes], variables: Mapping[str, str]) -> subprocess.Popen[str]:
     # -P: the folder of the script holds modules whose names must not shadow anybody's. -I: neither PYTHONPATH nor the
     # user's own packages belong to another environment.
     isolation = "-P" if python is None else "-I"
@@ -365,6 +380,7 @@ def _start(python: Path | None, log: IO[bytes]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=log,
         encoding="utf-8",
+        env={**os.environ, **variables} if variables else None,
         # Ctrl-C is for us; the worker ends when we close its stdin.
         start_new_session=sys.platform != "win32",
     )
@@ -372,11 +388,13 @@ def _start(python: Path | None, log: IO[bytes]) -> subprocess.Popen[str]:
 
 def _refused(reply: Mapping[str, str], log: tuple[str, ...]) -> WorkerError:
     text = reply["error"]
+    cause = readable_cause(text)
     if reply["type"] in ("ImportError", "ModuleNotFoundError"):
         return WorkerError("missing", f"its interpreter lacks what it needs: {text}", log)
-    if reply["type"] == "MemoryError" or _is_out_of_memory(text):
-        return WorkerError("out of memory", readable_cause(text), log)
-    return WorkerError("refused", readable_cause(text), log)
+    out_of_memory = reply["type"] == "MemoryError" or _is_out_of_memory(text)
+    error = WorkerError("out of memory" if out_of_memory else "refused", cause, log)
+    error.remedy = gpu_remedy(cause) if "cuda" in text.lower() or "cudnn" in text.lower() else ""
+    return error
 
 
 def _is_out_of_memory(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,11 +16,23 @@ ROUNDS = 10
 WARMUP_RUNS = 3
 """Runs before the first that counts: allocations, thread pools, and a provider's choice of kernels."""
 
+WINDOW_SECONDS = 0.25
+LEAST_WARMUP_SECONDS = 1.0
+MOST_WARMUP_SECONDS = 10.0
+"""A GPU idles at a fraction of its clock and takes a second or so to leave it: it is warmed up by windows of this
+length, for so long at least, until two windows in a row agree, and for so long at most."""
+
+SETTLED = 0.02
+"""How far the medians, and the clocks, of two windows may differ that agree."""
+
 LANE_SECONDS = 30.0
 """A lane that has run this long gets no further turn: slow models are timed on fewer runs, and `runs` says so."""
 
 Burst = Callable[[int, int], list[float]]
 """`(runs, warmup)` -> seconds of each run."""
+
+Clock = Callable[[], int | None]
+"""MHz at which a GPU runs just now; None where it does not tell."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Latency:
         runs: how many were timed.
         p50, p90, p99: percentiles of the time of one call.
         mean: mean time of one call.
+        warmup: how long it was warmed up before the first turn; 0 where `WARMUP_RUNS` were enough.
+        settled: whether the times, and the GPU's clock where it is known, settled; None where nobody waited for it.
     """
 
     runs: int
@@ -38,6 +52,8 @@ class Latency:
     p90: float
     p99: float
     mean: float
+    warmup: float = 0.0
+    settled: bool | None = None
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Latency:
@@ -61,25 +77,61 @@ def timed(call: Callable[[], object]) -> Burst:
     return run
 
 
-def measure(lanes: Sequence[Burst], runs: int) -> list[Latency | WorkerError]:
+def measure(
+    lanes: Sequence[Burst], runs: int, clocks: Sequence[Clock | None] | None = None
+) -> list[Latency | WorkerError]:
     """Times all lanes in turns; one that fails leaves its error in its place, and the others go on.
 
     Args:
         lanes: what to time.
         runs: calls of each lane, spread over `ROUNDS` turns.
+        clocks: for each lane the clock of its GPU, or None. A lane with a clock is warmed up by time (`warm_up`):
+            before its first turn until it settles, and before each further one, as it idled while others had theirs.
     """
     turns = min(ROUNDS, runs)
     sizes = [runs // turns + (turn < runs % turns) for turn in range(turns)]
     seconds: list[list[float]] = [[] for _ in lanes]
     failed: dict[int, WorkerError] = {}
+    warmed: dict[int, tuple[float, bool]] = {}
     for turn, size in enumerate(sizes):
         for step in range(len(lanes)):
             lane = (turn + step) % len(lanes)  # nobody always runs after the same neighbour
             if lane in failed or sum(seconds[lane]) > LANE_SECONDS:
                 continue
             try:
+                if clocks and (clock := clocks[lane]) is not None:
+                    found = warm_up(lanes[lane], clock, WINDOW_SECONDS if turn else LEAST_WARMUP_SECONDS)
+                    warmed.setdefault(lane, found)
                 # A turn begins with one run that does not count: the others have emptied the caches.
                 seconds[lane] += lanes[lane](size, 1 if turn else WARMUP_RUNS)
             except WorkerError as error:
                 failed[lane] = error
-    return [failed.get(lane) or Latency.of(times) for lane, times in enumerate(seconds)]
+    return [failed.get(lane) or _warmed(Latency.of(times), warmed.get(lane)) for lane, times in enumerate(seconds)]
+
+
+def _warmed(latency: Latency, found: tuple[float, bool] | None) -> Latency:
+    return latency if found is None else replace(latency, warmup=found[0], settled=found[1])
+
+
+def warm_up(lane: Burst, clock: Clock, least: float) -> tuple[float, bool]:
+    """Runs a lane until its median and the clock settle: how many seconds of runs that took, and whether they did.
+
+    Args:
+        lane: what to run.
+        clock: of its GPU.
+        least: seconds of runs at least.
+    """
+    spent, before = 0.0, (0.0, 0)
+    size = 1
+    while spent < MOST_WARMUP_SECONDS:
+        times = lane(size, 0)
+        spent += sum(times)
+        median = float(np.median(times))
+        now = (median, clock() or 0)
+        if spent >= least and all(
+            abs(new - old) <= SETTLED * max(new, old) for new, old in zip(now, before, strict=True)
+        ):
+            return spent, True
+        before = now
+        size = max(1, min(10_000, int(WINDOW_SECONDS / max(median, 1e-6))))
+    return spent, False

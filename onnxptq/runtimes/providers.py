@@ -8,20 +8,28 @@ own library, open a session that may not fall back, run it.
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 import json
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.registry import Registry
-from onnxptq.runtimes._messages import first_logged_error, readable_cause
-from onnxptq.runtimes._probe import DRIVER_LIBRARY, NVIDIA_PROVIDERS
+from onnxptq.runtimes._libraries import (
+    CUDNN_LIBRARY,
+    DRIVER_LIBRARY,
+    NVIDIA_PROVIDERS,
+    available_providers,
+    register_plugins,
+)
+from onnxptq.runtimes._messages import first_logged_error, gpu_remedy, readable_cause
 from onnxptq.runtimes.cpu import cpu_features
 from onnxptq.runtimes.installation import debugging, distribution_name, import_onnxruntime, installation_problems
 
@@ -47,6 +55,9 @@ class Provider:
         library_remedy: what to do where its libraries do not load.
         companions: providers (ONNX Runtime's names) that take the nodes that it leaves, before the CPU does.
         listed: `onnxptq providers` lists it even where it is not compiled in.
+        plugin: module of a package that brings it as a library of its own, which ONNX Runtime registers at run time;
+            its `get_library_path()` says where that lies (onnxruntime.ai, "Plugin Execution Provider Libraries"). ""
+            for what is compiled into ONNX Runtime.
     """
 
     name: str
@@ -55,6 +66,7 @@ class Provider:
     library_remedy: str
     companions: tuple[str, ...] = ()
     listed: bool = False
+    plugin: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,11 @@ class ProviderStatus:
         compiled: this ONNX Runtime was built with it.
         loads: a session really ran a model on it.
         reason: why it does not load, with the missing library by name; "" where it loads.
-        remedy: what to do about that; "" where it loads.
+        remedy: what to do about that, or about its limit; "" where it is whole.
         gpu: the GPU that it runs on, "" for none.
         driver: the version of that GPU's driver, "" for none.
+        limit: why it runs no convolutions although it loads (cuDNN is missing); "" where it does.
+        libraries: versions of the libraries that decide its numbers: "cublas", "cudnn", "tensorrt".
     """
 
     name: str
@@ -80,6 +94,8 @@ class ProviderStatus:
     remedy: str = ""
     gpu: str = ""
     driver: str = ""
+    limit: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 CPU_PROVIDER = Provider(
@@ -138,23 +154,55 @@ def find_provider(name: str) -> Provider:
     raise UsageError(f"unknown execution provider {name!r}. {did_you_mean(name, names)}")
 
 
-def probe(name: str) -> ProviderStatus:
+def probe(name: str, options: Mapping[str, str] | None = None) -> ProviderStatus:
     """Tells whether the provider `name` really loads, and if not why and what helps.
 
     The first call for a provider tries it with a tiny model in a process of its own (about half a second; longer on a
     GPU), so a crash or a hang in a driver becomes a reason. The answer holds for the life of this process.
 
+    Args:
+        name: of the provider.
+        options: with which it is tried; the same as in the sessions that follow ("device_id": "1").
+
     Raises:
         UsageError: there is no such provider.
         RuntimeUnavailableError: ONNX Runtime itself cannot be imported.
     """
-    return _probe(find_provider(name))
+    return _probe(find_provider(name), tuple(sorted((options or {}).items())))
 
 
 def probe_all() -> list[ProviderStatus]:
     """The status of every provider that is compiled in or a target of ours, in a fixed order, "cpu" first."""
-    compiled = import_onnxruntime().get_available_providers()
-    return [_probe(provider) for provider in _known_providers() if provider.listed or provider.ort_name in compiled]
+    known = _known_providers()
+    available = providers_here()
+    return [_probe(provider, ()) for provider in known if provider.listed or provider.ort_name in available]
+
+
+def providers_here() -> list[str]:
+    """ONNX Runtime's names of the providers that a session may ask for: compiled in, or of an installed plug-in."""
+    onnxruntime = import_onnxruntime()
+    register_plugins(onnxruntime, plugin_libraries(tuple(PROVIDERS)))
+    return available_providers(onnxruntime)
+
+
+def plugin_libraries(providers: Sequence[Provider]) -> dict[str, str]:
+    """Libraries of those plug-ins that are installed here, by ONNX Runtime's name of the provider.
+
+    Raises RuntimeUnavailableError where a plug-in's package does not say where its library lies.
+    """
+    found = {}
+    for provider in providers:
+        if not provider.plugin or importlib.util.find_spec(provider.plugin) is None:
+            continue
+        try:
+            found[provider.ort_name] = str(importlib.import_module(provider.plugin).get_library_path())
+        except Exception as error:  # a stranger's module
+            raise RuntimeUnavailableError(
+                f"the plug-in {provider.plugin} of the execution provider {provider.name!r} does not say where its "
+                f"library lies: {error}. Expected a function get_library_path(); install the package again, or "
+                "remove it."
+            ) from error
+    return found
 
 
 FALLBACK_REMEDY = "--allow-fallback permits the CPU of this environment instead."
@@ -169,11 +217,12 @@ def unavailable(status: ProviderStatus) -> RuntimeUnavailableError:
     )
 
 
-def runtime_identity(provider: str) -> dict[str, str]:
+def runtime_identity(provider: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
     """What decides the numbers that a session on `provider` computes, for content keys and metadata.
 
     Keys: `provider`, `onnxruntime` (version), `distribution`, `machine` (for example "x86_64"), `cpu_features` (joined
-    by spaces), and `gpu` and `driver` for a provider that runs on an NVIDIA GPU and loads.
+    by spaces), for a provider that runs on an NVIDIA GPU and loads those of `gpu_identity`, and `option.NAME` for each
+    of `options`.
     """
     found = find_provider(provider)
     onnxruntime = import_onnxruntime()
@@ -184,9 +233,14 @@ def runtime_identity(provider: str) -> dict[str, str]:
         "machine": platform.machine(),
         "cpu_features": " ".join(cpu_features()),
     }
-    if found.ort_name in NVIDIA_PROVIDERS and (status := _probe(found)).loads:
-        identity |= {"gpu": status.gpu, "driver": status.driver}
-    return identity
+    if found.ort_name in NVIDIA_PROVIDERS and (status := probe(found.name, options)).loads:
+        identity |= gpu_identity(status)
+    return identity | {f"option.{key}": value for key, value in sorted((options or {}).items())}
+
+
+def gpu_identity(status: ProviderStatus) -> dict[str, str]:
+    """What decides numbers on an NVIDIA GPU: its name, its driver, and the libraries by their versions."""
+    return {"gpu": status.gpu, "driver": status.driver, **dict(sorted(status.libraries.items()))}
 
 
 def _known_providers() -> list[Provider]:
@@ -200,56 +254,97 @@ def _known_providers() -> list[Provider]:
             compiled_remedy=f"See {_PROVIDER_DOCS}.",
             library_remedy=f"See its requirements: {_PROVIDER_DOCS}.",
         )
-        for ort_name in import_onnxruntime().get_available_providers()
+        for ort_name in providers_here()
         if ort_name not in names
     ]
 
 
 @functools.cache
-def _probe(provider: Provider) -> ProviderStatus:
+def _probe(provider: Provider, options: tuple[tuple[str, str], ...]) -> ProviderStatus:
     onnxruntime = import_onnxruntime()
-    compiled = onnxruntime.get_available_providers()
-    if provider.ort_name not in compiled:
+    available = providers_here()
+    if provider.ort_name not in available:
         problems = installation_problems()
         return ProviderStatus(
             name=provider.name,
             ort_name=provider.ort_name,
             compiled=False,
             loads=False,
-            reason=f"{distribution_name(onnxruntime)} {onnxruntime.__version__} was built without it",
+            reason=_why_not_available(provider, onnxruntime),
             remedy=" ".join(problems) or provider.compiled_remedy,
         )
-    companions = [name for name in provider.companions if name in compiled]
-    answer, reason = _ask(provider.ort_name, companions, None)
+    companions = [name for name in provider.companions if name in available]
+    answer, reason = _ask(provider, companions, dict(options), None)
     loads = not reason
+    limit = readable_cause(answer["limit"]) if loads and answer.get("limit") else ""
     return ProviderStatus(
         name=provider.name,
         ort_name=provider.ort_name,
         compiled=True,
         loads=loads,
         reason=reason,
-        remedy="" if loads else _remedy(provider, answer, onnxruntime),
+        remedy=_remedy(provider, answer, reason or limit, dict(options), onnxruntime) if reason or limit else "",
         gpu=answer.get("gpu", "") if loads else "",
         driver=answer.get("driver", "") if loads else "",
+        limit=limit,
+        libraries=answer.get("libraries", {}) if loads else {},
     )
 
 
+def _why_not_available(provider: Provider, onnxruntime: Any) -> str:
+    here = f"{distribution_name(onnxruntime)} {onnxruntime.__version__}"
+    if library := plugin_libraries((provider,)).get(provider.ort_name):
+        if failed := register_plugins(onnxruntime, {provider.ort_name: library}):
+            return f"{here} cannot load the plug-in {library}: {readable_cause(failed[provider.ort_name])}"
+        return f"its plug-in {provider.plugin} finds no device here that it supports"
+    return f"{here} was built without it" + (f", and {provider.plugin} is not installed" if provider.plugin else "")
+
+
+def probe_in(provider: Provider, python: Path, options: Mapping[str, str] | None = None) -> ProviderStatus:
+    """As `probe`, in another environment, whose ONNX Runtime was built with `provider`.
+
+    A remedy is given only where it lies in the options or in the GPU: what to install there is not ours to say.
+    """
+    return _probe_in(provider, python, tuple(sorted((options or {}).items())))
+
+
 @functools.cache
-def probe_in(provider: Provider, python: Path) -> ProviderStatus:
-    """As `probe`, in another Python environment, whose ONNX Runtime was built with `provider`. No remedy is given."""
-    answer, reason = _ask(provider.ort_name, (), python)
-    gpu, driver = ("", "") if reason else (answer["gpu"], answer["driver"])
-    return ProviderStatus(provider.name, provider.ort_name, True, not reason, reason, "", gpu, driver)
+def _probe_in(provider: Provider, python: Path, options: tuple[tuple[str, str], ...]) -> ProviderStatus:
+    answer, reason = _ask(provider, (), dict(options), python)
+    if reason:
+        return ProviderStatus(provider.name, provider.ort_name, True, False, reason, gpu_remedy(reason))
+    limit = readable_cause(answer["limit"]) if answer["limit"] else ""
+    return ProviderStatus(
+        provider.name,
+        provider.ort_name,
+        True,
+        True,
+        gpu=answer["gpu"],
+        driver=answer["driver"],
+        limit=limit,
+        libraries=answer["libraries"],
+    )
 
 
-def _ask(ort_name: str, companions: Sequence[str], python: Path | None) -> tuple[dict[str, Any], str]:
+def _ask(
+    provider: Provider, companions: Sequence[str], options: Mapping[str, str], python: Path | None
+) -> tuple[dict[str, Any], str]:
     """The answer of `_probe.examine` in a process of its own, and why the provider does not load ("" where it does)."""
     # -P: the folder of the script holds modules whose names must not shadow anybody's. -I: neither PYTHONPATH nor the
     # user's own packages belong to another environment.
     interpreter = [sys.executable, "-P"] if python is None else [str(python), "-I"]
-    command = [*interpreter, str(Path(__file__).with_name("_probe.py")), ort_name, *companions]
+    models = _tiny_models()
+    shared = {key: options[key] for key in SHARED_OPTIONS if key in options}
+    asked = {
+        "provider": provider.ort_name,
+        "options": dict(options),
+        "companions": [[name, shared] for name in companions],
+        "plugins": plugin_libraries((provider,)) if python is None else {},
+        "sizes": [len(model) for model in models],
+    }
+    command = [*interpreter, str(Path(__file__).with_name("_probe.py")), json.dumps(asked)]
     try:
-        done = subprocess.run(command, input=_tiny_model(), capture_output=True, timeout=PROBE_SECONDS, check=False)
+        done = subprocess.run(command, input=b"".join(models), capture_output=True, timeout=PROBE_SECONDS, check=False)
     except OSError as error:
         return {}, f"the interpreter {interpreter[0]} cannot be started: {error.strerror}"
     except subprocess.TimeoutExpired:
@@ -262,14 +357,15 @@ def _ask(ort_name: str, companions: Sequence[str], python: Path | None) -> tuple
     except ValueError:
         last = log.strip().splitlines()[-1:] or ["it printed nothing"]
         return {}, f"the process that tried it ended with exit code {done.returncode} ({last[0]})"
-    return answer, _reason(ort_name, answer, log)
+    return answer, _reason(provider.ort_name, answer, log)
 
 
 def _reason(ort_name: str, answer: dict[str, Any], log: str) -> str:
     nodes = answer["nodes"]
     if answer["providers"][:1] == [ort_name] and answer["error"] is None:
-        return "" if nodes is None or ort_name in nodes else f"it took no node of a convolution: {', '.join(nodes)} did"
-    if answer["missing"]:
+        return "" if nodes is None or ort_name in nodes else f"it took no node of a product: {', '.join(nodes)} did"
+    # cuDNN alone is no reason: what needs none runs without it.
+    if set(answer["missing"]) - {CUDNN_LIBRARY} and (answer["library_error"] or DRIVER_LIBRARY in answer["missing"]):
         names = [f"{name} (the NVIDIA driver)" if name == DRIVER_LIBRARY else name for name in answer["missing"]]
         return f"missing {', '.join(names)}"
     if answer["library_error"] is not None:
@@ -279,36 +375,55 @@ def _reason(ort_name: str, answer: dict[str, Any], log: str) -> str:
     return first_logged_error(log) or f"ONNX Runtime put a tiny model on {answer['providers'][0]} without saying why"
 
 
-def _remedy(provider: Provider, answer: dict[str, Any], onnxruntime: Any) -> str:
-    """What to install: the provider's libraries where they are missing, the driver where that is, or both."""
-    missing = answer.get("missing", [])
+def _remedy(
+    provider: Provider, answer: dict[str, Any], cause: str, options: Mapping[str, str], onnxruntime: Any
+) -> str:
+    """What helps: other options, libraries to install, room in the GPU's memory, or a driver."""
+    missing = set(answer.get("missing", []))
     nvidia = provider.ort_name in NVIDIA_PROVIDERS
+    if options and re.search("option", cause, flags=re.IGNORECASE):
+        return f"Expected options that ONNX Runtime documents for {provider.ort_name}."
     parts = installation_problems()
     if tensorrt := re.search(r"nvinfer(?:\.so\.|_)(\d+)", " ".join(missing)):
         parts.append(f"It needs TensorRT {tensorrt.group(1)}.x, no other major version.")
-    if set(missing) - {DRIVER_LIBRARY} or not nvidia:
+    if missing - {DRIVER_LIBRARY} or not nvidia:
         parts.append(provider.library_remedy)
-    if nvidia and (DRIVER_LIBRARY in missing or not missing):
+    if nvidia and (said := gpu_remedy(cause)):
+        parts.append(said)
+    elif nvidia and (DRIVER_LIBRARY in missing or not missing):
         cuda = getattr(onnxruntime, "cuda_version", "") or "the CUDA version of this ONNX Runtime"
         parts.append(f"It needs an NVIDIA GPU and a driver for CUDA {cuda} or newer (`nvidia-smi` shows both).")
-    return " ".join(parts)
+    return " ".join(dict.fromkeys(parts))
+
+
+SHARED_OPTIONS = ("device_id", "gpu_mem_limit", "arena_extend_strategy", "use_tf32")
+"""Options of NVIDIA's providers that hold for what runs beside them, too: on the same GPU, in the same memory."""
 
 
 @functools.cache
-def _tiny_model() -> bytes:
-    """A 1x1 convolution over float32 (1, 3, 4, 4), which needs cuDNN on CUDA, as real models do."""
+def _tiny_models() -> tuple[bytes, bytes]:
+    """A product of float32 (1, 4) and (4, 2), and a 1x1 convolution over (1, 3, 4, 4).
+
+    The convolution needs cuDNN on CUDA, as most models do; the product does not.
+    """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4, 4])],
-        [numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")],
+    def model(node: Any, shape: list[int], out: list[int], weights: Any) -> bytes:
+        graph = helper.make_graph(
+            [node, helper.make_node("Relu", ["c"], ["y"])],
+            "tiny",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
+            [numpy_helper.from_array(weights, "w")],
+        )
+        # Old opset and IR version: every ONNX Runtime that may be asked reads them.
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        return bytes(made.SerializeToString())
+
+    product = helper.make_node("MatMul", ["x", "w"], ["c"])
+    convolution = helper.make_node("Conv", ["x", "w"], ["c"])
+    return (
+        model(product, [1, 4], [1, 2], np.ones((4, 2), np.float32)),
+        model(convolution, [1, 3, 4, 4], [1, 2, 4, 4], np.ones((2, 3, 1, 1), np.float32)),
     )
-    # Old opset and IR version: every ONNX Runtime that may be asked reads them.
-    model: bytes = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
-    ).SerializeToString()
-    return model

@@ -1,11 +1,12 @@
 """From what a user wrote after `--ep` to the runtime that is meant.
 
-    PROVIDER[@ENVIRONMENT][:LEVEL]    cpu, cuda, cpu:none, cpu@openvino:basic
-    ENVIRONMENT[:LEVEL]               openvino, cpu@1.20 (added by `onnxptq runtimes add`)
+    PROVIDER[@ENVIRONMENT][:DEVICE][:LEVEL]    cpu, cuda, cuda:1, cpu:none, cpu@openvino:basic
+    ENVIRONMENT[:DEVICE][:LEVEL]               openvino, cpu@1.20 (added by `onnxptq runtimes add`)
 
-LEVEL is how far ONNX Runtime may rewrite the graph: all (the default), extended, basic or none. Another one is exact:
-as all, but sums of INT8 products are not clipped on CPUs without VNNI. An environment that has the whole name before
-the colon comes first. Nothing is installed here: only `onnxptq runtimes add` does that.
+DEVICE is the number of a GPU, for NVIDIA's providers. LEVEL is how far ONNX Runtime may rewrite the graph: all (the
+default), extended, basic or none. Another one is exact: as all, but sums of INT8 products are not clipped on CPUs
+without VNNI. An environment that has the whole name before the colon comes first. Nothing is installed here: only
+`onnxptq runtimes add` does that.
 """
 
 from __future__ import annotations
@@ -14,27 +15,44 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
-from onnxptq.runtimes._probe import NVIDIA_PROVIDERS
+from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS
 from onnxptq.runtimes.cpu import cpu_features, u8s8_can_saturate
 from onnxptq.runtimes.environments import Environment, default_packages, environments, find_environment
-from onnxptq.runtimes.installation import import_onnxruntime
-from onnxptq.runtimes.provider_options import DeviceSettings, cache_options, provider_options, thread_options
+from onnxptq.runtimes.provider_options import (
+    Batches,
+    DeviceSettings,
+    cache_options,
+    companion_options,
+    environment_variables,
+    model_options,
+    profile_options,
+    provider_options,
+    tf32_identity,
+    thread_options,
+)
 from onnxptq.runtimes.providers import (
     CPU_PROVIDER,
     FALLBACK_REMEDY,
     PROVIDERS,
     Provider,
+    ProviderStatus,
     find_provider,
+    gpu_identity,
+    plugin_libraries,
     probe,
     probe_in,
+    providers_here,
     runtime_identity,
     unavailable,
 )
 from onnxptq.runtimes.session import Optimization
+
+if TYPE_CHECKING:
+    from onnxptq.graphs import Model
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,9 @@ class Runtime:
         provider: the execution provider.
         environment: the other Python environment that it runs in, or None for this one.
         optimization: how far the graph may be rewritten.
-        options: the provider's options, without the places of caches.
+        options: the provider's options, without the places of caches and what follows from a model.
+        companion: options of the provider that takes what this one leaves.
+        tf32: whether an NVIDIA GPU may compute products of float32 in TF32.
         fallback_reason: why this is the CPU although the name says something else, or None.
     """
 
@@ -55,6 +75,8 @@ class Runtime:
     environment: Environment | None = None
     optimization: Optimization = "all"
     options: Mapping[str, str] = field(default_factory=dict)
+    companion: Mapping[str, str] = field(default_factory=dict)
+    tf32: bool = False
     fallback_reason: str | None = None
 
     @property
@@ -74,10 +96,10 @@ class Runtime:
 
     @property
     def compiled(self) -> tuple[str, ...]:
-        """The providers that its ONNX Runtime was built with."""
+        """The providers that its ONNX Runtime was built with, or has as plug-ins."""
         if self.environment is not None:
             return self.environment.description.providers
-        return tuple(import_onnxruntime().get_available_providers())
+        return tuple(providers_here())
 
     @property
     def on_gpu(self) -> bool:
@@ -89,14 +111,24 @@ class Runtime:
         """Number of the GPU."""
         return int(self.options.get("device_id", "0"))
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What its process has in its environment beside ours."""
+        return environment_variables(self.provider, self.tf32)
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Libraries that its process registers with ONNX Runtime, by ONNX Runtime's name of the provider."""
+        return plugin_libraries((self.provider,)) if self.environment is None else {}
+
     def fallen_back(self, reason: str) -> Runtime:
         """The CPU of this environment in its place, which says why."""
-        return replace(self, provider=CPU_PROVIDER, environment=None, options={}, fallback_reason=reason)
+        return replace(self, provider=CPU_PROVIDER, environment=None, options={}, companion={}, fallback_reason=reason)
 
     def identity(self) -> dict[str, str]:
         """What decides the numbers that it computes, for content keys and metadata: as `runtime_identity`, and more."""
         if self.environment is None:
-            identity = runtime_identity(self.provider.name)
+            identity = runtime_identity(self.provider.name, self.options)
         else:
             found = self.environment.description
             identity = {
@@ -107,26 +139,30 @@ class Runtime:
                 "cpu_features": " ".join(cpu_features()),
             }
             if self.on_gpu:
-                status = probe_in(self.provider, self.environment.python)
-                identity |= {"gpu": status.gpu, "driver": status.driver}
+                identity |= gpu_identity(probe_in(self.provider, self.environment.python, self.options))
+            identity |= {f"option.{key}": value for key, value in sorted(self.options.items())}
         if self.optimization != "all":
             identity["optimization"] = self.optimization
-        identity |= {f"option.{key}": value for key, value in sorted(self.options.items())}
-        return identity
+        return identity | tf32_identity(self.provider, self.variables)
 
     def session_providers(
-        self, room: Room, model_digest: str, threads: int | None = None
+        self, room: Room, model: Model, threads: int | None = None, batches: Batches | None = None
     ) -> tuple[tuple[str, dict[str, str]], ...]:
         """What a session of a model is created with: ONNX Runtime's names with their options, in order.
 
-        `threads` is for a provider with a thread pool of its own, which the session's number does not reach.
+        Args:
+            room: where a provider keeps what it builds.
+            model: what the session is of.
+            threads: for a provider with a thread pool of its own, which the session's number does not reach.
+            batches: what will run, for a provider that builds for sizes; None where nobody knows.
         """
-        places = cache_options(self.provider, room, model_digest, self.identity(), self.options)
+        options = {**model_options(self.provider, quantized=model.quantized), **self.options}
+        options |= profile_options(self.provider, model.core.signature, batches)
+        places = cache_options(self.provider, room, model.digest, self.identity(), options)
         companions = [name for name in self.provider.companions if name in self.compiled]
-        shared = {"device_id": self.options["device_id"]} if "device_id" in self.options else {}
         return (
-            (self.provider.ort_name, {**self.options, **places, **thread_options(self.provider, threads)}),
-            *((name, dict(shared)) for name in companions),
+            (self.provider.ort_name, {**options, **places, **thread_options(self.provider, threads)}),
+            *((name, dict(self.companion)) for name in companions),
         )
 
 
@@ -157,18 +193,31 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
     Raises:
         UsageError: no such provider, level or environment; the message says how an environment is added.
     """
-    name, colon, level = text.partition(":")
-    if colon and level not in get_args(Optimization):
-        raise UsageError(
-            f"unknown optimization level {level!r} in {text!r}. {did_you_mean(level, get_args(Optimization))}"
-        )
+    name, *parts = text.split(":")
+    numbers = [part for part in parts if part.isdigit()]
+    levels = [part for part in parts if not part.isdigit()] or ["all"]
+    for level in levels:
+        if level not in get_args(Optimization):
+            raise UsageError(
+                f"unknown optimization level {level!r} in {text!r}. {did_you_mean(level, get_args(Optimization))}"
+            )
+    if len(numbers) > 1 or len(levels) > 1:
+        raise UsageError(f"{text!r} names two devices or two levels. Expected one of each at most, as in cuda:1:basic.")
     provider, environment = _provider_and_environment(name, room)
+    settings = settings or DeviceSettings()
+    if numbers:
+        if provider.ort_name not in NVIDIA_PROVIDERS:
+            raise UsageError(f"{name!r} has no devices with numbers, got {text!r}. Write {name} alone.")
+        settings = replace(settings, device=int(numbers[0]))
+    options = provider_options(provider, settings)
     return Runtime(
         name=text,
         provider=provider,
         environment=environment,
-        optimization=cast(Optimization, level or "all"),
-        options=provider_options(provider, settings or DeviceSettings()),
+        optimization=cast(Optimization, levels[0]),
+        options=options,
+        companion=companion_options(provider, settings),
+        tf32=settings.tf32 or options.get("use_tf32") in ("1", "true", "True"),
     )
 
 
@@ -190,12 +239,12 @@ def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
     if runtime.here:
         return runtime  # Trying it in a process of its own would take longer than a small model.
     if runtime.environment is None:
-        status = probe(runtime.provider.name)
+        status = probe(runtime.provider.name, runtime.options)
     else:
-        status = probe_in(runtime.provider, runtime.environment.python)
+        status = probe_in(runtime.provider, runtime.environment.python, runtime.options)
     if status.loads:
         return runtime
-    error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status.reason)
+    error = unavailable(status) if runtime.environment is None else _unavailable_there(runtime, status)
     if allow_fallback:
         return runtime.fallen_back(str(error))
     raise error if allow_fallback is None else RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}")
@@ -210,7 +259,7 @@ def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environm
     if at:
         raise UsageError(f"there is no runtime {name!r}. {_how_to_add(name, room)}")
     found = find_provider(name)
-    if found.ort_name not in import_onnxruntime().get_available_providers() and found.name == "openvino":
+    if found.ort_name not in providers_here() and found.name == "openvino":
         raise RuntimeUnavailableError(f"{name!r} is not in this environment. {_how_to_add(name, room)}")
     return found, None
 
@@ -241,10 +290,11 @@ def _how_to_add(name: str, room: Room) -> str:
     )
 
 
-def _unavailable_there(runtime: Runtime, reason: str) -> RuntimeUnavailableError:
+def _unavailable_there(runtime: Runtime, status: ProviderStatus) -> RuntimeUnavailableError:
     assert runtime.environment is not None
     name = runtime.environment.name
     return RuntimeUnavailableError(
         f"the execution provider {runtime.provider.name!r} does not load in the runtime {name!r} "
-        f"({runtime.environment.python}): {reason}. Replace it with onnxptq runtimes add {name} --force."
+        f"({runtime.environment.python}): {status.reason}. "
+        f"{status.remedy or f'Replace it with onnxptq runtimes add {name} --force.'}"
     )

@@ -12,11 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError, OnnxptqError, RuntimeUnavailableError, UsageError, did_you_mean
-from onnxptq.runtimes._messages import readable_cause
-from onnxptq.runtimes._probe import NVIDIA_PROVIDERS, RECORD_PLACEMENT, placement, preload_libraries
+from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS, preload_libraries
+from onnxptq.runtimes._messages import gpu_remedy, readable_cause
+from onnxptq.runtimes._probe import RECORD_PLACEMENT, placement
 from onnxptq.runtimes.cpu import limited_cores
 from onnxptq.runtimes.installation import debugging, import_onnxruntime
-from onnxptq.runtimes.providers import FALLBACK_REMEDY, Provider, find_provider, probe, unavailable
+from onnxptq.runtimes.provider_options import DeviceSettings, companion_options, provider_options
+from onnxptq.runtimes.providers import (
+    FALLBACK_REMEDY,
+    SHARED_OPTIONS,
+    Provider,
+    find_provider,
+    probe,
+    providers_here,
+    unavailable,
+)
 from onnxptq.runtimes.quiet import stdout_to_stderr
 from onnxptq.tasks._base import Signature, TensorSpec
 
@@ -81,9 +91,11 @@ class Session:
                     f"the data does not fit {self.model.name}: got {_describe_feeds(feeds)}, expected "
                     f"{_describe_inputs(self.signature)} ({readable_cause(str(error))}). Check the preprocessing."
                 ) from error
+            cause = readable_cause(str(error))
+            expected = "Expected a model that runs on its own signature; try another provider or export it again."
+            remedy = gpu_remedy(cause) or expected
             raise ModelError(
-                f"{self.model.name} fails while it runs on {self.providers[0]}: {readable_cause(str(error))}. "
-                "Expected a model that runs on its own signature; try another provider or export it again."
+                f"{self.model.name} fails while it runs on {self.providers[0]}: {cause}. {remedy}"
             ) from error
         return outputs
 
@@ -106,8 +118,8 @@ def open_session(
         optimization: how far the graph may be rewritten.
         allow_fallback: use the CPU where the provider does not load or does not take the model; `fallback_reason` of
             the session says so. None is for callers who leave the user no choice: errors then do not advise it.
-        options: the provider's own options, as ONNX Runtime documents them ("device_id": "1"). They are not used for
-            the CPU that is fallen back to.
+        options: the provider's own options, as ONNX Runtime documents them ("device_id": "1"), over the defaults of
+            `provider_options` (no TF32). They are not used for the CPU that is fallen back to.
 
     Raises:
         UsageError: an unknown provider, optimization or provider option, or less than one thread.
@@ -116,10 +128,11 @@ def open_session(
     """
     found = find_provider(provider)
     _check_arguments(found, threads, optimization, options)
+    chosen = {**provider_options(found, DeviceSettings()), **(options or {})}
     if not model.is_file():
         raise ModelError(f"there is no model at {model}: expected an ONNX file. Check the path.")
     try:
-        return _open(model, found, threads, optimization, options or {})
+        return _open(model, found, threads, optimization, chosen)
     except (RuntimeUnavailableError, ModelError) as error:
         if found.name == _CPU:
             raise
@@ -153,18 +166,19 @@ def _open(
     fallback_reason: str | None = None,
 ) -> Session:
     onnxruntime = import_onnxruntime()
-    compiled = onnxruntime.get_available_providers()
-    if provider.ort_name not in compiled:
+    available = providers_here()
+    if provider.ort_name not in available:
         raise unavailable(probe(provider.name))
-    companions = [name for name in provider.companions if name in compiled]
+    shared = {key: options[key] for key in SHARED_OPTIONS if key in options}
+    beside = companion_options(provider, DeviceSettings()) | shared
+    companions = [(name, dict(beside)) for name in provider.companions if name in available]
     with stdout_to_stderr():
-        if provider.ort_name in NVIDIA_PROVIDERS:
-            preload_libraries(onnxruntime)
+        preload_libraries(onnxruntime, [provider.ort_name, *provider.companions])
         try:
             native = _create(
                 onnxruntime,
                 model,
-                _session_options(onnxruntime, threads, optimization),
+                _session_options(onnxruntime, threads, optimization, [provider.ort_name]),
                 [(provider.ort_name, dict(options)), *companions],
             )
         except (MemoryError, OnnxptqError):
@@ -173,9 +187,9 @@ def _open(
             raise _why_not_loaded(model, provider, options, readable_cause(str(error))) from error
     providers, nodes = tuple(native.get_providers()), placement(native)
     if providers[0] != provider.ort_name:
-        raise _why_elsewhere(model, provider, [providers[0]])
+        raise _why_elsewhere(model, provider, options, [providers[0]])
     if nodes and provider.ort_name not in nodes:  # accepted, and yet it would run nothing
-        raise _why_elsewhere(model, provider, sorted(nodes))
+        raise _why_elsewhere(model, provider, options, sorted(nodes))
     return Session(
         model=model,
         requested=requested or provider.name,
@@ -187,20 +201,35 @@ def _open(
     )
 
 
-def _session_options(onnxruntime: Any, threads: int | None, optimization: Optimization) -> Any:
+def _session_options(
+    onnxruntime: Any, threads: int | None, optimization: Optimization, providers: Sequence[str]
+) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[optimization])
     options.log_severity_level = _WARNINGS if debugging() else _FATAL_ONLY
-    for entry in session_entries(optimization).items():
+    for entry in session_entries(optimization, providers).items():
         options.add_session_config_entry(*entry)
     if (chosen := threads or limited_cores()) is not None:
         options.intra_op_num_threads = chosen
     return options
 
 
-def session_entries(optimization: Optimization) -> dict[str, str]:
-    """The configuration entries of every session of ours."""
-    return dict([RECORD_PLACEMENT, *([("session.x64quantprecision", "1")] if optimization == "exact" else [])])
+FLOAT_BIASES = ("optimization.disable_specified_optimizers", "WeightBiasQuantization")
+"""The session entry that leaves float biases of a QDQ graph in float.
+
+ONNX Runtime 1.31 turns them into int32 and a DequantizeLinear as it loads a file, which its CPU kernels need. The CUDA
+provider has no DequantizeLinear of int32: each bias would be dequantized on the CPU and copied at every run.
+"""
+
+
+def session_entries(optimization: Optimization, providers: Sequence[str] = ()) -> dict[str, str]:
+    """The configuration entries of every session of ours on providers, by ONNX Runtime's names."""
+    entries = dict([RECORD_PLACEMENT])
+    if optimization == "exact":
+        entries["session.x64quantprecision"] = "1"
+    if any(name in NVIDIA_PROVIDERS for name in providers):
+        entries |= dict([FLOAT_BIASES])
+    return entries
 
 
 def _create(onnxruntime: Any, model: Path, options: Any, providers: list[Any]) -> Any:
@@ -228,22 +257,24 @@ def _extensions_library(model: Path) -> str:
 
 def _why_not_loaded(model: Path, provider: Provider, options: Mapping[str, str], cause: str) -> OnnxptqError:
     """The error for a session that could not be created: the provider's, the option's or the model's fault."""
-    if provider.name != _CPU and not (status := probe(provider.name)).loads:
+    if provider.name != _CPU and not (status := probe(provider.name, options)).loads:
         return unavailable(status)
-    if options and re.search("option", cause, flags=re.IGNORECASE):
+    if re.search("option", cause, flags=re.IGNORECASE):
         return UsageError(
             f"the provider {provider.name!r} does not take these options: {cause}. Expected those that ONNX Runtime "
             f"documents for {provider.ort_name}."
         )
+    expected = "Expected a valid ONNX model; check it with onnx.checker or export it again."
     return ModelError(
-        f"ONNX Runtime cannot load {model} on {provider.name!r}: {cause}. "
-        "Expected a valid ONNX model; check it with onnx.checker or export it again."
+        f"ONNX Runtime cannot load {model} on {provider.name!r}: {cause}. {gpu_remedy(cause) or expected}"
     )
 
 
-def _why_elsewhere(model: Path, provider: Provider, used: Sequence[str]) -> RuntimeUnavailableError:
+def _why_elsewhere(
+    model: Path, provider: Provider, options: Mapping[str, str], used: Sequence[str]
+) -> RuntimeUnavailableError:
     """The error for a session that was created, on other providers than the one that was asked for."""
-    status = probe(provider.name)
+    status = probe(provider.name, options)
     if not status.loads:
         return unavailable(status)
     return RuntimeUnavailableError(

@@ -6,22 +6,19 @@ reads one request a line from stdin, a JSON object `{"do": NAME, ...}`, and answ
 that it was started with: `{"answer": ...}`, or `{"error": TEXT, "type": NAME}` where Python caught an exception. `do`
 names one of OPERATIONS, a method of `Worker`, with its arguments by keyword. It ends when stdin is closed.
 
-Arrays travel as .npy files whose paths are in the requests, never as pickles. This one file needs nothing but
-onnxruntime, numpy and the standard library, so that it also runs in other Python environments, with other versions of
-ONNX Runtime. `onnxptq.runtimes.isolated` starts it and talks to it.
+Arrays travel as .npy files whose paths are in the requests, never as pickles. It needs nothing but onnxruntime, numpy,
+the standard library and `_libraries.py` beside it, so that it also runs in other Python environments, with other
+versions of ONNX Runtime. `onnxptq.runtimes.isolated` starts it and talks to it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.metadata
 import importlib.util
-import io
 import json
 import os
 import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -31,7 +28,7 @@ from typing import Any
 # ONNX Runtime 1.29 and newer report their use over the network unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-OPERATIONS = frozenset({"describe", "limit", "open", "run", "time", "profile", "memory", "close"})
+OPERATIONS = frozenset({"describe", "plug", "limit", "open", "run", "time", "clock", "profile", "memory", "close"})
 _FATAL_ONLY = 4
 _EXTENSION_DOMAINS = ("ai.onnx.contrib:", "com.microsoft.extensions:")
 
@@ -48,7 +45,7 @@ class Worker:
         self._sessions: dict[int, Any] = {}
         self._folders: dict[int, str] = {}
         onnxruntime.set_default_logger_severity(_FATAL_ONLY)
-        _preload_libraries(onnxruntime)
+        self._libraries = _sibling("_libraries")
         self._baseline = _memory("VmHWM")
 
     def describe(self) -> dict[str, Any]:
@@ -63,6 +60,14 @@ class Worker:
             "numpy": self._numpy.__version__,
             "python": platform.python_version(),
         }
+
+    def plug(self, plugins: Mapping[str, str]) -> None:
+        """Registers the libraries of plug-in providers. Raises RuntimeError where one does not load."""
+        failed = self._libraries.register_plugins(self._onnxruntime, plugins)
+        if failed:
+            raise RuntimeError(
+                "; ".join(f"the plug-in {plugins[name]} does not load: {failed[name]}" for name in failed)
+            )
 
     def limit(self, memory_bytes: int) -> int | None:
         """Limits the address space to what is used now and `memory_bytes` more; the limit, or None where there is none.
@@ -98,6 +103,9 @@ class Worker:
             entries: configuration entries of the session.
             profile_folder: where ONNX Runtime writes a profile, which `profile` reads; None runs without.
         """
+        self._libraries.preload_libraries(self._onnxruntime, [name for name, _ in providers])
+        if not self._sessions:  # what a provider's libraries take is no model's
+            self._baseline = _memory("VmHWM")
         options = self._onnxruntime.SessionOptions()
         options.graph_optimization_level = getattr(self._onnxruntime.GraphOptimizationLevel, level)
         options.log_severity_level = _FATAL_ONLY
@@ -157,6 +165,11 @@ class Worker:
         finally:
             gc.enable()
         return seconds
+
+    def clock(self, device_id: int) -> int | None:
+        """MHz of a GPU just now, or None."""
+        found: int | None = self._libraries.gpu_clock(device_id)
+        return found
 
     def profile(self, session: int) -> list[tuple[str, str, str, int]]:
         """The kernels that ran since the session was opened with a profile: (provider, operator, node, runs)."""
@@ -228,20 +241,14 @@ def _placement(session: Any) -> list[tuple[str, str, str]] | None:
     return [(part.ep_name, node.op_type, node.name) for part in parts for node in part.get_nodes()]
 
 
-def _preload_libraries(onnxruntime: Any) -> None:
-    """Loads the CUDA, cuDNN and TensorRT libraries that pip installed, which no loader path leads to."""
-    import ctypes
-
-    if hasattr(onnxruntime, "preload_dlls"):  # ONNX Runtime 1.21 and newer
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
-    package = importlib.util.find_spec("tensorrt_libs")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
-            pattern = f"{name}_[0-9]*.dll" if sys.platform == "win32" else f"lib{name}.so.[0-9]*"
-            for library in sorted(Path(folder).glob(pattern)):
-                with contextlib.suppress(OSError):
-                    ctypes.CDLL(str(library))
+def _sibling(name: str) -> Any:
+    """A module beside this file, which stands in no package where this file runs as a script."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _distributions(onnxruntime: Any) -> list[str]:

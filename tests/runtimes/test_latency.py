@@ -43,6 +43,44 @@ def test_every_turn_is_warmed_up_the_first_one_longer() -> None:
     assert [warmup for _, warmup in lane.calls] == [latency.WARMUP_RUNS] + [1] * 9
 
 
+class Warming:
+    """A lane whose calls take longer at first, as on a GPU that idled; and its clock."""
+
+    def __init__(self, calls_until_warm: int) -> None:
+        self.left = calls_until_warm
+        self.bursts: list[tuple[int, int]] = []
+
+    def __call__(self, runs: int, warmup: int) -> list[float]:
+        self.bursts.append((runs, warmup))
+        self.left -= runs + warmup
+        return [0.01 if self.left <= 0 else 0.06] * runs
+
+    def clock(self) -> int:
+        return 1980 if self.left <= 0 else 345
+
+
+def test_a_gpu_is_warmed_up_until_the_median_and_the_clock_settle_and_the_result_says_so() -> None:
+    lane = Warming(20)
+    (found,) = measure([lane], 10, [lane.clock])
+    assert isinstance(found, Latency)
+    assert found.settled
+    assert found.warmup >= latency.LEAST_WARMUP_SECONDS
+    assert (found.p50, found.runs) == (0.01, 10)
+
+
+def test_a_clock_that_goes_on_climbing_is_not_settled_though_the_median_is() -> None:
+    lane, clock = Lane("a", [], seconds=0.01), iter(range(300, 100_000, 50))
+    (found,) = measure([lane], 10, [lambda: next(clock)])
+    assert isinstance(found, Latency)
+    assert (found.settled, found.warmup >= latency.MOST_WARMUP_SECONDS) == (False, True)
+
+
+def test_a_gpu_whose_clock_is_unknown_settles_by_its_median() -> None:
+    (found,) = measure([Lane("a", [], seconds=0.01)], 10, [lambda: None])
+    assert isinstance(found, Latency)
+    assert found.settled
+
+
 def test_a_lane_that_fails_leaves_its_error_and_the_others_go_on() -> None:
     log: list[str] = []
     first, second = measure([Lane("a", log, fails_at=2), Lane("b", log)], 10)

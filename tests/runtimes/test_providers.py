@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onnxptq.errors import UsageError
 from onnxptq.runtimes import ProviderStatus, cpu_features, find_provider, probe, probe_all, providers, runtime_identity
-from onnxptq.runtimes._probe import library_name
+from onnxptq.runtimes._libraries import library_name
 
 
 def status_or_skip(name: str, *, loads: bool) -> ProviderStatus:
@@ -148,7 +149,7 @@ def test_a_provider_that_is_accepted_and_takes_no_node_does_not_count_as_loaded(
         """"nodes": {"OtherExecutionProvider": 2}}'\n"""
     )
     status = probe("cpu")
-    assert (status.loads, status.reason) == (False, "it took no node of a convolution: OtherExecutionProvider did")
+    assert (status.loads, status.reason) == (False, "it took no node of a product: OtherExecutionProvider did")
 
 
 PRINTING_RUNTIME = """
@@ -170,12 +171,153 @@ def test_the_probe_answers_on_stdout_even_when_the_provider_prints_there(tmp_pat
     # TensorRT prints while it loads; a module that prints at both levels stands for it.
     (tmp_path / "onnxruntime.py").write_text(PRINTING_RUNTIME)
     script = Path(providers.__file__).with_name("_probe.py")
-    command = [sys.executable, "-P", str(script), "CPUExecutionProvider"]
+    asked = {"provider": "CPUExecutionProvider", "options": {}, "companions": [], "plugins": {}, "sizes": [0]}
+    command = [sys.executable, "-P", str(script), json.dumps(asked)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, input=b"", capture_output=True, check=False, env=environment)
     answer = json.loads(done.stdout)
     assert (answer["providers"], answer["error"]) == ([], "no engine")
     assert done.stderr.count(b"noise") == 2
+
+
+RECORDING_RUNTIME = """
+import json, os
+
+class SessionOptions:
+    def add_session_config_entry(self, key, value):
+        pass
+
+class Node:
+    name, shape = "x", [1]
+
+class InferenceSession:
+    def __init__(self, model, options, providers, enable_fallback):
+        with open(os.environ["RECORD"], "a") as file:
+            file.write(json.dumps(providers) + "\\n")
+        if model == b"second":
+            raise RuntimeError(os.environ["SECOND"])
+    def get_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    def get_inputs(self):
+        return [Node]
+    def run(self, outputs, feeds):
+        return []
+
+def get_available_providers():
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+"""
+
+
+def probed(folder: Path, second: str, options: dict[str, str]) -> tuple[dict[str, Any], list[Any]]:
+    """The probe's answer from a module that stands for ONNX Runtime on a GPU, and the providers it was asked for."""
+    (folder / "onnxruntime.py").write_text(RECORDING_RUNTIME)
+    asked = {
+        "provider": "CUDAExecutionProvider",
+        "options": options,
+        "companions": [["OtherExecutionProvider", {"device_id": "1"}]],
+        "plugins": {},
+        "sizes": [5, 6],
+    }
+    command = [sys.executable, "-P", str(Path(providers.__file__).with_name("_probe.py")), json.dumps(asked)]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "RECORD": str(folder / "record"), "SECOND": second}
+    done = subprocess.run(command, input=b"firstsecond", capture_output=True, check=True, env=environment)
+    return json.loads(done.stdout), [json.loads(line) for line in (folder / "record").read_text().splitlines()]
+
+
+def test_a_provider_is_tried_with_the_options_of_the_runs_and_its_companion_on_the_same_gpu(tmp_path: Path) -> None:
+    _, record = probed(tmp_path, "", {"device_id": "1", "use_tf32": "0"})
+    expected = [
+        ["CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}],
+        ["OtherExecutionProvider", {"device_id": "1"}],
+    ]
+    assert record == [expected, expected]
+
+
+NO_CUDNN = "cuDNN is not available. Install cuDNN, update the system library search path, or set enable_cudnn=0"
+
+
+def test_a_provider_that_runs_no_convolution_loads_and_says_what_it_lacks(tmp_path: Path) -> None:
+    answer, _ = probed(tmp_path, NO_CUDNN, {})
+    assert (answer["error"], answer["limit"]) == (None, NO_CUDNN)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, log: str = "", **answer: Any) -> None:
+    """Makes the probe's process answer so."""
+    base = {"missing": [], "library_error": None, "providers": [], "nodes": None, "error": None, "limit": None}
+    made = {**base, "gpu": "", "driver": "", "libraries": {}, **answer}
+    done = subprocess.CompletedProcess([], 0, json.dumps(made).encode(), log.encode())
+    monkeypatch.setattr(providers.subprocess, "run", lambda *args, **keywords: done)
+    providers._probe.cache_clear()
+
+
+CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+FULL = (
+    "CUDA failure 2: out of memory ; GPU=0 ; hostname=box ; file=/onnxruntime_src/onnxruntime/core/cuda_allocator.cc ; "
+    "line=39 ; expr=cudaMalloc((void**)&p, size);"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "loads", "reason", "remedy"),
+    [
+        ({"providers": CUDA, "limit": NO_CUDNN}, True, "", "pip install 'onnxptq[cuda]' brings cuDNN 9"),
+        ({"providers": CUDA, "error": FULL}, False, "CUDA failure 2: out of memory", "The GPU's memory is full"),
+        (
+            {"error": "CUDA failure 101: invalid device ordinal ; GPU=7"},
+            False,
+            "CUDA failure 101: invalid",
+            "nvidia-smi -L",
+        ),
+        (
+            {"error": "CUDA failure 35: CUDA driver version is insufficient"},
+            False,
+            "CUDA failure 35",
+            "newer NVIDIA driver",
+        ),
+        ({"missing": ["libcuda.so.1"]}, False, "missing libcuda.so.1 (the NVIDIA driver)", "It needs an NVIDIA GPU"),
+        (
+            {"missing": ["libcublasLt.so.13"], "library_error": "libcublasLt.so.13: cannot open shared object file"},
+            False,
+            "missing libcublasLt.so.13",
+            "pip install 'onnxptq[cuda]' brings CUDA",
+        ),
+    ],
+    ids=["no cuDNN", "full", "no such GPU", "old driver", "no driver", "no CUDA"],
+)
+def test_each_way_to_fail_has_its_own_remedy(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], loads: bool, reason: str, remedy: str
+) -> None:
+    if not probe("cuda").compiled:
+        pytest.skip("this ONNX Runtime has no CUDA provider")
+    answering(monkeypatch, **answer)
+    status = probe("cuda")
+    providers._probe.cache_clear()
+    assert status.loads == loads
+    assert status.reason.startswith(reason)
+    assert "hostname" not in status.reason
+    assert remedy in status.remedy
+    # A driver is no remedy where it is not what is missing.
+    assert ("It needs an NVIDIA GPU" in status.remedy) == (remedy == "It needs an NVIDIA GPU")
+
+
+def test_an_option_that_the_provider_does_not_know_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not probe("cuda").compiled:
+        pytest.skip("this ONNX Runtime has no CUDA provider")
+    answering(monkeypatch, error='Unknown provider option: "speed".')
+    status = probe("cuda", {"speed": "1"})
+    providers._probe.cache_clear()
+    assert "Unknown provider option" in status.reason
+    assert status.remedy.startswith("Expected options that ONNX Runtime documents")
+
+
+def test_the_identity_on_a_gpu_holds_its_libraries_and_the_gpu_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not probe("cuda").compiled:
+        pytest.skip("this ONNX Runtime has no CUDA provider")
+    answering(monkeypatch, providers=CUDA, gpu="L4", driver="590", libraries={"cudnn": "91200", "cublas": "130002"})
+    identity = runtime_identity("cuda", {"device_id": "1"})
+    providers._probe.cache_clear()
+    expected = {"gpu": "L4", "driver": "590", "cudnn": "91200", "cublas": "130002", "option.device_id": "1"}
+    assert expected.items() <= identity.items()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of Linux")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onnxptq.cache import Room
 from onnxptq.errors import OnnxptqError, UsageError
+from onnxptq.graphs import load_model
+from onnxptq.models import builtin
 from onnxptq.runtimes.environments import add_interpreter
-from onnxptq.runtimes.provider_options import DeviceSettings
+from onnxptq.runtimes.provider_options import Batches, DeviceSettings
 from onnxptq.runtimes.providers import runtime_identity
 from onnxptq.runtimes.selection import ready, resolve_runtime, saturates
 
@@ -47,6 +50,9 @@ def test_a_runtime_is_a_provider_or_an_environment_and_a_level(
     ("text", "message"),
     [
         ("cpu:most", "unknown optimization level 'most'"),
+        ("cpu:1", "'cpu' has no devices with numbers"),
+        ("cuda:1:2", "names two devices"),
+        ("cuda:1:none:basic", "names two devices or two levels"),
         ("gpu", "unknown execution provider 'gpu'"),
         ("cpu@1.19", "onnxptq runtimes add cpu@1.19"),
         ("npu@production", "the runtime 'production' has no provider 'npu'"),
@@ -95,6 +101,37 @@ def test_without_vnni_the_cpu_provider_and_openvino_can_clip(identity: dict[str,
     assert saturates({**identity, "cpu_features": "avx2 avx512f"}) == clips
     assert not saturates({**identity, "cpu_features": "avx2 avx512f avx512_vnni"})
     assert not saturates({**identity, "cpu_features": ""})
+
+
+@pytest.mark.parametrize("text", ["cuda:1", "cuda:1:basic", "cuda:basic:1", "tensorrt:1"])
+def test_a_number_after_the_name_is_a_gpu(room: Room, text: str) -> None:
+    runtime = resolve_runtime(text, room)
+    assert (runtime.device, runtime.name) == (1, text)
+    assert runtime.optimization == ("basic" if "basic" in text else "all")
+    assert runtime.companion.get("device_id", "1") == "1"
+
+
+def test_a_session_of_a_float_model_on_tensorrt_asks_for_no_int8(room: Room, tmp_path: Path) -> None:
+    runtime = resolve_runtime("tensorrt:1", room)
+    if "TensorrtExecutionProvider" not in runtime.compiled:
+        pytest.skip("this ONNX Runtime has no TensorRT provider")
+    float_model = load_model(builtin().model)
+    for quantized, expected in ((False, "0"), (True, "1")):
+        model = replace(float_model, quantized=quantized)
+        (name, options), (companion, beside) = runtime.session_providers(room, model, batches=Batches(64))
+        assert (name, companion) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+        assert options["trt_int8_enable"] == expected
+        assert options["trt_profile_max_shapes"].partition(":")[2].startswith("64x")
+        assert (options["device_id"], beside["device_id"], beside["use_tf32"]) == ("1", "1", "0")
+
+
+def test_the_process_of_a_gpu_runtime_forbids_tf32_and_the_runtime_says_where_it_is_on(room: Room) -> None:
+    off = resolve_runtime("tensorrt", room)
+    on = resolve_runtime("tensorrt", room, DeviceSettings(tf32=True))
+    assert (off.tf32, off.variables) == (False, {"NVIDIA_TF32_OVERRIDE": "0"})
+    assert (on.tf32, on.variables) == (True, {})
+    assert off.identity() != on.identity()
+    assert resolve_runtime("cuda", room, DeviceSettings(options={"cuda": {"use_tf32": "1"}})).tf32
 
 
 def test_a_runtime_in_another_environment_is_tried_there(room: Room) -> None:

@@ -12,9 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import onnxptq
 from onnxptq.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
-from onnxptq.runtimes import open_session, probe
+from onnxptq.runtimes import ProviderStatus, open_session, probe
 from onnxptq.runtimes import session as session_module
+from onnxptq.runtimes.session import session_entries
 from onnxptq.tasks._base import Signature, TensorSpec
 
 from .conftest import WEIGHTS, build
@@ -109,6 +111,55 @@ def test_cuda_takes_the_model_and_agrees_with_numpy(model: Path) -> None:
     assert session.providers[0] == "CUDAExecutionProvider"
     assert session.placement == {"CUDAExecutionProvider": 1}
     np.testing.assert_allclose(session.run({"x": X})[0], X @ WEIGHTS, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("providers", "kept"), [(["CUDAExecutionProvider"], True), (["TensorrtExecutionProvider"], True), ([], False)]
+)
+def test_float_biases_stay_in_float_where_a_gpu_runs_the_graph(
+    tmp_path: Path, providers: list[str], kept: bool
+) -> None:
+    # ONNX Runtime's rewriting is the same on every provider, so the CPU shows it.
+    import onnxruntime
+
+    path = tmp_path / "digits.cuda.onnx"
+    onnxptq.quantize(evaluate=False, target="cuda", output=path)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    for entry in session_entries("basic", providers).items():
+        options.add_session_config_entry(*entry)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    integers = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32}
+    rewritten = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in integers]
+    assert (not rewritten) == kept
+
+
+def test_a_session_on_cuda_asks_for_no_tf32_and_its_companion_runs_on_the_same_gpu(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def create(onnxruntime: Any, model: Path, options: Any, providers: Any) -> Any:
+        asked.append(providers)
+        raise RuntimeError("recorded")
+
+    monkeypatch.setattr(session_module, "_create", create)
+    monkeypatch.setattr(
+        session_module, "providers_here", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    )
+    monkeypatch.setattr(session_module, "probe", lambda *given: ProviderStatus("x", "X", compiled=True, loads=True))
+    for provider in ("cuda", "tensorrt"):
+        with pytest.raises(ModelError, match="recorded"):
+            open_session(model, provider, options={"device_id": "2"})
+    assert asked == [
+        [("CUDAExecutionProvider", {"device_id": "2", "use_tf32": "0"})],
+        [
+            ("TensorrtExecutionProvider", {"device_id": "2", "trt_fp16_enable": "0"}),
+            ("CUDAExecutionProvider", {"device_id": "2", "use_tf32": "0"}),
+        ],
+    ]
 
 
 def test_a_provider_option_that_does_not_exist_is_an_error(model: Path) -> None:
