@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from onnxptq.errors import DataError, OutputError
 
@@ -58,6 +61,79 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, for this user alone. Raises OSError."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextmanager
+def work_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder below `parent` for what is half done; it goes at the end, whatever happens.
+
+    Folders of the same prefix that killed runs have left go first: whoever works in one holds a lock, which the system
+    gives back when the process ends.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    _remove_left_behind(parent, prefix)
+    folder = parent / f"{prefix}{os.getpid()}.{os.urandom(4).hex()}"
+    folder.mkdir(mode=0o700)
+    lock = None
+    try:
+        lock = (folder / _LOCK).open("wb")
+        _try_lock(lock)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.close()
+
+
+_LOCK = ".lock"
+_LEFT_SECONDS = 24 * 3600.0
+"""From when on a folder without a lock is taken for left behind: one that is being made has none for a moment."""
+
+
+def _remove_left_behind(parent: Path, prefix: str) -> None:
+    own = os.getuid() if hasattr(os, "getuid") else None
+    # What cannot be looked at or removed is left: others work in the same folder.
+    with suppress(OSError):
+        for entry in os.scandir(parent):
+            if not entry.name.startswith(prefix) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                state = entry.stat(follow_symlinks=False)
+                if own is not None and state.st_uid == own and _is_left_behind(Path(entry.path), state.st_mtime):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_left_behind(folder: Path, changed: float) -> bool:
+    try:
+        with (folder / _LOCK).open("rb+") as lock:
+            return _try_lock(lock)
+    except FileNotFoundError:
+        return time.time() - changed > _LEFT_SECONDS
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Whether the file could be locked; never where the system knows no such locks (Windows)."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 UNPACKED_FREE = 2**30

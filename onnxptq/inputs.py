@@ -41,6 +41,7 @@ class DataOptions:
         calib_data, eval_data: a source for each side, instead of `data`.
         columns: columns that the user named.
         skip_bad: leave bad samples out and count them.
+        trust_data: the data may name files anywhere, and unpack to any size.
         split: the split of the source to evaluate on, instead of the rule's choice (evaluate only).
         preprocessing: fields of the specification that the user gave as flags, over whatever the model carries.
         task: name of the task, or None to find it.
@@ -51,6 +52,7 @@ class DataOptions:
     eval_data: str | None = None
     columns: Columns = field(default_factory=Columns)
     skip_bad: bool = False
+    trust_data: bool = False
     split: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
@@ -279,13 +281,19 @@ def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, 
 
 def open_foreign(named: str, options: DataOptions, room: Room) -> tuple[Dataset, Mapping[str, Any]]:
     """Another dataset to calibrate with (`foreign:SOURCE`), and its provenance."""
-    source = _open(named, DataOptions(skip_bad=options.skip_bad), room)
+    source = _open(named, DataOptions(skip_bad=options.skip_bad, trust_data=options.trust_data), room)
     dataset, rule = calibration_only(source)
     return dataset, {"source": _short(named), "digest": source.digest, "split": rule}
 
 
 def _open(named: str, options: DataOptions, room: Room) -> Source:
-    return open_source(named, columns=options.columns, cache=room.folder("datasets"), skip_bad=options.skip_bad)
+    return open_source(
+        named,
+        columns=options.columns,
+        cache=room.folder("datasets"),
+        skip_bad=options.skip_bad,
+        trusted=options.trust_data,
+    )
 
 
 def _only(source: Source) -> Dataset:

@@ -16,6 +16,8 @@ EP_HELP = (
 
 FALLBACK_HELP = "Run on the CPU where the provider does not load or does not take the model, and say so."
 
+TRUST_HELP = "Data that you vouch for: its tables may name files outside of their folder, and unpack to any size."
+
 _GIVEN = click.core.ParameterSource.COMMANDLINE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,6 +26,7 @@ _READING = (
     click.option("--image-column", metavar="NAME", help="Column of the images (or of the input); else it is found."),
     click.option("--label-column", metavar="NAME", help="Column of the labels; else it is found."),
     click.option("--skip-bad", is_flag=True, help="Leave out corrupt samples and count them, instead of stopping."),
+    click.option("--trust-data", is_flag=True, help=TRUST_HELP),
     click.option("--task", metavar="NAME", help="The task, where the model does not say: image-classification, ..."),
     click.option("--preprocessing", metavar="FILE", help="JSON file with the preprocessing (docs/data.md)."),
     click.option("--size", metavar="HxW", help="Height and width of the input, where the model leaves them open."),
@@ -89,6 +92,7 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
     return DataOptions(
         columns=Columns(inputs=(image,) if image else (), label=label),
         skip_bad=values.pop("skip_bad"),
+        trust_data=values.pop("trust_data"),
         preprocessing=preprocessing,
         task=values.pop("task"),
         **sources,

@@ -35,7 +35,7 @@ _GIVEN = click.core.ParameterSource.COMMANDLINE
 
 _IN_A_PLAN = (
     *("data", "calib_data", "eval_data", "image_column", "label_column", "skip_bad", "task", "preprocessing"),
-    *("size", "mean", "std", "preset"),
+    *("trust_data", "size", "mean", "std", "preset"),
 )
 
 _OF_A_RESULT = ("output", "json_target", "dry_run", "resume", "force")
@@ -177,7 +177,8 @@ def _reading(values: dict[str, Any]) -> Any:
     from onnxptq.inputs import parse_numbers, parse_size
     from onnxptq.sweeps.plan import Reading
 
-    texts = {name: values[name] for name in ("image_column", "label_column", "skip_bad", "task", "preprocessing")}
+    names = ("image_column", "label_column", "skip_bad", "trust_data", "task", "preprocessing")
+    texts = {name: values[name] for name in names}
     return Reading(
         **texts,
         size=tuple(parse_size(values["size"])) if values["size"] else (),

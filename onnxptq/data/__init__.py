@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from onnxptq.data._columns import Columns
 from onnxptq.data._labels import align_labels
-from onnxptq.data._samples import decode_image, fingerprint, not_finite, why_not_decoded
+from onnxptq.data._samples import decode_picture, fingerprint, not_finite
 from onnxptq.data.dataset import Dataset, Indices, Rows
+from onnxptq.data.isolated import DecodeError
 from onnxptq.data.sources import Source, open_source
 from onnxptq.data.split import (
     CalibrationAndEvaluation,
@@ -20,18 +21,18 @@ __all__ = [
     "CalibrationAndEvaluation",
     "Columns",
     "Dataset",
+    "DecodeError",
     "Indices",
     "Rows",
     "Source",
     "align_labels",
     "calibration_only",
-    "decode_image",
+    "decode_picture",
     "fingerprint",
     "not_finite",
     "open_source",
     "replay",
     "split_source",
     "split_sources",
-    "why_not_decoded",
     "without_calibration",
 ]

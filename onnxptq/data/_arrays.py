@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.cache import content_key
 from onnxptq.data._columns import Columns, Kind, choose_columns
+from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
 from onnxptq.data.dataset import Indices
-from onnxptq.errors import DataError
+from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
+from onnxptq.errors import DataError, OutputError
+from onnxptq.files import check_unpacked, digest_file
 
 Array = npt.NDArray[Any]
 
@@ -34,21 +39,33 @@ class ArrayRows:
         return rows
 
 
-def open_npz(path: Path, columns: Columns) -> dict[str, RawSplit]:
+def open_npz(path: Path, columns: Columns, cache: Path, *, trusted: bool = False) -> dict[str, RawSplit]:
     """The splits of an `.npz`, {"": only} where its arrays have no split in their names (`x_train`, `test_images`).
 
-    NumPy cannot map a file inside a zip archive, so the arrays are held in memory.
+    It is unpacked once, in the decoder's process, into a folder of `cache` that is named after its content, and mapped.
+
+    Args:
+        path: the file.
+        columns: as the user named them.
+        cache: the folder.
+        trusted: it may unpack to any size.
 
     Raises:
-        DataError: not an `.npz`, pickled objects inside, no array, or arrays of different lengths.
+        DataError: not an `.npz`, pickled objects inside, no array, arrays of different lengths, or more than data
+            unpacks to.
+        OutputError: the cache cannot be written.
     """
+    place = cache / content_key("npz", file=digest_file(path), numpy=np.__version__)[:32]
+    found = kept(place)
+    if found is None:
+        _unpack(path, place, trusted)
+        found = kept(place)
+        if found is None:
+            raise OutputError(f"the cache folder {cache} does not keep what is written to it. Set ONNXPTQ_CACHE.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
-    except Exception as error:  # A damaged archive fails in a dozen ways of zipfile, zlib and NumPy.
-        raise DataError(
-            f"{path} cannot be read as .npz: {error}. Expected what numpy.savez writes, arrays of numbers or text."
-        ) from error
+        arrays = {name: np.load(files[0], mmap_mode="r", allow_pickle=False) for name, files in found.items()}
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}. {_EXPECTED}") from error
     groups: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():
         split, column = _split_of(name)
@@ -58,6 +75,36 @@ def open_npz(path: Path, columns: Columns) -> dict[str, RawSplit]:
     if not groups:
         raise DataError(f"{path} has no array. Expected inputs by name (or x) and labels (y), one sample a row.")
     return {split: _open_split(group, columns, str(path)) for split, group in groups.items()}
+
+
+def _unpack(path: Path, place: Path, trusted: bool) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except Exception as error:  # A damaged archive fails in a dozen ways.
+        raise DataError(f"{path} cannot be read as .npz: {error}. {_EXPECTED}") from error
+    if not trusted:
+        check_unpacked(path, size, str(path))
+
+    def write(folder: Path) -> dict[str, list[Path]]:
+        names, _ = ask(
+            "npz",
+            path=str(path.resolve()),
+            folder=str(folder),
+            seconds=seconds_for(size),
+            memory=memory_for(size),
+            written=2 * size + _HEADER_BYTES,
+        )
+        return {name: [folder / f"{number}.npy"] for number, name in enumerate(names)}
+
+    try:
+        keep(place, write)
+    except DecodeError as error:
+        raise DataError(f"{path} cannot be read as .npz: {error.reason}. {_EXPECTED}") from error
+
+
+_EXPECTED = "Expected what numpy.savez writes, arrays of numbers or text."
+_HEADER_BYTES = 2**20
 
 
 def _split_of(name: str) -> tuple[str, str]:

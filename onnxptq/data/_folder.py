@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,41 @@ class FileRows:
         return [{"image": read_file(self.root / self.files[i]), "_name": self.files[i]} for i in indices.tolist()]
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file that a dataset refers to. Raises DataError naming it when it cannot be read."""
+def read_file(path: Path, within: Path | None = None) -> bytes:
+    """The bytes of a file that a dataset refers to.
+
+    Args:
+        path: the file; links are followed.
+        within: the folder in which it must lie, links followed too, because a stranger wrote its name; None: anywhere.
+
+    Raises:
+        DataError: it cannot be read, is no regular file, is larger than `MOST_FILE_BYTES`, or lies elsewhere; the
+            message names it.
+    """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"the image {path} cannot be read: {error.strerror or error}. Restore it or leave it out."
-        ) from error
+        if within is not None and not path.resolve().is_relative_to(within.resolve()):
+            raise DataError(
+                f"the data names the file {path}, which lies outside of its folder {within.resolve()}. If you trust "
+                "whoever wrote the data, allow it with --trust-data."
+            )
+        # Not blocking, because opening a pipe that nobody writes to would never end.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise DataError(f"the image {path} is a folder, a device or a pipe. Expected a file.")
+            if state.st_size > MOST_FILE_BYTES:
+                raise DataError(
+                    f"the image {path} has {state.st_size} bytes; at most {MOST_FILE_BYTES} are read. Store it smaller."
+                )
+            return file.read(MOST_FILE_BYTES + 1)
+    except (OSError, ValueError, RuntimeError) as error:  # A name with a zero character, a circle of links.
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"the image {path} cannot be read: {reason}. Restore it or leave it out.") from error
+
+
+MOST_FILE_BYTES = 512 * 2**20
+"""The largest image or sound that is read: photographs have 10 MB, satellite images 100."""
 
 
 def open_folder(folder: Path) -> dict[str, RawSplit]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from io import BytesIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from onnxptq.data.isolated import DecodeError, ask
 
 DIGEST_BYTES = 16
 """BLAKE2b-128: among a billion samples, two different ones share a digest with a probability below 1e-20."""
@@ -33,40 +35,87 @@ def fingerprint(row: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
-def defect(row: Mapping[str, Any], *, images: bool = True) -> str | None:
-    """What is wrong with a sample: an image that Pillow cannot decode, an array with NaN or infinity, a
-    text without a word. None: nothing.
+def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[str | None]:
+    """What is wrong with each sample: an image that is none or is cut off, an array with NaN or infinity, a text
+    without a word. None: nothing.
 
     Args:
-        row: the input columns.
-        images: decode images too.
+        rows: the input columns of each.
+        whole: decode all pixels of the images too, which costs as much as using them; else their headers, the
+            checksums of PNG and the ends of files are looked at.
     """
+    found = [_plain_defect(row) for row in rows]
+    images = [(at, data) for at, row in enumerate(rows) for data in row.values() if isinstance(data, bytes)]
+    for (at, _), reason in zip(images, _image_defects([data for _, data in images], whole), strict=True):
+        if reason is not None and found[at] is None:
+            found[at] = f"its image cannot be decoded: {reason}"
+    return found
+
+
+def _plain_defect(row: Mapping[str, Any]) -> str | None:
     for name, value in row.items():
-        if isinstance(value, bytes) and images:
-            try:
-                decode_image(value).load()
-            # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.
-            except Exception as error:
-                return f"its image cannot be decoded: {why_not_decoded(error)}"
-        elif isinstance(value, str) and not value.strip() and not name.startswith("_"):
+        if isinstance(value, str) and not value.strip() and not name.startswith("_"):
             return f"column {name!r} has no word"
-        elif isinstance(value, np.ndarray) and (reason := not_finite(value)):
+        if isinstance(value, np.ndarray) and (reason := not_finite(value)):
             return f"column {name!r} has {reason}"
     return None
 
 
-def decode_image(encoded: bytes) -> Any:
-    """The `PIL.Image.Image` in `encoded`; pixels are decoded when they are first used, and may raise then."""
-    from PIL import Image
+def _image_defects(images: Sequence[bytes], whole: bool) -> list[str | None]:
+    if not images:
+        return []
+    try:
+        found: list[str | None] = ask("defects", images, whole=whole)[0]
+    except DecodeError as error:
+        if len(images) == 1:
+            return [error.reason]
+        # One of them ended the process; one by one, the others are looked at all the same.
+        return [reason for image in images for reason in _image_defects([image], whole)]
+    return found
 
-    return Image.open(BytesIO(encoded))
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, turned as its EXIF orientation says, without transparency.
+
+    Attributes:
+        pixels: uint8, (H, W, 1) gray or (H, W, 3) RGB; of more than 8 bits uint16, int32 or float32, (H, W, 1).
+        form: of the file, for example "PNG".
+    """
+
+    pixels: npt.NDArray[Any]
+    form: str
 
 
-def why_not_decoded(error: Exception) -> str:
-    """What Pillow says, without the address of the buffer that it was given."""
-    from PIL import UnidentifiedImageError
+def decode_picture(
+    encoded: bytes,
+    *,
+    color: str | None = None,
+    size: tuple[int, int] | None = None,
+    cover: bool = False,
+    interpolation: str = "bilinear",
+) -> Picture:
+    """Decodes an image, in the decoder's process. One of more than 8 bits comes as it is stored.
 
-    return "not an image, or cut off" if isinstance(error, UnidentifiedImageError) else str(error)
+    Args:
+        encoded: the file.
+        color: "L" makes gray of colors (ITU-R BT.601).
+        size: height and width to resize it to; None leaves it.
+        cover: keep the shape, and cover `size`.
+        interpolation: Pillow's filter.
+
+    Raises:
+        DecodeError: it is no image that we know, is damaged, or decoding it crashed, hung or took too much memory.
+    """
+    answer, (data,) = ask("picture", [encoded], color=color, size=size, cover=cover, interpolation=interpolation)
+    channels, dtype = _MODES[answer["mode"]]
+    width, height = answer["size"]
+    # A copy, because what lies in bytes cannot be written.
+    return Picture(np.frombuffer(bytearray(data), dtype).reshape(height, width, channels), answer["format"])
+
+
+_MODES = {"L": (1, "u1"), "RGB": (3, "u1"), "I": (1, "<i4"), "I;16": (1, "<u2"), "I;16B": (1, ">u2"), "F": (1, "<f4")}
+"""Pillow's modes: channels and dtype."""
 
 
 def not_finite(array: npt.NDArray[Any]) -> str | None:

@@ -7,9 +7,9 @@ asked for, and a table may be larger than memory.
 from __future__ import annotations
 
 import csv
-import errno
 import glob
-import hashlib
+import importlib.metadata
+import io
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.cache import content_key
 from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, Kind, choose_columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
+from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
 from onnxptq.data.dataset import Indices
+from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, OutputError
-from onnxptq.files import digest_file
+from onnxptq.files import UNPACKED_FREE, UNPACKED_RATIO, check_unpacked, digest_file
+from onnxptq.text_files import read_json
 
 if TYPE_CHECKING:
     import datasets
@@ -51,12 +55,14 @@ class TableRows:
         kinds: what each column holds; "path" is text that names an image file.
         base: the folder from which paths are counted.
         where: the source, for messages.
+        trusted: paths may lead out of that folder.
     """
 
     table: datasets.Dataset
     kinds: Mapping[str, str]
     base: Path
     where: str
+    trusted: bool = False
 
     def __call__(self, indices: Indices) -> list[dict[str, Any]]:
         """The rows at `indices`. Raises DataError naming a row without a value or a file that cannot be read."""
@@ -76,17 +82,20 @@ class TableRows:
             value = _array(value, f"{self.where}: {row['_name']}, column {name!r}")
         elif kind == "path" and value is not None:
             row["_name"] += f" ({value})"
-            value = read_file(self.base / value)
+            value = self._file(value)
         elif isinstance(value, dict):
             encoded, path = value.get("bytes"), value.get("path")
             if path:
                 row["_name"] += f" ({path})"
-            value = read_file(self.base / path) if encoded is None and path else encoded
+            value = self._file(path) if encoded is None and path else encoded
         if value is None:
             raise DataError(
                 f"{self.where}: {row['_name']} has nothing in column {name!r}. Fill it or leave the row out."
             )
         return value
+
+    def _file(self, name: str) -> bytes:
+        return read_file(self.base / name, None if self.trusted else self.base)
 
 
 def table_files(folder: Path) -> dict[str, list[Path]] | None:
@@ -124,41 +133,109 @@ def table_files(folder: Path) -> dict[str, list[Path]] | None:
     return splits
 
 
-def read_tables(splits: Mapping[str, Sequence[Path]], cache: Path, source: str) -> dict[str, datasets.Dataset]:
-    """The tables in `splits`, read into a folder of `cache` that is named after the files' content.
+def read_tables(
+    splits: Mapping[str, Sequence[Path]], cache: Path, source: str, *, trusted: bool = False
+) -> dict[str, datasets.Dataset]:
+    """The tables in `splits`, as Arrow files in a folder of `cache` that is named after the files' content.
 
-    `datasets` itself tells a changed file by its time of change only, which a copy or a fast edit can keep.
+    They are written in the decoder's process, where every value is looked at, and sealed; afterwards they are only
+    mapped. `datasets` itself tells a changed file by its time of change only, which a copy or a fast edit can keep.
+
+    Args:
+        splits: split -> files.
+        cache: the folder.
+        source: as the user wrote it.
+        trusted: a file may unpack to any size.
 
     Raises:
-        DataError: a file is empty, is not of its format, or has columns that differ from the others'.
+        DataError: a file is empty, is not of its format, unpacks to far more than data does, or has columns that
+            differ from the others'.
         OutputError: the cache cannot be written.
     """
-    _make_folder(cache)
     first = next(iter(splits.values()))[0]
     kind = FORMATS[first.suffix.lower()]
-    state = hashlib.sha256()
-    for path in (path for files in splits.values() for path in files):
-        try:
-            if path.stat().st_size == 0:
-                raise DataError(f"{path} is empty (0 bytes). Write or copy it again.")
-            state.update(digest_file(path).encode())
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    files = [path for found in splits.values() for path in found]
+    digests = [_digest(path) for path in files]
     options = _csv_options(first) if kind == "csv" else {}
-    named = {name or "whole": [glob.escape(str(p.resolve())) for p in files] for name, files in splits.items()}
+    names = {name or "whole": len(found) for name, found in splits.items()}
+    key = content_key("table", files=digests, kind=kind, options=options, splits=names, reader=_reader_versions())
+    place = cache / key[:32]
+    found = kept(place)
+    if found is None:
+        named = {name or "whole": [glob.escape(str(p.resolve())) for p in found] for name, found in splits.items()}
+        size = sum(path.stat().st_size for path in files)
+        if kind == "parquet" and not trusted:
+            _check_parquet_sizes(files, source)
+        _write(place, kind, named, options, size, source, trusted)
+        found = kept(place)
+        if found is None:
+            raise OutputError(f"the cache folder {cache} does not keep what is written to it. Set ONNXPTQ_CACHE.")
     with quiet_datasets() as datasets:
-        try:
-            tables = datasets.load_dataset(
-                kind, data_files=named, cache_dir=str(cache / state.hexdigest()[:32]), **options
-            )
-        # datasets raises what its readers raise: its own errors, ValueError, StopIteration, pyarrow's and pandas'.
-        except Exception as error:
-            if getattr(_innermost(error), "errno", None) == errno.ENOSPC:
-                raise OutputError(f"no space left in the cache folder {cache} to read {source}.") from error
-            raise DataError(
-                f"{source} cannot be read as {kind}: {cause_of(error)}. Expected a table with at least one row."
-            ) from error
-    return {name: tables[name or "whole"] for name in splits}
+        tables = {}
+        for name in splits:
+            parts = [datasets.Dataset.from_file(str(path)) for path in found[name or "whole"]]
+            tables[name] = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    return tables
+
+
+def _digest(path: Path) -> str:
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes). Write or copy it again.")
+        return digest_file(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _reader_versions() -> list[str]:
+    return [importlib.metadata.version(name) for name in ("datasets", "pyarrow")]
+
+
+def _write(
+    place: Path,
+    kind: str,
+    files: Mapping[str, list[str]],
+    options: Mapping[str, Any],
+    size: int,
+    source: str,
+    trusted: bool,
+) -> None:
+    """Makes the Arrow files of a table, in the decoder's process."""
+
+    def write(folder: Path) -> dict[str, list[Path]]:
+        paths, _ = ask(
+            "tables",
+            kind=kind,
+            files=files,
+            folder=str(folder),
+            options=options,
+            seconds=seconds_for(size),
+            memory=memory_for(size),
+            written=None if trusted else 4 * max(UNPACKED_FREE, UNPACKED_RATIO * size),
+        )
+        return {name: list(map(Path, found)) for name, found in paths.items()}
+
+    try:
+        keep(place, write)
+    except DecodeError as error:
+        if "No space left" in error.reason:
+            raise OutputError(f"no space left in the cache folder {place.parent} to read {source}.") from error
+        raise DataError(
+            f"{source} cannot be read as {kind}: {error.reason}. Expected a table with at least one row."
+        ) from error
+
+
+def _check_parquet_sizes(files: Sequence[Path], source: str) -> None:
+    """Raises DataError where a file says that it unpacks to far more than data does, before it is unpacked."""
+    try:
+        sizes, _ = ask("parquet_size", paths=[str(path) for path in files])
+    except DecodeError as error:
+        raise DataError(
+            f"{source} cannot be read as parquet: {error.reason}. Expected a table with at least one row."
+        ) from error
+    for path, (cells, unpacked) in zip(files, sizes, strict=True):
+        # Values that repeat take no space in the file, and 8 bytes each in memory.
+        check_unpacked(path, max(8 * cells, unpacked), str(path))
 
 
 def _csv_options(path: Path) -> dict[str, Any]:
@@ -169,11 +246,19 @@ def _csv_options(path: Path) -> dict[str, Any]:
     """
     options: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        cells = next(csv.reader(file, delimiter=options.get("sep", ",")), [])
+        head = file.read(_HEAD_LETTERS)
+    try:
+        cells = next(csv.reader(io.StringIO(head, newline=""), delimiter=options.get("sep", ",")), [])
+    except csv.Error:
+        return options  # The reader that reads all of it says what is wrong.
     numbers = [cell.strip().lstrip("-").isdecimal() for cell in cells]
     if len(cells) == 2 and sum(numbers) == 1:
         options["column_names"] = ["label" if number else TEXT_NAMES[0] for number in numbers]
     return options
+
+
+_HEAD_LETTERS = 64 * 1024
+"""How far the first line is looked for."""
 
 
 def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
@@ -182,6 +267,7 @@ def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
     Raises:
         DataError: the folder is incomplete or damaged.
     """
+    _vet_saved(folder)
     with quiet_datasets() as datasets:
         try:
             loaded = datasets.load_from_disk(str(folder))
@@ -193,7 +279,28 @@ def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
     return dict(loaded) if isinstance(loaded, dict) else {"": loaded}
 
 
-def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str) -> RawSplit:
+def _vet_saved(folder: Path) -> None:
+    """Looks at every value of its Arrow files in the decoder's process, and that it names no others."""
+    remedy = "Save it again with save_to_disk."
+    states = [*folder.glob("state.json"), *folder.glob("*/state.json")]
+    files: list[Path] = []
+    for state in states:
+        named = read_json(state, "file", DataError).get("_data_files")
+        names = [entry.get("filename") if isinstance(entry, dict) else None for entry in named or ()]
+        if not all(isinstance(name, str) and name == Path(name).name for name in names):
+            raise DataError(f"{state} names files that do not lie beside it. {remedy}")
+        files += [state.parent / name for name in names]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise DataError(f"{folder} cannot be read as a saved datasets folder: there is no {missing}. {remedy}")
+    size = sum(file.stat().st_size for file in files)
+    try:
+        ask("arrow", files=list(map(str, files)), seconds=seconds_for(size), memory=memory_for(size))
+    except DecodeError as error:
+        raise DataError(f"{folder} cannot be read as a saved datasets folder: {error.reason}. {remedy}") from error
+
+
+def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str, *, trusted: bool = False) -> RawSplit:
     """One table as inputs, labels and attributes.
 
     Raises:
@@ -216,6 +323,7 @@ def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str)
             {name: "path" if paths.get(name) else kind for name, kind in chosen.inputs.items()},
             base,
             where,
+            trusted,
         ),
         count=table.num_rows,
         labels=None if chosen.label is None or values is None else values.column(chosen.label).to_pylist(),
@@ -226,17 +334,6 @@ def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str)
             if values is not None
         },
     )
-
-
-def _make_folder(cache: Path) -> None:
-    """Makes the cache folder. Raises OutputError when that is not possible."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the cache folder {cache} cannot be written: {error.strerror or error}. "
-            "Set ONNXPTQ_CACHE to a folder that can."
-        ) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from onnxptq.data._folder import IMAGE_SUFFIXES, open_folder
 from onnxptq.data._hub import PREFIX, open_hub
 from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
 from onnxptq.data._raw import RawSplit
-from onnxptq.data._samples import defect, fingerprint
+from onnxptq.data._samples import defects, fingerprint
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
 from onnxptq.data.dataset import Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
@@ -51,16 +51,20 @@ class Source:
         return state.hexdigest()
 
 
-def open_source(source: str, *, columns: Columns | None = None, cache: Path, skip_bad: bool = False) -> Source:
+def open_source(
+    source: str, *, columns: Columns | None = None, cache: Path, skip_bad: bool = False, trusted: bool = False
+) -> Source:
     """Opens a folder of images, a table, an `.npz`, a saved `datasets` folder, or `hub:NAME`.
 
-    Every row's raw content is read once, in pieces, for its digest; images are decoded only with `skip_bad`.
+    Every row's raw content is read once, in pieces, for its digest, and looked at: headers, checksums and ends of
+    images, NaN and infinity in arrays. All pixels are decoded only with `skip_bad`.
 
     Args:
         source: a path, or `hub:NAME[:CONFIGURATION]`; only the latter touches the network.
         columns: columns that the user named; the others are found.
         cache: the folder where `datasets` keeps tables as Arrow files, by their content.
         skip_bad: leave out, and count, samples whose image cannot be decoded or read, or that hold NaN or infinity.
+        trusted: the user vouches for the data: it may name files anywhere, and unpack to any size.
 
     Raises:
         DataError: the source is missing, empty, damaged or of no known kind, a sample cannot be read, or an array holds
@@ -70,7 +74,7 @@ def open_source(source: str, *, columns: Columns | None = None, cache: Path, ski
     """
     columns = columns or Columns()
     try:
-        raws = _read(source, columns, cache)
+        raws = _read(source, columns, cache, trusted)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}.") from error
     except UnicodeDecodeError as error:  # Parquet promises UTF-8, and nobody looks before a text is used.
@@ -80,28 +84,37 @@ def open_source(source: str, *, columns: Columns | None = None, cache: Path, ski
     return _assemble(source, raws, skip_bad)
 
 
-def _read(source: str, columns: Columns, cache: Path) -> Mapping[str, RawSplit]:
+def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[str, RawSplit]:
     if source.startswith(PREFIX):
         hub = open_hub(source)
-        return {name: raw_split(table, Path(), columns, f"{source} [{name}]") for name, table in hub.items()}
+        # `datasets` keeps the pictures of some data sets as files in the hub's own cache folder, and names them.
+        return {
+            name: raw_split(table, Path(), columns, f"{source} [{name}]", trusted=True) for name, table in hub.items()
+        }
     path = Path(source)
     _check_path(path)
     if path.is_file() and path.suffix.lower() == ".npz":
-        return open_npz(path, columns)
+        return open_npz(path, columns, cache, trusted=trusted)
     if path.is_file():
         if path.suffix.lower() not in FORMATS:
             raise DataError(_unknown_kind(path))
         files = {"": [path]}
     elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = read_saved(path)
-        return {name: raw_split(table, path, columns, name_split(source, name)) for name, table in saved.items()}
+        return {
+            name: raw_split(table, path, columns, name_split(source, name), trusted=trusted)
+            for name, table in saved.items()
+        }
     else:
         found = table_files(path)
         if found is None:
             return open_folder(path)
         files = found
-    tables = read_tables(files, cache, source)
-    return {n: raw_split(table, files[n][0].parent, columns, name_split(source, n)) for n, table in tables.items()}
+    tables = read_tables(files, cache, source, trusted=trusted)
+    return {
+        name: raw_split(table, files[name][0].parent, columns, name_split(source, name), trusted=trusted)
+        for name, table in tables.items()
+    }
 
 
 def _check_path(path: Path) -> None:
@@ -172,9 +185,9 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list
                 raise
             skipped.append(str(error))
             continue
-        for index, row in zip(indices.tolist(), rows, strict=True):
-            # Decoding every image once more takes long; the task says which one is corrupt when it comes to it.
-            if reason := defect(row, images=skip_bad):
+        # Decoding every image once more takes long; the task says which one is damaged inside when it comes to it.
+        for index, row, reason in zip(indices.tolist(), rows, defects(rows, whole=skip_bad), strict=True):
+            if reason is not None:
                 found = f"{where}: {row['_name']}: {reason}"
                 if not skip_bad:
                     raise DataError(f"{found}. Repair it, or leave bad samples out with --skip-bad.")

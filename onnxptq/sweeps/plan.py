@@ -35,6 +35,7 @@ class Reading:
     image_column: Annotated[str | None, About("Column of the images (or of the input).")] = None
     label_column: Annotated[str | None, About("Column of the labels.")] = None
     skip_bad: Annotated[bool, About("Leave out corrupt samples and count them, instead of stopping.")] = False
+    trust_data: Annotated[bool, About("The data may name files anywhere, and unpack to any size.")] = False
     task: Annotated[str | None, About("The task, where the model does not say.")] = None
     preprocessing: Annotated[str | None, About("JSON file with the preprocessing (docs/data.md).")] = None
     size: Annotated[tuple[int, ...], About("Height and width of the input, in pixels.", minimum=1)] = ()
@@ -97,6 +98,7 @@ class Plan:
             eval_data=self.eval_data,
             columns=Columns(inputs=(reading.image_column,) if reading.image_column else (), label=reading.label_column),
             skip_bad=reading.skip_bad,
+            trust_data=reading.trust_data,
             preprocessing={**(read_preprocessing(reading.preprocessing) if reading.preprocessing else {}), **given},
             task=reading.task,
         )

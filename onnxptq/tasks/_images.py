@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data import decode_image, not_finite, why_not_decoded
+from onnxptq.data import DecodeError, decode_picture, not_finite
+from onnxptq.data._decoder import covering
 from onnxptq.errors import DataError
 from onnxptq.tasks._image_specification import ImageSpecification
 
 Pixels = npt.NDArray[np.float32]
-
-_ORIENTATION = 0x0112
-"""The EXIF tag that says how a camera was held."""
 
 
 def read_image(raw: Any, specification: ImageSpecification, name: str) -> Pixels:
@@ -30,37 +28,30 @@ def read_image(raw: Any, specification: ImageSpecification, name: str) -> Pixels
     Raises:
         DataError: the image cannot be decoded, or the array is not an image; the message names the sample.
     """
-    pixels = _from_array(raw, name) if isinstance(raw, np.ndarray) else _decoded(raw, name)
+    pixels = _from_array(raw, name) if isinstance(raw, np.ndarray) else _decoded(raw, specification, name)
     pixels = _recolored(pixels, "L" if specification.color == "L" else "RGB")
     return np.asarray(_resized(pixels, specification, name), np.float32)
 
 
-def _decoded(raw: Any, name: str) -> npt.NDArray[Any]:
-    """uint8 (H, W, 3) or (H, W, 1), or float32 in [0, 1] for images of more than 8 bits."""
-    from PIL import ImageOps
-
+def _decoded(raw: Any, specification: ImageSpecification, name: str) -> npt.NDArray[Any]:
+    """uint8 (H, W, 3) or (H, W, 1), resized already, or float32 in [0, 1] for images of more than 8 bits."""
     try:
-        image = decode_image(raw if isinstance(raw, bytes) else Path(raw).read_bytes())
-        image.load()
-        if image.getexif().get(_ORIENTATION) is not None:
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            return (np.asarray(image, np.float32) / np.float32(65535))[..., None].clip(0, 1)
-        if image.mode == "F":
-            return _from_array(np.asarray(image, np.float32), name)
-        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
-    # Pillow raises whatever its decoders raise: OSError, SyntaxError, EOFError, struct.error and others.
-    except Exception as error:
-        if isinstance(error, DataError):
-            raise
+        pixels = decode_picture(
+            raw if isinstance(raw, bytes) else Path(raw).read_bytes(),
+            color=specification.color,
+            size=None if specification.resize == "none" else specification.resize_to,
+            cover=specification.resize == "shortest",
+            interpolation=specification.interpolation,
+        ).pixels
+    except (DecodeError, OSError) as error:
         raise DataError(
-            f"the image {name} cannot be decoded: {why_not_decoded(error)}. Restore or remove it, or leave out bad "
-            "ones with --skip-bad."
+            f"the image {name} cannot be decoded: {error}. Restore or remove it, or leave out bad ones with --skip-bad."
         ) from error
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
+    if pixels.dtype.kind == "f":
+        return _from_array(pixels, name)
+    if pixels.dtype != np.uint8:
+        return (pixels.astype(np.float32) / np.float32(65535)).clip(0, 1)
+    return pixels
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
@@ -107,7 +98,7 @@ def _resized(pixels: npt.NDArray[Any], specification: ImageSpecification, name: 
     if specification.resize != "none":
         target = specification.resize_to
         if specification.resize == "shortest":
-            target = _covering(pixels.shape[0], pixels.shape[1], *target)
+            target = covering(pixels.shape[0], pixels.shape[1], *target)
         pixels = _scaled_to(pixels, *target, specification.interpolation)
     if pixels.shape[0] < height or pixels.shape[1] < width:
         raise DataError(
@@ -117,13 +108,6 @@ def _resized(pixels: npt.NDArray[Any], specification: ImageSpecification, name: 
     top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
     pixels = pixels[top : top + height, left : left + width]
     return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
-
-
-def _covering(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
-    """The smallest size of the same shape that covers another; rounded down as torchvision.transforms.Resize does."""
-    if least_height * width >= least_width * height:
-        return least_height, least_height * width // height
-    return least_width * height // width, least_width
 
 
 def _scaled_to(pixels: npt.NDArray[Any], height: int, width: int, interpolation: str) -> npt.NDArray[Any]:

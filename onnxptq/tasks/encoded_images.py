@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data import decode_image, why_not_decoded
+from onnxptq.data import DecodeError, decode_picture
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError, ModelError, OnnxptqError
 from onnxptq.tasks._base import Feeds, Row, Scores, Signature, Task
@@ -173,16 +173,14 @@ def _encoded(raw: Any, name: str) -> bytes:
 def _verify(encoded: bytes, name: str) -> None:
     """Decodes with Pillow first: what the extension's decoder cannot read ends the process, without an exception."""
     try:
-        image = decode_image(encoded)
-        image.load()
-    except Exception as error:  # Pillow raises whatever its decoders raise.
+        form = decode_picture(encoded).form
+    except DecodeError as error:
         raise DataError(
-            f"the image {name} cannot be decoded: {why_not_decoded(error)}. Restore or remove it, or leave out bad "
-            "ones with --skip-bad."
+            f"the image {name} cannot be decoded: {error}. Restore or remove it, or leave out bad ones with --skip-bad."
         ) from error
-    if image.format not in FORMATS:
+    if form not in FORMATS:
         raise DataError(
-            f"the image {name} is {image.format}; the model's own decoder takes {' and '.join(FORMATS)}. Convert it."
+            f"the image {name} is {form}; the model's own decoder takes {' and '.join(FORMATS)}. Convert it."
         )
 
 

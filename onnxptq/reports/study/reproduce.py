@@ -19,7 +19,7 @@ PLAN_FILE = "study.toml"
 
 _WITH_VALUE = ("-o", "--output", "--json")
 _ALONE = ("--resume", "--dry-run", "--force")
-_FLAGS = ("--skip-bad",)
+_FLAGS = ("--skip-bad", "--trust-data")
 """Options that stay and have no value: behind any other stands its value."""
 
 
