@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Against
 from onnxptq.evaluation.paired import GroupLayout, Paired, paired
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import (
@@ -32,20 +33,20 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One group under FP32 and INT8. Accuracies, drops and rates are fractions.
+    """One group under FP32 and INT8. Scores, drops and rates are fractions.
 
     Attributes:
         name: "label=cat*corruption=fog@3".
         n: samples.
         sources: original samples behind them.
-        fp32: accuracy of the reference.
-        int8: accuracy of the model.
+        fp32: mean score of the reference (a classifier's accuracy).
+        int8: mean score of the model.
         drop: fp32 - int8.
         drop_low, drop_high: 95 % interval of the drop, by source.
-        int8_low, int8_high: 95 % Wilson interval of the accuracy, by source.
-        flips: share of samples whose prediction differs from the reference's.
-        p_value: McNemar's test of equal accuracy, corrected for the number of judged groups (Holm); None where the
-            group is not judged or there are no labels (agreement can only fall).
+        int8_low, int8_high: 95 % interval of the mean score, by source.
+        flips: share of samples whose answer differs from the reference's; NaN where answers are continuous.
+        p_value: test of equal scores (McNemar's, or sign flips of graded scores), corrected for the number of judged
+            groups (Holm); None where the group is not judged or there is no truth (agreement can only fall).
         judged: the group has enough sources to be called worst.
     """
 
@@ -66,27 +67,29 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Report:
-    """What INT8 did. Accuracies, drops and rates are fractions; they are NaN where no group can be judged.
+    """What INT8 did. Scores, drops and rates are fractions; they are NaN where no group can be judged.
 
     Attributes:
-        measure: "accuracy", or "agreement" with the reference where the data has no labels (then fp32 is 1 everywhere
-            and a drop is a flip).
+        measure: what scores are: "accuracy", "F1 at IoU 0.5", ...; "agreement" with the reference, or another
+            fidelity, where the data has no truth (then fp32 is 1 everywhere).
         model, reference: names of the two files.
         provider: what the model ran on.
         n, sources: samples and original samples.
         fp32_average, int8_average: over all samples.
         average_drop, average_drop_low, average_drop_high: with its 95 % bootstrap interval by source.
-        worst_group: the judged group with the lowest INT8 accuracy.
-        worst_accuracy: its INT8 accuracy.
+        worst_group: the judged group with the lowest score under INT8.
+        worst_accuracy: that score.
         largest_drop_group, largest_drop: the judged group that lost most. Biased upward: noise alone makes some group
             lose (docs/statistics.md).
         crossfit_drop: the worst group's drop, chosen on one half of the sources and measured on the other.
         crossfit_drop_low, crossfit_drop_high: its 95 % interval.
         cvar10_drop: mean drop of the worst tenth of the judged groups.
-        flip_rate: share of samples whose prediction changed.
+        flip_rate: share of samples whose answer changed; NaN where answers are continuous.
         sqnr_db: 10 log10(signal / error) of the outputs against the reference, in decibel; None where it is not known
             or the outputs are equal.
-        groups: from the lowest INT8 accuracy to the highest.
+        groups: from the lowest score under INT8 to the highest.
+        binary: every score is 0 or 1.
+        against: answers were judged by the "truth", or by those of the "reference".
     """
 
     measure: str
@@ -112,12 +115,18 @@ class Report:
     sqnr_db: float | None
     minimum_samples: int
     groups: tuple[GroupResult, ...]
+    binary: bool = True
+    against: Against = "truth"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
         # All fields but `groups` are flat, so the deep copies of `dataclasses.asdict` would be of no use.
         groups = [_finite(vars(group)) for group in self.groups]
-        return _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
+        values = _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
+        if self.measure in (ACCURACY.name, AGREEMENT.name):
+            # A classifier's report is what it was before there were other measures.
+            del values["binary"], values["against"]
+        return values
 
 
 def compare(
@@ -177,6 +186,8 @@ def compare(
         sqnr_db=sqnr_db(model),
         minimum_samples=minimum_samples,
         groups=tuple(sorted(groups, key=lambda g: (g.int8, g.name))),
+        binary=rows.measure.binary,
+        against=rows.measure.against,
     )
 
 

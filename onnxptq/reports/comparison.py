@@ -9,6 +9,7 @@ from onnxptq.comparison._layers import LayerError
 from onnxptq.comparison._numerics import Difference
 from onnxptq.comparison.placement_limits import PlacementVerdict, own_provider, share
 from onnxptq.comparison.result import Comparison, Row, Speed
+from onnxptq.reports.measured import score_name, test_name
 from onnxptq.reports.tables import print_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def print_comparison(comparison: Comparison, verdicts: Sequence[PlacementVerdict
         print(f"{row.model} on {row.runtime}: {row.status}: {row.reason}")
         for line in row.log[-_LOG_SHOWN:]:
             print(f"    {line}")
-    _print_accuracy(comparison)
+    _print_scores(comparison)
     _print_numerics(comparison)
     _print_speed(comparison)
     _print_dependent_groups(comparison)
@@ -51,11 +52,14 @@ def _verdict_line(verdict: PlacementVerdict) -> str:
     )
 
 
-def _print_accuracy(comparison: Comparison) -> None:
+def _print_scores(comparison: Comparison) -> None:
+    judged = next((row.report for row in comparison.rows if row.report is not None), None)
+    measure = score_name(judged.measure) if judged else "accuracy"
+    p_value = "McNemar p" if judged is None or judged.binary else "p"
     table = _table(
-        f"Accuracy against {comparison.reference} on {comparison.runtimes[0].name}",
-        "model", "runtime", "accuracy", "drop", "worst group", "worst", "largest", "cross-fitted", "flips",
-        f"flips to {comparison.runtimes[0].name}", "McNemar p", "differ",
+        f"{measure[0].upper()}{measure[1:]} against {comparison.reference} on {comparison.runtimes[0].name}",
+        "model", "runtime", measure, "drop", "worst group", "worst", "largest", "cross-fitted", "flips",
+        f"flips to {comparison.runtimes[0].name}", p_value, "differ",
     )  # fmt: skip
     for row in comparison.rows:
         report, flips = row.report, row.flips
@@ -78,8 +82,8 @@ def _print_accuracy(comparison: Comparison) -> None:
         )
     print_table(table, whole=True)
     print(
-        "Drops in points: on average, largest of a group, cross-fitted worst group. flips to, McNemar p: the same "
-        "model on the first runtime; differ: groups whose accuracy differs between the two."
+        f"Drops in points: on average, largest of a group, cross-fitted worst group. flips to, {p_value}: the same "
+        f"model on the first runtime; differ: groups whose {measure} differs between the two."
     )
 
 
@@ -179,7 +183,9 @@ def _speed_cells(speed: Speed | None, fp32: Speed | None) -> tuple[str, ...]:
 def _print_dependent_groups(comparison: Comparison) -> None:
     groups = comparison.dependent_groups
     if not groups:
-        print("No group's verdict depends on the runtime (McNemar against FP32, corrected for the groups, p < 0.05).")
+        judged = next((row.report for row in comparison.rows if row.report is not None), None)
+        test = test_name(judged is None or judged.binary)
+        print(f"No group's verdict depends on the runtime ({test} against FP32, corrected for the groups, p < 0.05).")
         return
     names = [runtime.name for runtime in comparison.runtimes]
     table = _table("Groups whose verdict against FP32 depends on the runtime", "model", "group", *names)

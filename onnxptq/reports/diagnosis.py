@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxptq.diagnosis.result import Budget, Diagnosis, NodeEffect, TensorEffect
+from onnxptq.reports.measured import score_name
 from onnxptq.reports.tables import print_table
 
 _SHOWN = 10
@@ -77,7 +78,8 @@ def _legend(result: Diagnosis) -> str:
     lines = [
         f"Only this tensor or node quantized, all else float; cumulative: all from the inputs up to it, on {few}.",
         f"Measured {measured}, of the half of the data that is searched. Drops, harm in points; SQNR in dB.",
-        "harm: cross-fitted drop of the worst group with the step of accuracy made smooth (docs/diagnose.md).",
+        "harm: cross-fitted drop of the worst group with the step of "
+        f"{score_name(result.measure)} made smooth, where it has one (docs/diagnose.md).",
     ]
     if result.measure == "agreement":
         lines.append("No labels: accuracy here is agreement with FP32.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxptq.evaluation.report import GroupResult, Report
+from onnxptq.reports.measured import CLASSIFIERS, reference_note, test_name
 from onnxptq.reports.tables import print_table
 
 _SHOWN = 60
@@ -32,7 +33,8 @@ def print_report(report: Report) -> None:
     """The table of groups, from the worst to the best under INT8, and what the numbers are."""
     from rich.table import Table
 
-    table = Table(title=f"{report.model} against {report.reference}, worst group first", title_justify="left")
+    what = "" if report.measure in CLASSIFIERS else f"{report.measure} of "
+    table = Table(title=f"{what}{report.model} against {report.reference}, worst group first", title_justify="left")
     for heading in ("group", "n", "FP32", "INT8", "drop", "95 % interval", "flips", ""):
         table.add_column(heading, justify="left" if heading in ("group", "") else "right")
     rows: list[tuple[str, ...]] = [
@@ -59,10 +61,12 @@ def print_report(report: Report) -> None:
 
 def _legend(report: Report) -> str:
     lines = []
-    if report.measure == "agreement":
-        lines.append("No labels: accuracy here is agreement with FP32, and a drop is a flip.")
+    if note := reference_note(report.measure, report.against):
+        lines.append(note)
     tested = sum(group.p_value is not None for group in report.groups)
-    test = f" * differs from FP32 (McNemar, corrected for {tested} groups, p < 0.05)." if tested else ""
+    test = (
+        f" * differs from FP32 ({test_name(report.binary)}, corrected for {tested} groups, p < 0.05)." if tested else ""
+    )
     lines.append(f"Drops in points.{test}")
     if not all(group.judged for group in report.groups):
         few = f"fewer than {report.minimum_samples} original samples (copies under corruptions do not count)"

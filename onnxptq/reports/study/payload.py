@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.gates.policy import FlipRate
+from onnxptq.reports.measured import score_name
 from onnxptq.reports.study.phrases import group_words, standing
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
@@ -50,7 +51,9 @@ def payload(summary: Summary) -> dict[str, Any]:
     combinations = [_entry(one, by_place[one.place], summary.limit, levels, groups) for one in summary.combinations]
     cells = [_entry(_alone(summary, cell), [cell], summary.limit, levels, groups) for cell in summary.study.cells]
     limits = {"crossfit_drop": summary.limit, "average_drop": AVERAGE_LIMIT, "cvar10_drop": summary.limit}
+    measure = next((cell.report["measure"] for cell in summary.study.cells if "measure" in cell.report), "accuracy")
     return {
+        "measure": score_name(measure),
         "limits": {name: _whole(limit) for name, limit in {**limits, "flip_rate": FlipRate().limit}.items()},
         "scale": SCALE,
         "levels": levels,

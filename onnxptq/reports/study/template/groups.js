@@ -72,7 +72,7 @@ function drawGroups() {
     "aria-sort": explorer.sort === column.key ? (explorer.descending ? "descending" : "ascending") : "none",
   }, element("button", { type: "button", onclick: () => sortGroups(column) }, column.name))));
   const shown = state.paper ? paperRows(rows) : rows.slice(0, explorer.shown);
-  const caption = `Groups: accuracy under FP32 and INT8, and what INT8 takes away${rows.some((row) => row.most !== undefined)
+  const caption = `Groups: ${state.study.measure} under FP32 and INT8, and what INT8 takes away${rows.some((row) => row.most !== undefined)
     ? "; means over seeds, below the drop its lowest and highest seed, intervals from the lowest to the highest end" : ""}`;
   // Roles are said, since a phone stacks the rows, and what is no table to the eye is none to a screen reader either.
   const table = element("table", { role: "table" }, element("caption", {}, caption), element("thead", { role: "rowgroup" }, head),
