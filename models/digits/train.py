@@ -7,7 +7,6 @@ half a minute on two cores. Everything is seeded; weights repeat to the bit only
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import json
 import sys
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import EXIT_BAD_INPUT, EXIT_DONE, OnnxptqError, OutputError, UsageError
+from onnxptq.errors import EXIT_BAD_INPUT, EXIT_DONE, OnnxptqError, OutputError
 from onnxptq.files import replacing
+from onnxptq.models._training import TRAINING, export_onnx, require
 
 CLASSES = tuple("0123456789")
 SIZE = 8
@@ -30,8 +30,7 @@ TRAIN_SEED = 0
 EPOCHS = 120
 BATCH = 64
 MEAN, STD = 0.3062, 0.3762  # of the training pixels in [0, 1]
-OPSET = 18  # what torch's exporter writes without converting
-NEEDS = {"torch": "torch", "onnxscript": "onnxscript", "sklearn": "scikit-learn"}  # module -> package
+NEEDS = {**TRAINING, "sklearn": "scikit-learn"}
 
 
 @dataclass(frozen=True)
@@ -176,52 +175,31 @@ def train_network(digits: Digits, epochs: int = EPOCHS) -> Any:
     return network.eval()
 
 
-def export_onnx(network: Any, path: Path) -> None:
+def export_network(network: Any, path: Path) -> None:
     """Writes the trained net with a dynamic batch, BatchNormalization unfolded, and how to use it as metadata."""
-    import onnx
     import torch
-    from onnxscript import optimizer
 
-    program = torch.onnx.export(
+    export_onnx(
         network,
         (torch.zeros(2, 1, SIZE, SIZE),),
-        input_names=["input"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=False,  # would fold BatchNormalization; the two calls below do the rest of its work
-        verbose=False,
+        path,
+        inputs=["input"],
+        outputs=["logits"],
+        dynamic=({0: torch.export.Dim("batch")},),
+        task="image-classification",
+        specification={
+            "input": "input",
+            "output": "logits",
+            "layout": "NCHW",
+            "size": [SIZE, SIZE],
+            "color": "L",
+            "rescale": "x/255, then (x-mean)/std",
+            "mean": [MEAN],
+            "std": [STD],
+            "classes": list(CLASSES),
+        },
+        fold=False,
     )
-    optimizer.fold_constants(program.model)
-    optimizer.remove_unused_nodes(program.model)
-    model = program.model_proto
-    _strip_traces(model)
-    preprocessing = {
-        "input": "input",
-        "output": "logits",
-        "layout": "NCHW",
-        "size": [SIZE, SIZE],
-        "color": "L",
-        "rescale": "x/255, then (x-mean)/std",
-        "mean": [MEAN],
-        "std": [STD],
-        "classes": list(CLASSES),
-    }
-    onnx.helper.set_model_props(
-        model,
-        {"onnxptq.task": "image-classification", "onnxptq.preprocessing": json.dumps(preprocessing)},
-    )
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-
-
-def _strip_traces(model: Any) -> None:
-    """Removes what the exporter notes about the exporting machine: stack traces with file names, on every part."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
 
 
 def write_all(folder: Path, epochs: int = EPOCHS) -> None:
@@ -231,12 +209,7 @@ def write_all(folder: Path, epochs: int = EPOCHS) -> None:
         UsageError: a package of the extra `train` is missing.
         OutputError: the folder cannot be made or written.
     """
-    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UsageError(
-            f"not installed: {', '.join(missing)}. Install the extra `train`: "
-            "pip install '.[train]' in a checkout, or pip install 'onnxptq[train]'."
-        )
+    require(NEEDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -246,7 +219,7 @@ def write_all(folder: Path, epochs: int = EPOCHS) -> None:
     writers: dict[str, Callable[[Path], None]] = {
         "train.parquet": lambda path: write_parquet(train, path),
         "test.parquet": lambda path: write_parquet(test, path),
-        "digits.onnx": lambda path: export_onnx(network, path),
+        "digits.onnx": lambda path: export_network(network, path),
     }
     for name, write in writers.items():
         with replacing(folder / name) as partial:

@@ -7,14 +7,12 @@ to the bit only with the same torch on the same CPU.
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ import numpy as np
 
 from onnxptq.cache import Room, cache_room
 from onnxptq.data import open_source
-from onnxptq.errors import EXIT_BAD_INPUT, EXIT_DONE, DataError, OnnxptqError, OutputError, UsageError
-from onnxptq.files import replacing
+from onnxptq.errors import DataError
+from onnxptq.models._training import export_onnx, prepared, run, write_file
 from onnxptq.tasks._tokenizers import PADDING, UNKNOWN, WordTokenizer
 
 CLASSES = ("negative", "positive")
@@ -38,8 +36,6 @@ EPOCHS = 12
 BATCH = 64
 RATE = 1e-3
 TRAIN_SEED = 0
-OPSET = 18  # what torch's exporter writes without converting
-NEEDS = {"torch": "torch", "onnxscript": "onnxscript"}  # module -> package
 
 
 @dataclass(frozen=True)
@@ -158,52 +154,27 @@ def train_network(sentences: Sentences, tokenizer: WordTokenizer, epochs: int = 
     return network.eval()
 
 
-def export_onnx(network: Any, tokenizer: WordTokenizer, path: Path) -> None:
+def export_network(network: Any, tokenizer: WordTokenizer, path: Path) -> None:
     """Writes the trained net with a dynamic batch and length, and its tokenizer and how to use it as metadata."""
-    import onnx
     import torch
-    from onnxscript import optimizer
 
-    example = (torch.full((2, 8), 3), torch.ones(2, 8, dtype=torch.long))  # one tensor for both would be one input
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=MAX_LENGTH)}
-    program = torch.onnx.export(
+    export_onnx(
         network,
-        example,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["logits"],
-        dynamic_shapes=(free, free),
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
-    optimizer.optimize(program.model)
-    model = program.model_proto
-    _strip_traces(model)
-    preprocessing = {
-        "tokenizer": tokenizer.specification,
-        "inputs": {"ids": "input_ids", "mask": "attention_mask"},
-        "max_length": MAX_LENGTH,
-        "output": "logits",
-        "classes": list(CLASSES),
-    }
-    onnx.helper.set_model_props(
-        model,
-        {
-            "onnxptq.task": "text-classification",
-            "onnxptq.preprocessing": json.dumps(preprocessing, ensure_ascii=False),
+        (torch.full((2, 8), 3), torch.ones(2, 8, dtype=torch.long)),  # one tensor for both would be one input
+        path,
+        inputs=["input_ids", "attention_mask"],
+        outputs=["logits"],
+        dynamic=(free, free),
+        task="text-classification",
+        specification={
+            "tokenizer": tokenizer.specification,
+            "inputs": {"ids": "input_ids", "mask": "attention_mask"},
+            "max_length": MAX_LENGTH,
+            "output": "logits",
+            "classes": list(CLASSES),
         },
     )
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-
-
-def _strip_traces(model: Any) -> None:
-    """Removes what the exporter notes about the exporting machine: stack traces with file names, on every part."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
 
 
 def write_model(source: str, path: Path, epochs: int = EPOCHS, room: Room | None = None) -> None:
@@ -214,33 +185,16 @@ def write_model(source: str, path: Path, epochs: int = EPOCHS, room: Room | None
         DataError: the sentences cannot be used.
         OutputError: the file cannot be written.
     """
-    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UsageError(
-            f"not installed: {', '.join(missing)}. Install the extra `train`: "
-            "pip install '.[train]' in a checkout, or pip install 'onnxptq[train]'."
-        )
-    if not path.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent} to write {path.name} into. Make it, or choose another.")
+    prepared(path)
     sentences = load_sentences(source, room or cache_room())
     tokenizer = build_tokenizer(sentences.texts)
     network = train_network(sentences, tokenizer, epochs)
-    with replacing(path) as partial:
-        export_onnx(network, tokenizer, partial)
+    write_file(path, partial(export_network, network, tokenizer))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m onnxptq.models.sst2.train", description=__doc__)
-    parser.add_argument("--data", required=True, help="sentences and labels: train.tsv, or a folder of splits")
-    parser.add_argument("-o", "--output", type=Path, default=Path("sst2.onnx"), help="file (default: ./sst2.onnx)")
-    options = parser.parse_args(arguments)
-    try:
-        write_model(options.data, options.output)
-    except OnnxptqError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_DONE
+    return run("onnxptq.models.sst2.train", "sst2.onnx", __doc__, write_model, arguments)
 
 
 if __name__ == "__main__":

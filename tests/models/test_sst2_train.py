@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import EXIT_BAD_INPUT, DataError
+from onnxptq.models._training import TRAINING
 from onnxptq.models.sst2 import train as recipe
 
 SENTENCES = recipe.Sentences(("good good film", "bad film", "good fun", "bad , bad bad idea") * 8, (1, 0, 1, 0) * 8)
@@ -45,7 +46,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 
 
 def test_what_is_exported_computes_what_was_trained(tmp_path: Path) -> None:
-    for module, package in recipe.NEEDS.items():
+    for module, package in TRAINING.items():
         pytest.importorskip(module, reason=f"{package} (extra `train`) is not installed")
     import onnx
     import onnxruntime
@@ -53,7 +54,7 @@ def test_what_is_exported_computes_what_was_trained(tmp_path: Path) -> None:
 
     tokenizer = recipe.build_tokenizer(SENTENCES.texts)
     network = recipe.train_network(SENTENCES, tokenizer, epochs=3)
-    recipe.export_onnx(network, tokenizer, tmp_path / "text.onnx")
+    recipe.export_network(network, tokenizer, tmp_path / "text.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "text.onnx", providers=["CPUExecutionProvider"])
     ids = np.array([[2, 3, 4, 5, 1], [2, 6, 0, 0, 0], [2, 5, 3, 0, 0]])
     feeds = {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}
