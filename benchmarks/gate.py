@@ -1,12 +1,13 @@
-"""How often the default policy of `onnxptq check` errs: false alarms and power. Prints the tables of docs/check.md.
+"""How often the default policy of `onnxptq check` errs: false alarms, power, wrong passes. The tables of docs/check.md.
 
-    python benchmarks/gate.py [--quick]
+    python benchmarks/gate.py [--quick] [--real]
 
-False alarms: FP32 and INT8 outcomes are swapped at random per source, so that the two are equal in truth but not
-identical; real flips are kept. Of real models (the built-in one; with ONNXPTQ_SHARED set, CIFAR-10 too) and simulated
-ones. Power: one of 70 groups loses so many points. What is asked is the verdict of the whole policy, FAILED or not.
+Simulated designs (benchmarks/gate_batch.py) before and after: "before", each rule was a test at 95 % and what did not
+fail passed. How often the verdict is the same on fresh data, and whether the number of samples that an undecided check
+asks for decides. With --real, false alarms on real models: FP32 and INT8 outcomes are swapped at random per source, so
+that the two are equal in truth but not identical (the built-in model; with ONNXPTQ_SHARED set, CIFAR-10 too).
 
-Fixed seeds: two runs print the same. Designs as in benchmarks/group_statistics.py.
+Fixed seeds: two runs print the same.
 """
 
 from __future__ import annotations
@@ -22,17 +23,118 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that a checkout needs no installation
 
+from gate_batch import FAILED, PASSED, POLICY, UNDECIDED, Draws, draw, verdicts
 from group_statistics import CLASSES, CORRUPTIONS, FLIPS, GROUPS, by_class, one_bad, outcomes, print_table, shared_luck
 
 from onnxptq.evaluation.measures import ACCURACY
 from onnxptq.evaluation.paired import GroupLayout, Paired, paired
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import default_policy
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import Verdict, overall
 
-POLICY = default_policy(labelled=True)
-RULES = ("verdict", "average_drop", "worst_group_drop")
+DESIGNS = (
+    (2, 50, 0.02), (2, 50, 0.1), (2, 50, 0.4), (2, 100, 0.02), (2, 100, 0.4),
+    (3, 100, 0.02), (3, 100, 0.1), (3, 100, 0.4), (3, 200, 0.02), (3, 200, 0.4),
+    (10, 50, 0.02), (10, 100, 0.02), (10, 100, 0.1), (10, 100, 0.4), (10, 200, 0.02),
+    (70, 50, 0.02), (70, 100, 0.02), (70, 100, 0.1), (70, 200, 0.02), (70, 500, 0.02),
+)  # fmt: skip
+"""Groups, sources of each, share of predictions that flip in a healthy model."""
+
+DROPS = (0.03, 0.05, 0.10, 0.15)
+CODES = {Verdict.FAILED: FAILED, Verdict.UNDECIDED: UNDECIDED, Verdict.PASSED: PASSED}
+
+
+def bad(groups: int, drop: float) -> np.ndarray:
+    """The first of so many groups loses so much."""
+    return np.concatenate([[drop], np.zeros(groups - 1)])
+
+
+def simulated(repeats: int) -> None:
+    """The tables of 20 designs."""
+    alarms, power, passes, again = [], [], [], []
+    for groups, n, flips in DESIGNS:
+        name = [groups, n, flips]
+        rng = np.random.default_rng((groups, n, round(1000 * flips)))
+        healthy = verdicts(draw(rng, repeats, n, np.zeros(groups), flips), rng)
+        at_limit = verdicts(draw(rng, repeats, n, np.full(groups, POLICY.average_drop.limit), flips), rng)
+        harmed = {drop: verdicts(draw(rng, repeats, n, bad(groups, drop), flips), rng) for drop in DROPS}
+        alarms.append([*name, *(share(one, FAILED) for both in (healthy, at_limit) for one in both)])
+        power.append([*name, *(share(one, FAILED) for drop in (0.03, 0.10, 0.15) for one in harmed[drop])])
+        wrong = [share(one, PASSED) for drop in (0.10, 0.15) for one in harmed[drop]]
+        passes.append([*name, share(healthy[1], UNDECIDED), *wrong, share(harmed[0.10][1], UNDECIDED)])
+        again.append([*name, *(same(both[1]) for both in (healthy, *(harmed[drop] for drop in (0.05, 0.10, 0.15))))])
+    head = ("groups", "n", "flips")
+    columns = ("equal: before", "after", "all lose 1 point: before", "after")
+    print_table("False alarms: verdict FAILED on models that keep the limits", (*head, *columns), alarms)
+    columns = [f"{100 * drop:.0f} points: {when}" for drop in (0.03, 0.10, 0.15) for when in ("before", "after")]
+    print_table("Power: one group loses so much, verdict FAILED", (*head, *columns), power)
+    columns = ["healthy: UNDECIDED"]
+    columns += [f"{drop} points: PASSED {when}" for drop in (10, 15) for when in ("before", "after")]
+    print_table("Passes", (*head, *columns, "10 points: UNDECIDED"), passes)
+    columns = ("healthy", "5 points", "10 points", "15 points")
+    print_table("The same verdict on fresh data", (*head, *columns), again)
+
+
+def share(codes: np.ndarray, code: int) -> float:
+    return float((codes == code).mean())
+
+
+def same(codes: np.ndarray) -> float:
+    """How often two data sets of one design get one verdict."""
+    half = len(codes) // 2
+    return float((codes[:half] == codes[half : 2 * half]).mean())
+
+
+def enough(repeats: int) -> None:
+    """Whether the number of samples that an undecided check asks for decides."""
+    rows = []
+    for groups, n, flips in DESIGNS:
+        rng = np.random.default_rng(n)
+        draws, asked = draw(rng, 60, n, np.zeros(groups), flips), []
+        for number in range(60):
+            results = judge(POLICY, Evidence(pairing=as_rows(draws, number)))
+            if overall(results) is not Verdict.UNDECIDED:
+                continue
+            # The average is asked for in all, the worst group in each.
+            needs = [(one.rule, one.samples_to_decide) for one in results if one.verdict is Verdict.UNDECIDED]
+            each = [
+                samples if rule == "worst_group_drop" else -(-samples // groups) for rule, samples in needs if samples
+            ]
+            asked += [max(each)] if len(each) == len(needs) else []
+            if len(asked) == 10:
+                break
+        if asked:
+            chosen = int(np.median(asked))
+            codes = verdicts(draw(rng, repeats, chosen, np.zeros(groups), flips), rng)[1]
+            rows.append([groups, n, flips, chosen, 1 - share(codes, UNDECIDED)])
+    columns = ("groups", "n", "flips", "asked for, of each group (median of up to 10)", "decided there")
+    print_table("Healthy models that are undecided: is what is asked for enough?", columns, rows)
+
+
+def agreement() -> None:
+    """Counts in how many draws the batch and the check give one verdict."""
+    equal = total = 0
+    for groups, n, flips in DESIGNS:
+        rng = np.random.default_rng(n)
+        for drop in (0.0, 0.10):
+            draws = draw(rng, 3, n, bad(groups, drop), flips)
+            codes = verdicts(draws, rng)[1]
+            for number, code in enumerate(codes.tolist()):
+                results = judge(POLICY, Evidence(pairing=as_rows(draws, number)))
+                equal += CODES[overall(results)] == code
+                total += 1
+    print(f"\nThe batch and onnxptq.gates.rules.judge give the same verdict in {equal} of {total} draws.")
+
+
+def as_rows(draws: Draws, number: int) -> Paired:
+    """One data set as the check sees it."""
+    lost = np.zeros((draws.losses.shape[1], draws.n))
+    position = np.arange(draws.n)
+    losses, gains = draws.losses[number][:, None], draws.gains[number][:, None]
+    lost[position < losses] = 1.0
+    lost[(position >= losses) & (position < losses + gains)] = -1.0
+    rows = np.arange(lost.size)
+    return pairing(lost.ravel(), rows, list(rows.reshape(lost.shape)))
 
 
 def plain(rng: np.random.Generator, n: int, drops: np.ndarray, flips: float) -> Paired:
@@ -65,40 +167,35 @@ def swapped(real: Paired, rng: np.random.Generator) -> Paired:
     return replace(real, before=np.where(swapping, after, before), after=np.where(swapping, before, after))
 
 
-def failed(rows: Paired) -> list[bool]:
-    """Whether the verdict, and each rule, is FAILED."""
-    results = judge(POLICY, Evidence(pairing=rows))
-    verdicts = {result.rule: result.verdict for result in results} | {"verdict": overall(results)}
-    return [verdicts[rule] is Verdict.FAILED for rule in RULES]
+def verdict(rows: Paired) -> list[bool]:
+    """Whether the verdict of the check itself is FAILED, UNDECIDED, PASSED."""
+    found = overall(judge(POLICY, Evidence(pairing=rows)))
+    return [found is one for one in (Verdict.FAILED, Verdict.UNDECIDED, Verdict.PASSED)]
 
 
-def false_alarms(repeats: int) -> None:
+def whole_check(repeats: int, *, real: bool) -> None:
+    """The check itself, where sources lie in several groups or come from real models."""
     rows = []
-    for name, real in real_models():
+    for name, found in real_models() if real else ():
         rng = np.random.default_rng(7)
-        alarms = [failed(swapped(real, rng)) for _ in range(repeats)]
-        rows.append([name, f"{len(real)}", float(real.changed.mean()), *map(float, np.mean(alarms, axis=0))])
+        seen = [verdict(swapped(found, rng)) for _ in range(repeats)]
+        rows.append([name, f"{len(found)}", float(found.changed.mean()), *map(float, np.mean(seen, axis=0))])
     for design in (plain, crossed):
-        for n, flips in ((200, 0.003), (200, FLIPS), (200, 0.10), (50, FLIPS), (500, 0.10)):
+        for n, flips in ((50, FLIPS), (100, FLIPS), (200, 0.003), (200, FLIPS), (200, 0.10)):
             rng = np.random.default_rng(11)
-            real = design(rng, n, np.linspace(0.0, 0.05, GROUPS), flips)
-            alarms = [failed(swapped(real, rng)) for _ in range(repeats)]
+            found = design(rng, n, np.linspace(0.0, 0.05, GROUPS), flips)
+            seen = [verdict(swapped(found, rng)) for _ in range(repeats)]
             name = f"simulated, {design.__name__}, n={n}"
-            rows.append([name, f"{len(real)}", float(real.changed.mean()), *map(float, np.mean(alarms, axis=0))])
-    print_table("False alarms: outcomes swapped per source", ("models", "rows", "flips", *RULES), rows)
-
-
-def power(repeats: int) -> None:
+            rows.append([name, f"{len(found)}", float(found.changed.mean()), *map(float, np.mean(seen, axis=0))])
+    columns = ("models", "rows", "flips", "FAILED", "UNDECIDED", "PASSED")
+    print_table("Equal models: outcomes swapped per source", columns, rows)
     rows = []
-    for drop in (0.03, 0.05, 0.10, 0.15):
-        for n in (50, 100, 200, 500):
-            found = []
-            for design in (plain, crossed):
-                rng = np.random.default_rng(n)
-                hits = [failed(design(rng, n, one_bad(drop), FLIPS))[0] for _ in range(repeats)]
-                found.append(float(np.mean(hits)))
-            rows.append([drop, n, *found])
-    print_table("Power: one bad group of 70, how often is it found?", ("drop", "n", "plain", "crossed"), rows)
+    for drop in (0.05, 0.10, 0.15):
+        for n in (100, 200):
+            rng = np.random.default_rng(n)
+            seen = [verdict(crossed(rng, n, one_bad(drop), FLIPS)) for _ in range(repeats)]
+            rows.append([drop, n, *map(float, np.mean(seen, axis=0))])
+    print_table("Crossed design: one bad group of 70", ("drop", "n", "FAILED", "UNDECIDED", "PASSED"), rows)
 
 
 def real_models() -> list[tuple[str, Paired]]:
@@ -127,10 +224,15 @@ def real_models() -> list[tuple[str, Paired]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the repeats")
-    repeats = 20 if parser.parse_args().quick else 200
-    print(f"{repeats} repeats; a share of 0.05 is then known within {2 * (0.05 * 0.95 / repeats) ** 0.5:.3f}.")
-    false_alarms(repeats)
-    power(repeats)
+    parser.add_argument("--real", action="store_true", help="real models too")
+    arguments = parser.parse_args()
+    repeats, few = (400, 20) if arguments.quick else (4000, 100)
+    print(f"{repeats} repeats of each simulated design; a share of .05 is then known within "
+          f"{2 * (0.05 * 0.95 / repeats) ** 0.5:.3f}.")  # fmt: skip
+    simulated(repeats)
+    enough(repeats)
+    agreement()
+    whole_check(few, real=arguments.real)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ tensors are ranked by *harm*: accuracy with its step made smooth,
 
     right(sample) = 1 / (1 + exp(-margin / width)),  width = a quarter of the float model's median margin,
 
-where the margin is the top output minus the runner-up, negative where the prediction is wrong. A prediction that comes
-near to flipping counts in part, one that is far from it does not count, whatever it loses. Harm has the unit of
+where the margin is the top output minus the runner-up, negative where the prediction is wrong. A prediction that
+comes near to flipping counts in part, one that is far from it does not count, whatever it loses. Harm has the unit of
 accuracy and lies between -1 and 1, so it is cross-fitted as a drop is: the worst group is chosen on one half of the
-samples and scored on the other. A KL divergence would need logits, and counts changes of confidence that flip nothing.
+samples and scored on the other. The group that is named is the one that loses most in accuracy: it is what `onnxptq
+check` names, and need not be the one with the largest harm. A KL divergence would need logits, and counts changes of
+confidence that flip nothing.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
     softly = _smooth(reference, pair.before, width) - _smooth(run, pair.after, width)
     lost, changed = pair.lost, pair.changed
     harms, drops = pair.by_group(softly), pair.by_group(lost)
-    fitted = crossfit_drop(harms)
-    # Ties are as many as there are groups where nothing changes; then the mean decides.
-    worst = int(np.lexsort((-harms.group_means, -np.nan_to_num(fitted.chosen)))[0])
+    fitted, fitted_drop = crossfit_drop(harms), crossfit_drop(drops)
+    # The group is the one that loses most, by the statistic of `onnxptq check`; harm decides where groups lose alike,
+    # and there are as many ties as groups where nothing changes.
+    keys = (fitted_drop.chosen, drops.group_means, fitted.chosen, harms.group_means)
+    worst = int(np.lexsort([-np.round(np.nan_to_num(key), 9) for key in reversed(keys)])[0])
     rows = pair.members[worst]
     return Effect(
         harm=fitted.value,
-        drop=crossfit_drop(drops).value,
+        drop=fitted_drop.value,
         mean_harm=float(np.average(softly, weights=weights)),
         average_drop=float(np.average(lost, weights=weights)),
         group=pair.names[worst],
@@ -59,6 +63,8 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
         flips=float("nan") if changed is None else float(np.average(changed, weights=weights)),
         sources=int(drops.n_sources),
         samples=len(run),
+        drop_low=fitted_drop.interval()[0],
+        drop_high=fitted_drop.interval()[1],
     )
 
 

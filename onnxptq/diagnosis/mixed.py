@@ -19,6 +19,7 @@ from onnxptq.diagnosis.samples import Halves
 from onnxptq.errors import OutputError
 from onnxptq.evaluation import Report, Subject, compare, predict
 from onnxptq.files import check_writable, replacing
+from onnxptq.gates.policy import GROUP_MARGIN
 from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.external import install
 from onnxptq.inputs import DataOptions
@@ -85,6 +86,7 @@ def find_budget(
             measured_drop=after.crossfit_drop,
             measured_low=after.crossfit_drop_low,
             measured_high=after.crossfit_drop_high,
+            measured_possible=after.possible_drop,
             before_drop=before.crossfit_drop,
             steps=found.steps,
             int8_bytes=int8.size,
@@ -105,12 +107,13 @@ def find_budget(
 
 
 def _verdict(found: Found, after: Report, limit: float) -> bool | None:
-    """Whether the limit holds on the samples that the search has not seen; None where they are too few to tell."""
-    if not found.reached:
+    """Whether the limit holds on the samples that the search has not seen; None where they are too few to tell.
+
+    The same three answers as those of `onnxptq check`: its margin for groups is what may stay possible.
+    """
+    if not found.reached or after.crossfit_drop_low > limit:
         return False
-    if after.crossfit_drop <= limit:
-        return True
-    return None if after.worst_group is None or after.crossfit_drop_low <= limit else False
+    return True if after.possible_drop <= limit + GROUP_MARGIN else None
 
 
 def _check_free(settings: DiagnoseSettings, int8: Model, reference: Model) -> None:

@@ -20,11 +20,13 @@ class Effect:
         harm: of the worst group, cross-fitted: smooth drop (`diagnosis.effects`).
         drop: of the worst group, cross-fitted: drop in accuracy.
         mean_harm, average_drop: smooth drop, and drop in accuracy, of all samples, in the proportions of the data.
-        group: the group that the halves call worst most often.
+        group: the group that loses most in accuracy: the one that random halves call worst most often, as in
+            `onnxptq check`; harm decides where groups lose alike.
         group_drop, group_flips: of that group, on all samples.
         group_sqnr_db: 10 log10(signal / error) of the outputs in that group; None where they are equal.
         flips: share of all samples whose prediction changed, in the proportions of the data.
         sources, samples: original samples and rows that it was measured on.
+        drop_low, drop_high: 95 % interval of `drop`.
     """
 
     harm: float
@@ -38,6 +40,13 @@ class Effect:
     flips: float
     sources: int
     samples: int
+    drop_low: float = math.nan
+    drop_high: float = math.nan
+
+    @property
+    def surely_loses(self) -> bool:
+        """Whether some group loses for sure: the interval of the worst group's drop lies above 0."""
+        return self.drop_low > 0
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,15 @@ class Budget:
 
     Attributes:
         limit: of the cross-fitted worst-group drop, a fraction.
-        reached: the limit holds on the half that verifies; None where it held on the half that was searched and the
-            interval of the other holds it too, so that more samples have to tell.
+        reached: on the half that verifies, a loss beyond the limit and `onnxptq check`'s margin for groups is ruled
+            out; None where it held on the half that was searched and the other can tell neither that nor that the limit
+            is broken, so that more samples have to.
         found: the limit was reached on the half that was searched.
         float_nodes: names, in the order of the graph.
         float_tensors: what is not quantized any more.
         predicted_drop: on the searching half.
         measured_drop, measured_low, measured_high: of the written file on the verifying half, with its 95 % interval.
+        measured_possible: what the worst group of that half may lose, the largest upper end of a group's interval.
         before_drop: of the INT8 file as it was, on the verifying half.
         steps: of the search.
         speed: None where it was not asked for or nothing was written.
@@ -140,6 +151,7 @@ class Budget:
     measured_drop: float
     measured_low: float
     measured_high: float
+    measured_possible: float
     before_drop: float
     steps: tuple[Step, ...]
     speed: Speed | None = None

@@ -118,6 +118,14 @@ class Report:
     binary: bool = True
     against: Against = "truth"
 
+    @property
+    def possible_drop(self) -> float:
+        """What the worst judged group may lose: the largest upper end of a judged group's 95 % interval; NaN without.
+
+        However many groups there are, the worst one is one of them (Berger 1982, Technometrics 24:295).
+        """
+        return max((group.drop_high for group in self.groups if group.judged), default=math.nan)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
         # All fields but `groups` are flat, so the deep copies of `dataclasses.asdict` would be of no use.

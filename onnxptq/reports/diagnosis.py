@@ -24,6 +24,11 @@ def print_diagnosis(result: Diagnosis) -> None:
         f"in {_group(whole.group)} ({_points(whole.group_drop)}, flips {_percent(whole.group_flips)}); average drop "
         f"{_points(whole.average_drop)}; {whole.sources} original samples, {whole.samples} with corruptions"
     )
+    if not whole.surely_loses:
+        print(
+            f"No group loses for sure: that drop's interval, {_points(whole.drop_low)} to {_points(whole.drop_high)}, "
+            "holds 0, so the ranking may be chance. More samples tell (--per-group, --data), not another method."
+        )
     if result.unpaired:
         print(f"{len(result.unpaired)} quantized tensors have no partner in {result.reference} and are not ranked:")
         for line in result.unpaired[:_UNPAIRED_SHOWN]:
@@ -93,13 +98,14 @@ def _print_budget(budget: Budget) -> None:
     how = f"with {_nodes(len(budget.float_nodes))} in float" if budget.float_nodes else "as it is"
     print(
         f"{word} budget of {limit}: {how} the worst-group drop is {_points(budget.measured_drop)} ({interval}) on "
-        f"samples that the search has not seen; predicted {_points(budget.predicted_drop)}, "
+        f"samples that the search has not seen, and at most {_points(budget.measured_possible)} in any group; "
+        f"predicted {_points(budget.predicted_drop)}, "
         f"all in INT8 {_points(budget.before_drop)}"
     )
     if not budget.found:
         print("No further node in float helps on the samples that were searched; this is how far it got.")
     elif budget.reached is None:
-        print("The limit held on the samples that were searched, and these are too few to tell. Give more data.")
+        print("The limit held on the samples that were searched, and the others are too few to tell. Give more data.")
     elif not budget.reached:
         print("The limit held on the samples that were searched. More of them (--per-group) make a better search.")
     for node in budget.float_nodes:

@@ -45,11 +45,18 @@ def test_a_limit_out_of_reach_says_how_far_the_search_got() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "measured", "low", "verdict"),
-    [(True, 0.01, -0.1, True), (True, 0.03, 0.01, None), (True, 0.05, 0.03, False), (False, 0.01, 0.0, False)],
+    ("reached", "possible", "low", "verdict"),
+    [
+        (True, 0.09, -0.1, True),
+        (True, 0.11, -0.1, None),
+        (True, 0.09, 0.01, True),
+        (True, 0.09, 0.03, False),
+        (True, float("nan"), float("nan"), None),
+        (False, 0.01, 0.0, False),
+    ],
 )
 def test_the_half_that_was_not_searched_decides(
-    reached: bool, measured: float, low: float, verdict: bool | None
+    reached: bool, possible: float, low: float, verdict: bool | None
 ) -> None:
-    after = SimpleNamespace(crossfit_drop=measured, crossfit_drop_low=low, worst_group="g")
+    after = SimpleNamespace(possible_drop=possible, crossfit_drop_low=low)
     assert _verdict(Found(frozenset("c"), effect(0.0), reached, ()), after, 0.02) is verdict  # type: ignore[arg-type]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from onnxptq.diagnosis import DiagnoseSettings, Diagnosis, diagnose
+from onnxptq.diagnosis.effects import effect_of
 from onnxptq.errors import ModelError, OutputError, UsageError
+from onnxptq.evaluation import Predictions
 from onnxptq.inputs import DataOptions
 
 QUICK = DiagnoseSettings(groups=("site",), screened=20, per_group=40, finalists=4, speed=False)
@@ -58,6 +61,33 @@ def test_the_pairs_explain_what_the_int8_file_does(two_broken: Diagnosis) -> Non
     assert two_broken.unpaired == ()
     assert two_broken.unexplained == 0.0
     assert two_broken.explained.drop == two_broken.int8.drop == pytest.approx(1.0)
+
+
+def test_the_group_that_is_named_is_the_one_that_loses_most(two_broken: Diagnosis) -> None:
+    assert (two_broken.int8.group, two_broken.int8.group_drop) == ("site=rare", pytest.approx(1.0))
+    assert two_broken.int8.surely_loses and two_broken.int8.drop_low <= 1.0 <= two_broken.int8.drop_high
+
+
+def test_a_group_that_loses_all_its_margin_and_no_sample_is_not_named() -> None:
+    """Every sample of `near` comes close to flipping, and half of those of `far` flip."""
+    n = 80
+    group = np.repeat(["near", "far"], n // 2)
+    right = np.zeros(n, np.int64)
+    lost = (group == "far") & (np.arange(n) % 2 == 0)
+    reference = predictions(group, right, np.ones(n))
+    run = predictions(group, np.where(lost, 1, 0), np.where(group == "near", 0.001, np.where(lost, 0.01, 1.0)))
+    effect = effect_of(reference, run, np.ones(n), ("group",))
+    assert effect.harm > 0 and effect.group == "group=far" and effect.group_drop == pytest.approx(0.5)
+
+
+def predictions(group: np.ndarray, prediction: np.ndarray, margin: np.ndarray) -> Predictions:
+    n = len(group)
+    names = np.arange(n).astype(str)
+    flat = np.ones(n)
+    return Predictions(
+        names, names, {"group": group}, np.zeros(n, np.int64), prediction, margin.astype(np.float32),
+        margin.astype(np.float32), None, flat, flat, {"model": {"name": "m"}, "runtime": {"provider": "cpu"}},
+    )  # fmt: skip
 
 
 def test_a_range_says_what_the_integers_can_hold(two_broken: Diagnosis) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import UsageError
+from onnxptq.evaluation.paired import paired
 from onnxptq.gates.baseline import make_baseline
 from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.policy import (
@@ -59,6 +60,18 @@ def test_one_bad_group_fails_the_worst_group_and_not_the_average(evidence: Make)
     assert worst.value == pytest.approx(0.15, abs=0.02)
     assert worst.low is not None and worst.high is not None and 0.02 < worst.low < 0.15 < worst.high
     assert FOGGY_CAT in worst.explanation and worst.next_step
+
+
+def test_on_data_on_which_the_reference_knows_nothing_no_rule_passes_or_fails(make_runs: Callable[..., tuple]) -> None:
+    reference, model = make_runs(100)
+    empty = np.zeros_like(reference.prediction)
+    for prediction in (empty, model.prediction):
+        runs = replace(reference, prediction=empty), replace(model, prediction=prediction)
+        found = Evidence(predictions=runs[1], reference_predictions=runs[0], pairing=paired(*runs))
+        results = judge(replace(default_policy(labelled=True), flip_rate=FlipRate()), found)
+        judged = {result.rule: result.verdict for result in results if result.rule != "samples"}
+        assert set(judged.values()) == {Verdict.UNDECIDED} and len(judged) == 3
+        assert "fp32.onnx gives identical outputs for all 400" in results[1].explanation and results[1].next_step
 
 
 def test_a_group_of_50_that_loses_ten_points_never_passes(evidence: Make) -> None:

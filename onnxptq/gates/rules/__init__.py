@@ -8,17 +8,21 @@ import importlib
 import pkgutil
 from dataclasses import replace
 
+from onnxptq.evaluation.sanity import why_not_worth_judging
 from onnxptq.gates.claims import Claim, judge_claims
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, Regression
 from onnxptq.gates.rules._registry import RULES, Finding, Need, Rule, needs, rule, rules_on, unanswered
-from onnxptq.gates.verdict import RuleResult
+from onnxptq.gates.verdict import RuleResult, Verdict
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["RULES", "Finding", "Need", "Rule", "judge", "needs", "rule"]
+
+
+_BETTER_DATA = "Check the data and how it is read; what INT8 does cannot be told from it."
 
 
 def judge(policy: Policy, evidence: Evidence) -> tuple[RuleResult, ...]:
@@ -30,8 +34,19 @@ def judge(policy: Policy, evidence: Evidence) -> tuple[RuleResult, ...]:
     if evidence.baseline is not None and policy.regression is None:
         policy = replace(policy, regression=Regression())
     found: list[Finding] = []
+    why_not = _why_not_judged_on(evidence)
     for one, table in rules_on(policy):
         cannot = unanswered(one, table, evidence)
+        if cannot is None and why_not and "predictions" in one.needs_of(table):
+            cannot = RuleResult(one.name, Verdict.UNDECIDED, why_not, _BETTER_DATA)
         found += [cannot] if cannot is not None else one.judge(table, policy, evidence)
     judged = iter(judge_claims([one for one in found if isinstance(one, Claim)], policy.confidence))
     return tuple(next(judged) if isinstance(one, Claim) else one for one in found)
+
+
+def _why_not_judged_on(evidence: Evidence) -> str | None:
+    """Why no rule can be judged on these samples: what the reference says of them tells nothing."""
+    reference, judged = evidence.reference_predictions, evidence.predictions
+    if reference is None or judged is None or reference.identity["model"] == judged.identity["model"]:
+        return None
+    return why_not_worth_judging(reference)

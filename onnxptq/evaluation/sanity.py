@@ -1,0 +1,104 @@
+"""Is a reference worth judging on? That is asked before anything else: a model that answers alike whatever it is given,
+or no better than chance, loses nothing by quantization, and on such data every INT8 model would look safe.
+
+The causes are with the data, not with INT8: empty or damaged samples, another preprocessing than in training, labels in
+another order than the model's outputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.evaluation._intervals import one_sided_quantile
+from onnxptq.evaluation.measures import ACCURACY
+from onnxptq.evaluation.paired import measure_of
+from onnxptq.evaluation.predictions import Predictions
+
+_FEWEST = 10
+"""Original samples below which nothing is said: few samples can be alike by chance."""
+
+_ALIKE = 0.1
+"""Share of samples with identical outputs, of which the reference gets most wrong, that speaks of empty samples."""
+
+_COLUMNS = 8
+"""Outputs that are compared one by one; beside them their sum of squares is, where it is known."""
+
+_MOSTLY = 0.5
+"""The same share where there are no labels to tell whether the reference is wrong on them."""
+
+
+def why_not_worth_judging(reference: Predictions, confidence: float = 0.95) -> str | None:
+    """Why nothing can be learned from what a reference says of its samples, or None where it is worth judging on.
+
+    Args:
+        reference: predictions of the model that others are compared with; rows are counted by original sample.
+        confidence: with which accuracy must be better than chance.
+
+    Returns:
+        A sentence without its full stop that names what was seen, what was expected and what to look at; None where
+        nothing is wrong, or where fewer than 10 original samples leave it open.
+    """
+    sources = len(np.unique(reference.source_id))
+    if sources < _FEWEST:
+        return None
+    classifies = measure_of(reference) == ACCURACY
+    return _alike(reference, sources) or (_at_chance(reference, sources, confidence) if classifies else None)
+
+
+def _alike(reference: Predictions, sources: int) -> str | None:
+    """Identical outputs for different samples."""
+    same = _most_frequent_output(reference)
+    alike = len(np.unique(reference.source_id[same]))
+    name = reference.identity["model"]["name"]
+    if same.all():
+        return (
+            f"{name} gives identical outputs for all {sources} original samples; expected outputs that depend on the "
+            "input. Look at the samples (are they empty?) and at the preprocessing"
+        )
+    suspicious = _MOSTLY
+    if reference.labelled:
+        # What a saturated classifier gives alike it also gets right; what an empty sample gets is right by chance.
+        suspicious = _ALIKE if reference.correct[same].mean() < 0.5 else 1.0
+    if alike >= _FEWEST and alike > suspicious * sources:
+        wrong = ", and is wrong on most of them" if reference.labelled else ""
+        return (
+            f"{name} gives identical outputs for {alike} of {sources} original samples{wrong}; expected outputs that "
+            "depend on the input. Look at the samples (are they empty or damaged?)"
+        )
+    return None
+
+
+def _most_frequent_output(reference: Predictions) -> npt.NDArray[np.bool_]:
+    """bool, (N,): the rows that have the output that most rows have."""
+    numbers = [reference.prediction, reference.score, reference.margin, reference.signal_energy]
+    if reference.outputs is not None:
+        numbers += list(reference.outputs.T[:_COLUMNS])
+    _, codes = np.unique(np.stack(numbers, axis=1), axis=0, return_inverse=True)
+    codes = codes.reshape(-1)
+    found: npt.NDArray[np.bool_] = codes == np.bincount(codes).argmax()
+    return found
+
+
+def _at_chance(reference: Predictions, sources: int, confidence: float) -> str | None:
+    """Predictions that have nothing to do with the labels: no agreement beyond chance (Cohen 1960, kappa)."""
+    right = float(reference.correct.mean())
+    classes = np.union1d(reference.label, reference.prediction)
+    labels = np.array([(reference.label == one).mean() for one in classes])
+    if (labels == 1.0).any():
+        return None  # One class: whatever is right is right on all of it, and chance cannot be told.
+    predicted = np.array([(reference.prediction == one).mean() for one in classes])
+    chance = float(labels @ predicted)
+    error = math.sqrt(chance * (1.0 - chance) / sources)
+    if right - chance > one_sided_quantile(confidence) * error:
+        return None
+    name = reference.identity["model"]["name"]
+    said = f"{name} is right on {100 * right:.1f} % of the samples, by chance it would be on {100 * chance:.1f} %"
+    if (predicted == 1.0).any():
+        said = f"{name} predicts the same class for all {sources} original samples, which have several labels"
+    return (
+        f"{said}; expected a model that is better than chance. Look at the order of the labels, at the preprocessing "
+        "and at the samples"
+    )
