@@ -24,9 +24,6 @@ LAYOUT = "v1"
 _SEAL = ".sha256"
 """Behind the name of a file: beside it lies its digest."""
 
-_found_whole: set[tuple[str, int, int, int]] = set()
-"""Files that this process has compared with their seals: path, inode, bytes and time of the last change."""
-
 
 def content_key(kind: str, /, **parts: Any) -> str:
     """The key of an artefact: SHA-256 over its kind and everything that made it, 64 hexadecimal digits.
@@ -61,15 +58,9 @@ def is_whole(*files: Path) -> bool:
 
 def _is_whole(file: Path) -> bool:
     try:
-        state = file.stat()
-        seen = (str(file), state.st_ino, state.st_size, state.st_mtime_ns)
-        if seen not in _found_whole:
-            if digest_file(file) != _seal_of(file).read_text(encoding="ascii"):
-                return False
-            _found_whole.add(seen)
+        return digest_file(file) == _seal_of(file).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         return False  # Not there, not sealed, or not to be read: to be made again.
-    return True
 
 
 def _seal_of(file: Path) -> Path:

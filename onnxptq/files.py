@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -57,10 +58,48 @@ def check_writable(path: Path) -> None:
         raise _output_error(path, error) from error
 
 
+@dataclass(frozen=True)
+class FileState:
+    """What tells that a file is as it was: place, inode, bytes, and the time of the last change in nanoseconds."""
+
+    path: str
+    inode: int
+    size: int
+    modified: int
+
+    def settled(self) -> bool:
+        """Whether a later change would be seen: file systems count time in steps of some milliseconds."""
+        return time.time_ns() - self.modified > _TICK
+
+
+_TICK = 20_000_000
+_DIGESTS = 256
+_digests: dict[FileState, str] = {}
+
+
+def state_of(path: Path) -> FileState:
+    """The state of a file now. Raises OSError where there is none."""
+    found = path.stat()
+    return FileState(str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, 64 hexadecimal digits. A process reads a file again only where it has changed."""
+    state = state_of(path)
+    known = _digests.get(state)
+    if known is None:
+        with path.open("rb") as file:
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+        remember_digest(state, known)
+    return known
+
+
+def remember_digest(state: FileState, digest: str) -> None:
+    """Makes the SHA-256 of a file known to `digest_file`, for who has its bytes in memory anyway."""
+    if state.settled():
+        while len(_digests) >= _DIGESTS:
+            del _digests[next(iter(_digests))]
+        _digests[state] = digest
 
 
 def make_private(folder: Path) -> None:

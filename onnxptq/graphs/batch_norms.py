@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.graphs.skeleton import skeleton
+
 if TYPE_CHECKING:
     import onnx
 
@@ -78,11 +80,9 @@ def rescale_batch_norms(proto: onnx.ModelProto, factors: Mapping[str, npt.NDArra
 
 def remembered_batch_norms(folded: Path) -> Mapping[str, BatchNorm]:
     """The former BatchNormalizations of a folded model, by output tensor."""
-    import onnx
-
     return {
         name: BatchNorm(_decoded(values["scale"]), _decoded(values["bias"]))
-        for name, values in _remembered(onnx.load(str(folded), load_external_data=False)).items()
+        for name, values in _remembered(skeleton(folded)).items()
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnxptq.errors import ModelError
 from onnxptq.files import digest_file, replacing
 from onnxptq.graphs.load import Model, all_tensors
+from onnxptq.graphs.skeleton import skeleton
 
 if TYPE_CHECKING:
     import onnx
@@ -36,16 +37,12 @@ def external_locations(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 def has_external_data(path: Path) -> bool:
     """Whether weights of the model at `path` lie in files of their own."""
-    import onnx
-
-    return bool(external_locations(onnx.load(str(path), load_external_data=False)))
+    return bool(external_locations(skeleton(path)))
 
 
 def digest_model(path: Path) -> str:
     """SHA-256 of a model file and of its external data, 64 hexadecimal digits; of the bytes alone without any."""
-    import onnx
-
-    locations = external_locations(onnx.load(str(path), load_external_data=False))
+    locations = external_locations(skeleton(path))
     if not locations:
         return digest_file(path)
     parts = [digest_file(file) for file in (path, *(path.parent / location for location in locations))]
@@ -63,7 +60,17 @@ def save_with_links(proto: onnx.ModelProto, source: Path, target: Path) -> None:
     import onnx
 
     onnx.save(proto, str(target))
-    for location in external_locations(proto):
+    _link_data(external_locations(proto), source, target)
+
+
+def copy_with_links(source: Path, target: Path) -> None:
+    """Copies a model to another folder, and makes its external data found there as `save_with_links` does."""
+    shutil.copyfile(source, target)
+    _link_data(external_locations(skeleton(source)), source, target)
+
+
+def _link_data(locations: tuple[str, ...], source: Path, target: Path) -> None:
+    for location in locations:
         copy = target.parent / location
         copy.parent.mkdir(parents=True, exist_ok=True)
         if copy.exists():

@@ -106,7 +106,7 @@ def _filled_constants(graph: onnx.GraphProto) -> Iterable[str]:
     from onnx import TensorProto
 
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    weights = _weights(graph)
+    weights = weights_of(graph)
     for tensor in graph.initializer:
         plain = tensor.data_type in floats and not tensor.external_data and math.prod(tensor.dims) <= _LARGEST_MASK
         if plain and tensor.name not in weights and is_fill(_array(tensor)).any():
@@ -125,7 +125,8 @@ WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
 """Where operators read weights, which are numbers to compute with and no fills."""
 
 
-def _weights(graph: onnx.GraphProto) -> set[str]:
+def weights_of(graph: onnx.GraphProto) -> set[str]:
+    """Names of the constants, and of other tensors, that operators of the main graph compute with as weights."""
     return {
         node.input[position]
         for node in graph.node

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxptq.graphs.skeleton import skeleton
+
 if TYPE_CHECKING:
     import onnx
 
@@ -22,10 +24,7 @@ def float_parts(path: Path) -> tuple[str, ...]:
     Args:
         path: the float model, as the quantizer will get it.
     """
-    import onnx
-
-    proto = onnx.load(str(path), load_external_data=False)
-    return tuple(line for node in proto.graph.node for line in _lines(node))
+    return tuple(line for node in skeleton(path).graph.node for line in _lines(node))
 
 
 def _lines(node: onnx.NodeProto) -> Iterator[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.errors import ModelError
+from onnxptq.files import FileState, digest_file, remember_digest, state_of
 from onnxptq.graphs.hostile import check_bytes, check_declared
 from onnxptq.graphs.order import keep_last_constants, sort_model
 from onnxptq.graphs.parts import STANDARD_DOMAINS, subgraphs
+from onnxptq.graphs.skeleton import remember
 from onnxptq.tasks import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -79,35 +81,34 @@ def load_model(path: Path, *, domains: Collection[str] | None = None, written_he
         ModelError: no such file, not an ONNX file, truncated, made to do harm (`graphs.hostile`), or its external data
             is missing or outside its folder.
     """
-    proto = _parse(path, written_here)
+    proto, state = _parse(path, written_here)
     external = _external_files(proto, path)
     if not written_here:
         check_declared(proto, path, domains)
     _check_structure(proto, path, external)
-    state = hashlib.sha256()
-    size = 0
-    for file in (path, *external):
-        size += file.stat().st_size
-        with file.open("rb") as opened:
-            state.update(hashlib.file_digest(opened, "sha256").digest())
+    files = (path, *external)
+    digests = b"".join(bytes.fromhex(digest_file(file)) for file in files)
+    quantized = any(_is_quantized(node.op_type) for node in proto.graph.node)
+    remember(path, proto, state)
     return Model(
         path=path,
-        digest=state.hexdigest(),
+        digest=hashlib.sha256(digests).hexdigest(),
         signature=_signature(proto),
         metadata={entry.key: entry.value for entry in proto.metadata_props},
-        quantized=any(_is_quantized(node.op_type) for node in proto.graph.node),
-        size=size,
+        quantized=quantized,
+        size=sum(file.stat().st_size for file in files),
         opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
     )
 
 
-def _parse(path: Path, written_here: bool) -> onnx.ModelProto:
+def _parse(path: Path, written_here: bool) -> tuple[onnx.ModelProto, FileState]:
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         if not written_here:
             check_bytes(path)
+        state = state_of(path)
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"there is no model {path}. {_neighbours(path)}".rstrip()) from error
@@ -125,7 +126,8 @@ def _parse(path: Path, written_here: bool) -> onnx.ModelProto:
         ) from error
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{path} is not an ONNX model: it has no graph. Expected a file that onnx.save wrote.")
-    return proto
+    remember_digest(state, hashlib.sha256(data).hexdigest())
+    return proto, state
 
 
 def _neighbours(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from onnxptq.errors import ModelError
 from onnxptq.graphs.parts import opset_of
+from onnxptq.graphs.skeleton import skeleton
 
 if TYPE_CHECKING:
     import onnx
@@ -33,11 +34,11 @@ def modernized(source: Path, folder: Path, *, named: Path | None = None) -> Path
     """
     import onnx
 
-    proto = onnx.load(str(source), load_external_data=False)
-    old = opset_of(proto) < OPSET
-    listed = _listed_initializers(proto)
+    old = opset_of(skeleton(source)) < OPSET
+    listed = _listed_initializers(skeleton(source))
     if not old and not listed:
         return source
+    proto = onnx.load(str(source), load_external_data=False)
     onnx.load_external_data_for_model(proto, str(source.parent))
     kept = [value for value in proto.graph.input if value.name not in listed]
     del proto.graph.input[:]
@@ -52,9 +53,7 @@ def modernized(source: Path, folder: Path, *, named: Path | None = None) -> Path
 
 def modernization_notes(path: Path) -> tuple[str, ...]:
     """What `modernized` changes in a model, one line each, for the user."""
-    import onnx
-
-    proto = onnx.load(str(path), load_external_data=False)
+    proto = skeleton(path)
     notes = []
     if opset_of(proto) < OPSET:
         notes.append(

@@ -22,6 +22,7 @@ from onnxptq.errors import ModelError
 from onnxptq.graphs.external import install, is_large
 from onnxptq.graphs.load import Model, Parts, load_model
 from onnxptq.graphs.parts import opset_of, part_of, reads
+from onnxptq.graphs.skeleton import skeleton
 
 if TYPE_CHECKING:
     import onnx
@@ -51,9 +52,8 @@ class Cut:
 
 def has_preprocessing(path: Path) -> bool:
     """Whether a model uses operators of onnxruntime-extensions."""
-    import onnx
 
-    return any(node.domain in EXTENSION_DOMAINS for node in onnx.load(str(path), load_external_data=False).graph.node)
+    return any(node.domain in EXTENSION_DOMAINS for node in skeleton(path).graph.node)
 
 
 def taken_apart(model: Model, room: Room) -> Model:

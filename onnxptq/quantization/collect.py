@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
-from onnxptq.errors import DataError
-from onnxptq.graphs.external import save_with_links
+from onnxptq.errors import DataError, ModelError
+from onnxptq.graphs.external import copy_with_links
 from onnxptq.graphs.fills import find_fills
+from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization._inference import (
     Feeds,
     batched,
-    load_graph,
     not_finite,
     open_native,
     run_sample,
@@ -71,7 +71,7 @@ class CalibrationPass:
         self._workers = (workers or cores()) if provider == "cpu" else 1
         self._session, self._inputs = _session(Path(model_path), tensors, provider, optimized)
         self._outputs = [name for name in tensors if name not in self._inputs]
-        self._fills = find_fills(load_graph(Path(model_path)).graph)
+        self._fills = find_fills(skeleton(Path(model_path)).graph)
 
     def collect(
         self,
@@ -161,15 +161,18 @@ def _augmented(model_path: Path, tensors: Sequence[str], folder: Path) -> Path:
     """
     import onnx
 
-    model = load_graph(model_path)
-    inputs = {value.name for value in model.graph.input}
-    del model.graph.output[:]
+    try:
+        graph = skeleton(model_path).graph
+    except Exception as error:
+        raise ModelError(f"{model_path} cannot be read as an ONNX model: {error}. Check the file.") from error
+    there = {value.name for value in (*graph.input, *graph.output)}
     # A name is enough: ONNX Runtime infers the type of an output.
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in inputs)
-    if not model.graph.output:
-        model.graph.output.append(onnx.ValueInfoProto(name=next(iter(model.graph.node)).output[0]))
+    added = [onnx.ValueInfoProto(name=name) for name in tensors if name not in there]
     path = folder / model_path.name
-    save_with_links(model, model_path, path)
+    copy_with_links(model_path, path)
+    with path.open("ab") as file:
+        # Protobuf joins messages whose bytes stand one behind the other: repeated fields grow.
+        file.write(onnx.ModelProto(graph=onnx.GraphProto(output=added)).SerializeToString())
     return path
 
 

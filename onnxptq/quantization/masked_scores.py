@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.calibrators.methods import Range
+from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.intervals import propagate
 from onnxptq.quantization.plugins import BOUNDS, Bound
 from onnxptq.tasks import Task
@@ -72,12 +73,10 @@ def masked_scores(ranges: Mapping[str, Range], model: Path, task: Task) -> Mappi
 
 def swallowed_scores(ranges: Mapping[str, Range], model: Path) -> tuple[str, ...]:
     """One line where chosen ranges give attention's scores no resolution, because a mask is in them; else nothing."""
-    import onnx
-
     wide = {name for name, (low, _) in ranges.items() if low <= HIDDEN}
     if not wide:
         return ()
-    nodes = onnx.load(str(model), load_external_data=False).graph.node
+    nodes = skeleton(model).graph.node
     hit = [float(ranges[node.input[0]][0]) for node in nodes if node.op_type == "Softmax" and node.input[0] in wide]
     if not hit:
         return ()

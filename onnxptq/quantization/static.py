@@ -16,6 +16,7 @@ from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import float_parts
+from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
@@ -207,9 +208,7 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
 
 def node_names(folded: Path) -> list[str]:
     """Names of the nodes of a model."""
-    import onnx
-
-    return [node.name for node in onnx.load(str(folded), load_external_data=False).graph.node]
+    return [node.name for node in skeleton(folded).graph.node]
 
 
 def ranges_from(

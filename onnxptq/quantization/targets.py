@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.graphs.kept_in_float import kept_in_float
+from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.registry import Registry
 
@@ -64,10 +65,8 @@ def target_settings(name: str, model: str | Path) -> QuantizerSettings:
     Raises:
         UsageError: there is no such target.
     """
-    import onnx
-
     target = TARGETS.get(name)
-    graph = onnx.load(str(model), load_external_data=False).graph
+    graph = skeleton(Path(model)).graph
     nodes = (*target.float_nodes(graph), *(node.name for node in kept_in_float(graph)))
     return replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *dict.fromkeys(nodes)))
 
