@@ -64,14 +64,13 @@ def _legend(report: Report) -> str:
     if note := reference_note(report.measure, report.against):
         lines.append(note)
     tested = sum(group.p_value is not None for group in report.groups)
-    test = (
-        f" * differs from FP32 ({test_name(report.binary)}, corrected for {tested} groups, p < 0.05)." if tested else ""
-    )
-    lines.append(f"Drops in points.{test}")
+    test = f"{test_name(report.binary)}, corrected for {tested} groups, p < 0.05"
+    lines.append("Drops in points." + (f" * differs from FP32 ({test})." if tested else ""))
     if not all(group.judged for group in report.groups):
         few = f"fewer than {report.minimum_samples} original samples (copies under corruptions do not count)"
         lines.append(f"Groups in brackets have {few} and are never called worst.")
-    quality = [f"flips {_percent(report.flip_rate)}", f"worst tenth of groups {_points(report.cvar10_drop)}"]
+    quality = [] if math.isnan(report.flip_rate) else [f"flips {_percent(report.flip_rate)}"]
+    quality.append(f"worst tenth of groups {_points(report.cvar10_drop)}")
     if report.sqnr_db is not None:
         quality.append(f"output SQNR {report.sqnr_db:.1f} dB")
     lines.append("Overall: " + ", ".join(quality) + ".")

@@ -107,6 +107,26 @@ def test_the_legend_says_what_the_numbers_are(printed):
     assert "worst tenth of groups -" in out
 
 
+def test_scores_that_are_no_accuracy_are_called_by_their_name(printed):
+    f1 = report(
+        group(flips=math.nan), measure="F1 at IoU 0.5", binary=False, against="truth", flip_rate=math.nan, sqnr_db=None
+    )
+    assert summary_line(f1).startswith("m.int8.onnx on cpu: average F1 at IoU 0.5 95.0 % -> 91.2 %")
+    out = printed(f1)
+    assert "F1 at IoU 0.5 of m.int8.onnx against m.onnx" in out
+    assert "sign flips of original samples, corrected for 1 groups" in out
+    assert "Overall: worst tenth of groups +11.0." in out  # Continuous answers always differ: no flips.
+    assert not any(word in out for word in ("accuracy", "McNemar", "nan"))
+    assert f1.to_dict()["binary"] is False and f1.to_dict()["groups"][0]["flips"] is None
+    fidelity = report(measure="fidelity", binary=False, against="reference")
+    assert "No truth: fidelity says how near the answers are to those of FP32." in printed(fidelity)
+
+
+def test_the_report_of_a_classifier_has_the_keys_that_it_always_had():
+    assert not {"binary", "against"} & set(report().to_dict())
+    assert not {"binary", "against"} & set(report(measure="agreement", against="reference").to_dict())
+
+
 def test_a_wide_table_is_not_cut_where_there_is_no_terminal(printed):
     name = "label=" + "x" * 60
     assert name in printed(report(group(name)))
