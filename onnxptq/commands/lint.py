@@ -20,7 +20,9 @@ _SHOWN_PLACES = 5
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL...")
-@click.option("--target", metavar="NAME", help="cpu, cuda, tensorrt or openvino. [default: what onnxptq made it for]")
+@click.option(
+    "--target", metavar="NAME", help="cpu, cuda, tensorrt, tensorrt11 or openvino. [default: what onnxptq made it for]"
+)
 @click.option("--ignore", multiple=True, metavar="RULE", help="Leave this rule out. Repeatable.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules instead, with --target those of one target.")
 @click.option("--sarif", "sarif_target", metavar="FILE|-", help="Write the findings as SARIF 2.1.0.")
@@ -70,7 +72,9 @@ def _target_of(model: str) -> str:
 
     found = load_model(Path(model)).metadata.get(PREFIX + "target")
     if found is None:
-        raise UsageError(f"{model} does not say what it was made for. Give --target cpu, cuda, tensorrt or openvino.")
+        raise UsageError(
+            f"{model} does not say what it was made for. Give --target cpu, cuda, tensorrt, tensorrt11 or openvino."
+        )
     return found
 
 

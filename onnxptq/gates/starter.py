@@ -47,7 +47,7 @@ def starter_policy(model: Path) -> str:
         worst_flips=WorstGroupFlipRate().limit,
         group=_text(group),
         target=_text(target),
-        provider=_text({"tensorrt": "tensorrt", "cuda": "cuda"}.get(target, "cpu")),
+        provider=_text({"tensorrt": "tensorrt", "tensorrt11": "tensorrt", "cuda": "cuda"}.get(target, "cpu")),
         source=_text(source),
         calibration=_text(calibration),
         version=_text(version),

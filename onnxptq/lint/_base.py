@@ -67,13 +67,18 @@ LINT_RULES: Registry[Rule] = Registry(
 Check = Callable[[GraphView, str], Iterator[Place]]
 
 
+_SAME_AS = {"tensorrt11": "tensorrt"}
+"""Targets that take the rules of another one, at its level, where a rule does not name them itself."""
+
+
 def rule(
     name: str, title: str, levels: Mapping[str, Level], *, why: str, source: str, remedy: str
 ) -> Callable[[Check], Check]:
     """Registers the decorated function as the check of a rule."""
+    shared = {target: levels[other] for target, other in _SAME_AS.items() if other in levels}
 
     def register(check: Check) -> Check:
-        LINT_RULES.register(Rule(name, title, levels, why, source, remedy, check))
+        LINT_RULES.register(Rule(name, title, {**shared, **levels}, why, source, remedy, check))
         return check
 
     return register

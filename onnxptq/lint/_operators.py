@@ -41,6 +41,36 @@ _KERNELS_OF_CPU = frozenset(
 )
 """Operators that ONNX Runtime 1.31 turns into integer ones between DQ and Q (`qdq_selector_action_transformer.cc`)."""
 
+_NO_ARITHMETIC = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Constant",
+        "Identity",
+        "Cast",
+        "Shape",
+        "Concat",
+        "Gather",
+        "Reshape",
+        "Slice",
+    }
+    | {
+        "Split",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Transpose",
+        "Expand",
+        "Pad",
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+    }
+    | {"Relu", "Clip", "MaxPool"}
+)
+"""Operators that only move or compare values, or that INT8 kernels take in."""
+
 _JUDGED_ELSEWHERE = frozenset({"Relu", "Clip"})
 
 
@@ -211,6 +241,31 @@ def other_domain(graph: GraphView, target: str) -> Iterator[Place]:
             continue
         if not (is_quantize(node) or is_dequantize(node) or _is_dynamic(node) or _is_operator_format(node)):
             yield Place(graph.label(node), f"its domain is {node.domain}")
+
+
+@rule(
+    "QDQ311",
+    "remainder in FP32 in a strongly typed network",
+    {"tensorrt11": "note"},
+    why="TensorRT 11 computes every operator in the type that the graph gives it. It has no flag for FP16 any more: "
+    "what has no Q and DQ in an FP32 graph runs in FP32.",
+    source="https://docs.nvidia.com/deeplearning/tensorrt/latest/api/migration/tensorrt-10x-to-11x.html",
+    remedy="Convert the remainder to FP16 before the engine is built (NVIDIA's python -m modelopt.onnx.autocast), and "
+    "judge that file again: its numbers are others.",
+)
+def remainder_in_fp32(graph: GraphView, target: str) -> Iterator[Place]:
+    """A quantized main graph with operators that compute in FP32: none of its constants is FP16."""
+    from onnx import TensorProto
+
+    if graph.name or not graph.dequantizes:
+        return
+    scales = [graph.constant(node.input[1]) for node in graph.dequantizes]
+    if any(scale is not None and scale.data_type == TensorProto.FLOAT16 for scale in scales):
+        return
+    plain = [node for node in graph.nodes if node.op_type not in _NO_ARITHMETIC]
+    if plain:
+        kinds = sorted({node.op_type for node in plain})
+        yield Place("", f"{len(plain)} operators without Q and DQ ({', '.join(kinds[:5])})")
 
 
 def _weight_quantized_by_runtime(graph: GraphView, node: Any) -> bool:

@@ -25,7 +25,9 @@ _KEEPS_VALUES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flat
     why="TensorRT adds a float bias in its accumulator and refuses an int32 DQ; the CUDA provider has no int32 DQ "
     "kernel, so it runs on the CPU with a copy each time.",
     source="https://github.com/microsoft/onnxruntime/issues/14229",
-    remedy="Quantize with QuantizeBias=False (onnxptq quantize --target tensorrt).",
+    remedy="Quantize with QuantizeBias=False (onnxptq quantize --target tensorrt or cuda), and load the file with the "
+    "session option optimization.disable_specified_optimizers=WeightBiasQuantization: else ONNX Runtime makes int32 of "
+    "a float bias again (QDQ210).",
 )
 def quantized_bias(graph: GraphView, target: str) -> Iterator[Place]:
     """A Conv or Gemm whose bias comes out of a DQ."""
@@ -68,7 +70,7 @@ def bias_scale(graph: GraphView, target: str) -> Iterator[Place]:
     why="TensorRT fuses Conv and Add into one INT8 kernel when the other input of the Add is quantized; else the "
     "kernel writes floats. The CPU provider adds in float unless both inputs are quantized.",
     source=_PLACEMENT_OF_TENSORRT,
-    remedy="Put Q and DQ on the residual input too.",
+    remedy="Put Q and DQ on the input that is named: onnxptq quantize --target tensorrt (or cpu) does.",
 )
 def half_quantized_residual(graph: GraphView, target: str) -> Iterator[Place]:
     """An Add of two computed tensors, one behind a DQ, or one behind a weighted operator, and the other in float."""
@@ -197,6 +199,43 @@ def quantized_constant(graph: GraphView, target: str) -> Iterator[Place]:
         for reader, _ in graph.readers(node.output[0]):
             if reader.op_type not in WEIGHTED:
                 yield Place(graph.label(reader), f"it reads the constant {quantize.input[0]} through Q and DQ")
+
+
+@rule(
+    "QDQ210",
+    "float bias that ONNX Runtime quantizes as it loads the file",
+    {"cuda": "note", "tensorrt": "note"},
+    why="ONNX Runtime 1.31 turns this bias into int32 and a DQ, whatever provider runs it (its WeightBiasQuantization, "
+    "from level basic on). There is no int32 DQ for CUDA, so each of them runs on the CPU with a copy; TensorRT "
+    "refuses them.",
+    source="https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/optimizer/qdq_transformer/"
+    "weight_bias_quantization.cc",
+    remedy="Load the file with the session option optimization.disable_specified_optimizers=WeightBiasQuantization, as "
+    "onnxptq does where it judges on a GPU.",
+)
+def bias_quantized_at_load(graph: GraphView, target: str) -> Iterator[Place]:
+    """A Conv, ConvTranspose or Gemm with a constant float bias, behind a DQ of one scale and on its way to a Q."""
+    for node in graph.weighted:
+        if node.op_type == "MatMul" or len(node.input) < 3 or graph.constant(node.input[2]) is None:
+            continue
+        before = graph.dequantize(node.input[0])
+        scale = graph.parameters(before).scale if before is not None else None
+        if scale is not None and scale.size == 1 and _leads_to_quantize(graph, node):
+            yield Place(graph.label(node), f"its bias {node.input[2]}")
+
+
+def _leads_to_quantize(graph: GraphView, node: Any) -> bool:
+    """Whether a Q is the one reader of a node, or of the Relu and Clip behind it."""
+    while node.output[0] not in graph.outputs:
+        readers = [reader for reader, _ in graph.readers(node.output[0])]
+        if len(readers) != 1:
+            return False
+        (node,) = readers
+        if is_quantize(node):
+            return True
+        if node.op_type not in ("Relu", "Clip"):
+            return False
+    return False
 
 
 def _biases(graph: GraphView) -> Iterator[tuple[Any, Any]]:

@@ -16,7 +16,8 @@ _RULES_OF_CPU = (
     "selectors_actions/qdq_selector_action_transformer.cc"
 )
 
-_FIRST_OPSET_OF_TENSORRT, _LAST_OPSET_OF_TENSORRT = 9, 24
+_FIRST_OPSET_OF_TENSORRT = 9
+_LAST_OPSETS_OF_TENSORRT = {"tensorrt": 24, "tensorrt11": 25}
 
 
 @rule(
@@ -94,14 +95,15 @@ def float8(graph: GraphView, target: str) -> Iterator[Place]:
     "QDQ106",
     "opset outside of what TensorRT parses",
     {"tensorrt": "warning"},
-    why=f"The parser of TensorRT 10 knows opset {_FIRST_OPSET_OF_TENSORRT} to {_LAST_OPSET_OF_TENSORRT}; operators of "
-    "other versions fall back to CUDA or the CPU, or are misread.",
-    source="https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md",
+    why=f"The parser of TensorRT 10 knows opset {_FIRST_OPSET_OF_TENSORRT} to {_LAST_OPSETS_OF_TENSORRT['tensorrt']}, "
+    f"that of TensorRT 11 to {_LAST_OPSETS_OF_TENSORRT['tensorrt11']}; operators of other versions fall back to CUDA "
+    "or the CPU, or are misread.",
+    source="https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html",
     remedy="Export with a supported opset, or convert it with onnx.version_converter.",
 )
 def opset(graph: GraphView, target: str) -> Iterator[Place]:
     """A main graph of an unsupported opset."""
-    if not graph.name and not _FIRST_OPSET_OF_TENSORRT <= graph.opset <= _LAST_OPSET_OF_TENSORRT:
+    if not graph.name and not _FIRST_OPSET_OF_TENSORRT <= graph.opset <= _LAST_OPSETS_OF_TENSORRT[target]:
         yield Place("", f"opset {graph.opset}")
 
 

@@ -77,7 +77,9 @@ def all_but_weighted(graph: Any) -> tuple[str, ...]:
     Q and DQ stand at the inputs of the weighted operators; TensorRT moves them over pooling, reshapes and Concat. The
     identity branch of a residual block is the input of a weighted operator already, and shares its pair with the Add,
     so the Add fuses with the Conv before it. Where neither input of an Add has such a pair (a Conv on both branches),
-    the Add is quantized. Nodes without a name cannot be left out, since the quantizer knows nodes by name.
+    the Add is quantized; and where no Conv stands right before it (a Relu does), since it then is a kernel of its own,
+    which reads a float branch in float. Nodes without a name cannot be left out, since the quantizer knows nodes by
+    name.
     """
     producers = {output: node for node in graph.node for output in node.output}
     pairs = Counter(name for node in graph.node if node.op_type in WEIGHTED for name in node.input[:2])
@@ -89,7 +91,7 @@ def all_but_weighted(graph: Any) -> tuple[str, ...]:
         weighted = [name in producers and producers[name].op_type in WEIGHTED for name in node.input]
         # With several weighted readers each has a pair of its own (DedicatedQDQPair), and the Add would have none.
         shared = [pairs[name] == 1 for name in node.input]
-        return any(weighted) and not any(shared)
+        return not any(shared) if any(weighted) else shared.count(True) == 1
 
     kept = set(WEIGHTED)
     return tuple(n.name for n in graph.node if n.name and n.op_type not in kept and not needs_a_pair(n))
@@ -99,6 +101,7 @@ _QUANTIZATION = "https://onnxruntime.ai/docs/performance/model-optimizations/qua
 _TENSORRT = (
     "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html"
 )
+_TENSORRT_11 = "https://docs.nvidia.com/deeplearning/tensorrt/latest/api/migration/tensorrt-10x-to-11x.html"
 _OPTIONS = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/python/tools/quantization/qdq_quantizer.py"
 _CUDA = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/providers/cuda/tensor/quantize_linear.cc"
 
@@ -176,56 +179,76 @@ TARGETS.register(
     )
 )
 
+_EXPLICIT = Target(
+    "tensorrt",
+    "symmetric QInt8 activations, QInt8 weights per channel, float bias, Q and DQ at weighted operators only",
+    QuantizerSettings(
+        "QInt8",
+        "QInt8",
+        per_channel=True,
+        extra_options={
+            **_SYMMETRIC,
+            **_FLOAT_BIAS,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+            **_UNQUANTIZED_OUTPUTS,
+        },
+    ),
+    (
+        Choice(
+            "QInt8, zero point 0",
+            "TensorRT's parser refuses another zero point, and has no unsigned type",
+            "https://github.com/NVIDIA/TensorRT/issues/2774",
+        ),
+        _PER_CHANNEL,
+        Choice(
+            "float bias (no QuantizeBias)",
+            "it is added in the accumulator; an int32 DQ is refused",
+            "https://github.com/microsoft/onnxruntime/issues/14229",
+        ),
+        Choice(
+            "Q and DQ on float weights (AddQDQPairToWeight)",
+            "explicit quantization finds weights by their pairs; the quantizer offers it for TensorRT",
+            _OPTIONS,
+        ),
+        Choice("one pair a consumer (DedicatedQDQPair)", "a pair between two kernels belongs to one of them", _OPTIONS),
+        _FLOAT_OUTPUTS,
+        Choice(
+            "Q and DQ at Conv, ConvTranspose, Gemm and MatMul only",
+            "TensorRT moves them over pooling and Concat; normalisation, Softmax and additions of constants stay exact",
+            _TENSORRT,
+        ),
+        Choice(
+            "Add: the identity branch only",
+            "the Add then fuses with the Conv; with a Conv on both branches, or a Relu between, both are quantized",
+            _TENSORRT,
+        ),
+    ),
+    all_but_weighted,
+)
+
+TARGETS.register(_EXPLICIT)
+
 TARGETS.register(
-    Target(
-        "tensorrt",
-        "symmetric QInt8 activations, QInt8 weights per channel, float bias, Q and DQ at weighted operators only",
-        QuantizerSettings(
-            "QInt8",
-            "QInt8",
-            per_channel=True,
-            extra_options={
-                **_SYMMETRIC,
-                **_FLOAT_BIAS,
-                "AddQDQPairToWeight": True,
-                "DedicatedQDQPair": True,
-                **_UNQUANTIZED_OUTPUTS,
-            },
+    replace(
+        _EXPLICIT,
+        name="tensorrt11",
+        summary="as tensorrt, for TensorRT 11, which knows explicit Q and DQ only and types as the graph gives them",
+        reasons=(
+            Choice(
+                "explicit Q and DQ only",
+                "TensorRT 11 has removed the INT8 flag, calibrators and dynamic ranges: Q and DQ in the graph are the "
+                "one way to INT8",
+                _TENSORRT_11,
+            ),
+            Choice(
+                "what is not quantized stays in FP32",
+                "networks are strongly typed and there is no FP16 flag: NVIDIA's AutoCast makes FP16 of the remainder, "
+                "in the file, and that file is judged again (lint says so: QDQ311)",
+                _TENSORRT_11,
+            ),
+            *_EXPLICIT.reasons,
         ),
-        (
-            Choice(
-                "QInt8, zero point 0",
-                "TensorRT's parser refuses another zero point, and has no unsigned type",
-                "https://github.com/NVIDIA/TensorRT/issues/2774",
-            ),
-            _PER_CHANNEL,
-            Choice(
-                "float bias (no QuantizeBias)",
-                "it is added in the accumulator; an int32 DQ is refused",
-                "https://github.com/microsoft/onnxruntime/issues/14229",
-            ),
-            Choice(
-                "Q and DQ on float weights (AddQDQPairToWeight)",
-                "explicit quantization finds weights by their pairs; the quantizer offers it for TensorRT",
-                _OPTIONS,
-            ),
-            Choice(
-                "one pair a consumer (DedicatedQDQPair)", "a pair between two kernels belongs to one of them", _OPTIONS
-            ),
-            _FLOAT_OUTPUTS,
-            Choice(
-                "Q and DQ at Conv, ConvTranspose, Gemm and MatMul only",
-                "TensorRT moves them over pooling and Concat; "
-                "normalisation, Softmax and additions of constants stay exact",
-                _TENSORRT,
-            ),
-            Choice(
-                "Add: the identity branch only",
-                "the Add then fuses with the Conv; with a Conv on both branches both are quantized",
-                _TENSORRT,
-            ),
-        ),
-        all_but_weighted,
     )
 )
 

@@ -35,7 +35,11 @@ _PACKAGES = {
     "tensorrt": "onnxruntime-gpu[cuda,cudnn]",
     "openvino": "onnxruntime-openvino",
 }
-"""What `runtimes add NAME` installs where nothing else is said."""
+"""What `runtimes add NAME` installs where nothing else is said; the version in the name is that of this package."""
+
+_BESIDE = {"tensorrt": ("tensorrt-cu13>=10,<11",)}
+"""What a name installs beside it. On PyPI this is a small package that fetches TensorRT's libraries from NVIDIA's own
+index as it is installed: without a way there pip fails, and says so."""
 
 _SHOWN_LINES = ("Collecting ", "Downloading ", "Installing ", "Successfully ")
 _START_SECONDS = 120.0
@@ -79,9 +83,9 @@ def default_packages(name: str) -> tuple[str, ...]:
             f"--package onnxruntime==1.20.1, or --python PATH, or a name such as {', '.join(_PACKAGES)} or cpu@1.20."
         )
     if not version:
-        return (_PACKAGES[provider],)
+        return (_PACKAGES[provider], *_BESIDE.get(provider, ()))
     exact = version if version.count(".") >= 2 else f"{version}.*"
-    return (f"{_PACKAGES[provider]}=={exact}",)
+    return (f"{_PACKAGES[provider]}=={exact}", *_BESIDE.get(provider, ()))
 
 
 def add_packages(

@@ -123,7 +123,9 @@ PROVIDERS.register(
         name="tensorrt",
         ort_name="TensorrtExecutionProvider",
         compiled_remedy=_GPU_REMEDY.format(extra="tensorrt"),
-        library_remedy="pip install 'onnxptq[tensorrt]', or put the libraries on the loader's path (LD_LIBRARY_PATH).",
+        library_remedy="pip install 'onnxptq[tensorrt]' fetches them from NVIDIA's index (pypi.nvidia.com), to which "
+        "the package on PyPI refers; without a way there download TensorRT from developer.nvidia.com and put its "
+        "libraries on the loader's path (LD_LIBRARY_PATH, on Windows PATH).",
         companions=("CUDAExecutionProvider",),
         listed=True,
     )

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from onnxptq.commands.lint import lint as lint_command
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.lint import LINT_RULES, Place, Rule, lint, rules_of, to_sarif
+from onnxptq.quantization.targets import TARGETS
 
 from .graphs import Net
 from .test_rules import VIOLATIONS, build, clean, with_input
@@ -180,5 +181,5 @@ def test_an_unknown_target_names_those_that_have_rules(save):
 def test_the_document_lists_every_rule_with_its_levels():
     page = (Path(__file__).parents[2] / "docs" / "lint.md").read_text(encoding="utf-8")
     for entry in LINT_RULES:
-        levels = " | ".join(entry.levels.get(target, "") for target in ("cpu", "cuda", "tensorrt", "openvino"))
+        levels = " | ".join(entry.levels.get(target, "") for target in TARGETS.names())
         assert f"| {entry.name} | {entry.title} | {levels} |" in page

@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 
+import onnxptq
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.commands.targets import targets as targets_command
 from onnxptq.lint import lint
@@ -22,8 +24,9 @@ from .graphs import FLOAT_NETS, samples
 
 EXPECTED = {
     "cpu": {"QDQ401", "QDQ305"},  # 8-bit weights; LayerNormalization has no kernel
-    "cuda": {"QDQ304"},
-    "tensorrt": {"QDQ204"},  # a weighted operator on both branches
+    "cuda": {"QDQ304", "QDQ210"},  # ONNX Runtime makes int32 of float biases unless it is told not to
+    "tensorrt": {"QDQ204", "QDQ210"},  # a weighted operator on both branches
+    "tensorrt11": {"QDQ204", "QDQ210", "QDQ311"},  # what is not quantized is in FP32
     "openvino": {"QDQ208"},
 }
 
@@ -48,7 +51,7 @@ def quantized(folded, tmp_path):
 
 
 @pytest.mark.parametrize("net", FLOAT_NETS)
-@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt", "openvino"])
+@pytest.mark.parametrize("target", list(EXPECTED))
 def test_the_output_of_a_target_passes_its_lint(quantized, net, target):
     report = lint(quantized(net, target)[3], target)
     assert report.passed
@@ -61,7 +64,7 @@ def test_every_target_is_tested_here():
 
 
 @pytest.mark.parametrize("net", FLOAT_NETS)
-@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt", "openvino"])
+@pytest.mark.parametrize("target", list(EXPECTED))
 def test_the_fast_writer_writes_the_bytes_of_the_reference_for_every_target(quantized, tmp_path, net, target):
     path, settings, ranges, reference = quantized(net, target)
     writer = FastWriter(path, settings)
@@ -107,3 +110,35 @@ def test_nodes_that_a_target_leaves_in_float_join_those_of_its_settings(folded, 
     path = folded("residual")
     first = onnx.load(str(path)).graph.node[0].name
     assert target_settings("npu", path).nodes_to_exclude == ("mine", first)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt11"])
+def test_an_addition_behind_a_relu_gets_both_inputs_quantized(tmp_path, target):
+    path = tmp_path / "digits.onnx"
+    onnxptq.quantize(evaluate=False, target=target, output=path)
+    report = lint(path, target)
+    assert "QDQ203" not in {finding.rule for finding in report.findings}
+    assert report.count("warning") == 0
+    graph = onnx.load(str(path)).graph
+    made = {name: node for node in graph.node for name in node.output}
+    (add,) = [node for node in graph.node if node.op_type == "Add"]
+    assert [made[name].op_type for name in add.input] == ["DequantizeLinear"] * 2
+
+
+def test_lint_names_the_biases_that_onnx_runtime_quantizes_as_it_loads_a_file(quantized, tmp_path):
+    # What it rewrites is read from the graph that it optimized; the CPU shows it, as the rewriting asks no provider.
+    for net in ("residual", "depthwise"):
+        path = quantized(net, "cuda")[3]
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+        integers = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32}
+        rewritten = [node for node in graph.node if len(node.input) == 3 and _source(graph, node.input[2]) in integers]
+        named = [finding for finding in lint(path, "cuda").findings if finding.rule == "QDQ210"]
+        assert len(named) == len(rewritten)
+
+
+def _source(graph, name):
+    return next((n.input[0] for n in graph.node if name in n.output and n.op_type == "DequantizeLinear"), None)

@@ -170,3 +170,8 @@ def test_a_damaged_record_is_named(room: Room) -> None:
     (room.root / "v1" / "runtimes" / "mine" / "runtime.json").write_text('{"format": 99}')
     with pytest.raises(UsageError, match=r"runtime\.json is damaged or of another version"):
         environments(room)
+
+
+def test_a_runtime_for_tensorrt_gets_its_libraries_beside_onnx_runtime() -> None:
+    assert default_packages("tensorrt") == ("onnxruntime-gpu[cuda,cudnn]", "tensorrt-cu13>=10,<11")
+    assert default_packages("tensorrt@1.31") == ("onnxruntime-gpu[cuda,cudnn]==1.31.*", "tensorrt-cu13>=10,<11")

@@ -251,6 +251,7 @@ TARGETS = {
     "cpu": (TensorProto.UINT8, False),
     "cuda": (TensorProto.INT8, True),
     "tensorrt": (TensorProto.INT8, True),
+    "tensorrt11": (TensorProto.INT8, True),
 }
 
 
