@@ -27,6 +27,22 @@ def float_parts(path: Path) -> tuple[str, ...]:
     return tuple(line for node in skeleton(path).graph.node for line in _lines(node))
 
 
+def nothing_quantized(written: Path) -> tuple[str, ...]:
+    """One line where a file that was to be INT8 computes in float altogether.
+
+    Args:
+        written: what the quantizer wrote.
+    """
+    nodes = skeleton(written).graph.node
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
+        return ()
+    kinds = ", ".join(sorted({node.op_type for node in nodes})[:5]) or "nothing"
+    return (
+        "nothing was quantized: the file computes in float as the model does. The static quantizer has no INT8 for "
+        f"what is in it ({kinds}), or all of it was left out.",
+    )
+
+
 def _lines(node: onnx.NodeProto) -> Iterator[str]:
     what = f"{node.op_type} {node.name!r}" if node.name else node.op_type
     if node.op_type in RECURRENT:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from onnxptq.cache import Room, content_key, is_whole, seal
@@ -12,7 +14,11 @@ from onnxptq.graphs.batch_norms import remember_batch_norms
 from onnxptq.graphs.external import DATA_SUFFIX, install, is_large
 from onnxptq.graphs.load import Model, first_line
 from onnxptq.graphs.modernize import OPSET, modernized
+from onnxptq.graphs.parts import subgraphs
 from onnxptq.graphs.repair import repair_folded, repaired_source
+
+_SYMBOLIC_DEPTH = 4
+"""Subgraphs inside each other for which symbolic shape inference still takes part; the plain one takes linear time."""
 
 _FORMAT = 3
 """Of what folding leaves behind; a new one makes folded models of older versions unknown."""
@@ -68,13 +74,34 @@ def _pre_process(source: Path, target: Path, named: Path, *, large: bool) -> Non
     # The root logger, onto which quant_pre_process writes advice for programmers.
     level = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
+    started = time.time()
     try:
         try:
-            quant_pre_process(str(source), str(target), **options)
+            quant_pre_process(str(source), str(target), skip_symbolic_shape=_is_deep(source), **options)
         except Exception:
+            _clear_current_folder(started)
             quant_pre_process(str(source), str(target), skip_symbolic_shape=True, **options)
     except Exception as error:
         reason = first_line(error)
         raise ModelError(f"ONNX Runtime cannot prepare {named} for quantization: {reason}") from error
     finally:
         logging.root.setLevel(level)
+
+
+def _clear_current_folder(started: float) -> None:
+    """Removes what symbolic shape inference writes into the current folder, of all places, where it gives up."""
+    for name in ("sym_shape_infer_temp.onnx", "sym_shape_infer_temp.onnx.data"):
+        with suppress(OSError):  # It is not there, or another process was first.
+            if Path(name).stat().st_mtime >= started - 2:  # Some file systems count in steps of two seconds.
+                Path(name).unlink()
+
+
+def _is_deep(source: Path) -> bool:
+    """Whether subgraphs lie so deep in each other that symbolic shape inference, which walks twice through each at
+    every level, would not end in reasonable time."""
+    import onnx
+
+    level = [onnx.load(str(source), load_external_data=False).graph]
+    for _ in range(_SYMBOLIC_DEPTH + 1):
+        level = [inner for graph in level for node in graph.node for inner in subgraphs(node)]
+    return bool(level)

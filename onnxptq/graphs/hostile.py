@@ -153,6 +153,12 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             f"{path} is refused: the tensor {tensor.name!r} declares {count} elements (shape {list(tensor.dims)}), "
             "more than the file holds. Export or copy it again."
         )
+    known = tensor.data_type in _plain_types()
+    if known and tensor.raw_data and not tensor.external_data and given != (count * bits + 7) // 8:
+        raise ModelError(
+            f"{path} is refused: the tensor {tensor.name!r} declares {count} elements (shape {list(tensor.dims)}), and "
+            f"the file holds {given} bytes for them instead of {(count * bits + 7) // 8}. Export or copy it again."
+        )
 
 
 def _external_bytes(tensor: onnx.TensorProto, path: Path) -> float:
@@ -166,7 +172,8 @@ def _external_bytes(tensor: onnx.TensorProto, path: Path) -> float:
         size = file.stat().st_size
     except (KeyError, ValueError, OSError) as error:
         raise ModelError(
-            f"{path} is refused: the tensor {tensor.name!r} does not say where its external data lies ({error})."
+            f"{path} is refused: the tensor {tensor.name!r} does not say where its external data lies "
+            f"({getattr(error, 'strerror', None) or error})."
         ) from error
     if offset < 0 or (length or 0) < 0 or offset + (length or 0) > size:
         raise ModelError(
@@ -233,6 +240,15 @@ def _bits(data_type: int) -> int:
     wide = {"FLOAT": 32, "INT32": 32, "UINT32": 32, "INT64": 64, "UINT64": 64, "DOUBLE": 64, "COMPLEX64": 64}
     half = dict.fromkeys(("FLOAT16", "BFLOAT16", "INT16", "UINT16"), 16)
     return {**small, **wide, **half, "COMPLEX128": 128, "UNDEFINED": 1}.get(name, 8)
+
+
+@functools.cache
+def _plain_types() -> frozenset[int]:
+    """The types of a known number of bits."""
+    import onnx
+
+    names = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16")
+    return frozenset(onnx.TensorProto.DataType.Value(name) for name in (*names, "UINT8", "BOOL", "INT4", "UINT4"))
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

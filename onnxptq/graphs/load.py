@@ -33,7 +33,7 @@ class Model:
         digest: SHA-256 of the file and of its external data, 64 hexadecimal digits.
         signature: inputs (initializers excepted) and outputs.
         metadata: its metadata_props.
-        quantized: it has operators that only a quantized graph has.
+        quantized: it has operators that only a quantized graph has, see `is_quantized`.
         size: bytes of the file and of its external data.
         opset: version of the default operator domain.
         parts: the two halves of a model that takes encoded input, where `taken_apart` made them.
@@ -86,9 +86,10 @@ def load_model(path: Path, *, domains: Collection[str] | None = None, written_he
     if not written_here:
         check_declared(proto, path, domains)
     _check_structure(proto, path, external)
-    files = (path, *external)
-    digests = b"".join(bytes.fromhex(digest_file(file)) for file in files)
-    quantized = any(_is_quantized(node.op_type) for node in proto.graph.node)
+    digests = bytes.fromhex(digest_file(path))
+    for file, parts in external.items():
+        digests += digest_of(file, parts)
+    quantized = is_quantized(proto)
     remember(path, proto, state)
     return Model(
         path=path,
@@ -96,7 +97,7 @@ def load_model(path: Path, *, domains: Collection[str] | None = None, written_he
         signature=_signature(proto),
         metadata={entry.key: entry.value for entry in proto.metadata_props},
         quantized=quantized,
-        size=sum(file.stat().st_size for file in files),
+        size=sum(file.stat().st_size for file in (path, *external)),
         opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
     )
 
@@ -138,27 +139,80 @@ def _neighbours(path: Path) -> str:
     return f"In its folder: {', '.join(others)}." if others else "There is no .onnx file in its folder."
 
 
-def _external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """The files of external data, each inside the model's folder. Nothing of them is read."""
+Part = tuple[int, int | None]
+"""Offset and length in bytes; to the end of the file where the length is None."""
+
+_HASHED_WHOLE = 4 << 20
+"""Bytes of a file that may belong to no tensor, as what alignment leaves between two: the file is hashed as it is."""
+
+
+def digest_of(file: Path, parts: Iterable[Part]) -> bytes:
+    """SHA-256 of a file, or of those parts of it that a model uses where much of it belongs to nobody.
+
+    A model may name any file of its folder as its data: what it does not use costs nothing.
+    """
+    size = file.stat().st_size
+    merged: list[list[int]] = []
+    for offset, length in sorted(parts, key=lambda part: part[0]):
+        end = size if length is None else min(offset + length, size)
+        if merged and offset <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([offset, end])
+    if size - sum(end - offset for offset, end in merged) <= _HASHED_WHOLE:
+        return bytes.fromhex(digest_file(file))
+    with file.open("rb") as opened:
+        state = hashlib.sha256(repr(merged).encode())
+        for offset, end in merged:
+            opened.seek(offset)
+            while offset < end and (data := opened.read(min(end - offset, 1 << 20))):
+                state.update(data)
+                offset += len(data)
+        return state.digest()
+
+
+def _external_files(proto: onnx.ModelProto, path: Path) -> dict[Path, list[Part]]:
+    """The files of external data, each inside the model's folder, and what is used of them. Nothing of them is read."""
     folder = path.parent.resolve()
-    found: dict[Path, None] = {}
+    found: dict[Path, list[Part]] = {}
     for tensor in all_tensors(proto):
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location")
         if location is None:
             continue
-        file = (folder / location).resolve()
+        try:
+            file = (folder / location).resolve()
+            there = file.is_file()
+        except (OSError, ValueError) as error:  # A name of 300 characters, or with a null character.
+            raise ModelError(
+                f"the model {path} asks for external data under a name that no file can have ({shortened(location)!r}, "
+                f"tensor {tensor.name!r}): {getattr(error, 'strerror', None) or error}. Save it again."
+            ) from error
         if not file.is_relative_to(folder) or Path(location).is_absolute():
             raise ModelError(
-                f"the model {path} asks for external data at {location!r}, outside its own folder. "
+                f"the model {path} asks for external data at {shortened(location)!r}, outside its own folder. "
                 "That is refused: a model must not read files elsewhere. Save it again with its data beside it."
             )
-        if not file.is_file():
+        if not there:
             raise ModelError(
-                f"the external data {location!r} of {path} (tensor {tensor.name!r}) is missing. "
+                f"the external data {shortened(location)!r} of {path} (tensor {tensor.name!r}) is missing. "
                 "Copy the data file into the folder of the model."
             )
-        found[file] = None
-    return tuple(found)
+        found.setdefault(file, []).append(_part(entries))
+    return found
+
+
+def _part(entries: Mapping[str, str]) -> Part:
+    """What a tensor uses of its file; all of it where it does not say so in numbers, which is refused elsewhere."""
+    try:
+        return max(int(entries.get("offset") or 0), 0), int(entries["length"]) if entries.get("length") else None
+    except ValueError:
+        return 0, None
+
+
+def shortened(text: str) -> str:
+    """A stranger's text that may be long, for a message."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
@@ -186,7 +240,7 @@ def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> list[onnx.TensorProto]
     return tensors
 
 
-def _check_structure(proto: onnx.ModelProto, path: Path, external: tuple[Path, ...]) -> None:
+def _check_structure(proto: onnx.ModelProto, path: Path, external: Collection[Path]) -> None:
     import onnx
 
     checked = _with_imports(proto)
@@ -250,8 +304,27 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _is_quantized(operator: str) -> bool:
-    return operator in QUANTIZED_OPERATORS or operator.startswith(QUANTIZED_PREFIXES)
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether a model computes with integers: in its graph, a subgraph or a local function.
+
+    A DequantizeLinear of a constant alone tells of a weight that is stored so; all is computed in float.
+    """
+    nodes = [node for function in proto.functions for node in function.node]
+    waiting = [proto.graph]
+    constants: set[str] = set()
+    while waiting or nodes:
+        if not nodes:
+            graph = waiting.pop()
+            constants |= {tensor.name for tensor in graph.initializer}
+            nodes = list(graph.node)
+        constants |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+        for node in nodes:
+            stored = node.op_type == "DequantizeLinear" and node.input[0] in constants
+            if not stored and (node.op_type in QUANTIZED_OPERATORS or node.op_type.startswith(QUANTIZED_PREFIXES)):
+                return True
+            waiting.extend(subgraphs(node))
+        nodes = []
+    return False
 
 
 def _signature(proto: onnx.ModelProto) -> Signature:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import ModelError
+from onnxptq.graphs.load import is_quantized
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -54,6 +55,9 @@ class GraphView:
         opset: version of the default domain.
         functions: (domain, name) of the functions that the model itself defines.
         outer: the graph around a subgraph, whose tensors it may read.
+
+    Attributes:
+        model_is_quantized: some graph of the model, a subgraph or a function, computes with integers.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class GraphView:
         self.outputs = frozenset(outputs)
         self.opset = opset
         self.functions = functions
+        self.model_is_quantized = False
         self._outer = outer
         self._constants = {key: tensor for key, tensor in constants.items() if key not in self.inputs}
         self._constants |= {node.output[0]: node.attribute[0].t for node in self.nodes if _is_constant(node)}
@@ -195,7 +200,9 @@ class GraphView:
 def views(model: Any) -> Iterator[GraphView]:
     """The main graph of an ONNX `ModelProto`, its subgraphs and its functions."""
     functions = frozenset((function.domain, function.name) for function in model.functions)
-    yield from _graph_views("", model.graph, _opset(model.opset_import), functions, None)
+    for view in _graph_views("", model.graph, _opset(model.opset_import), functions, None):
+        view.model_is_quantized = is_quantized(model)
+        yield view
     for function in model.functions:
         opset = _opset(function.opset_import)
         view = GraphView(function.name, function.node, {}, function.input, function.output, opset, functions)

@@ -134,8 +134,8 @@ def runtime_weight(graph: GraphView, target: str) -> Iterator[Place]:
     remedy="Quantize it first: onnxptq quantize MODEL.",
 )
 def float_model(graph: GraphView, target: str) -> Iterator[Place]:
-    """A main graph with weighted operators and nothing quantized."""
-    if graph.name or graph.quantizes or graph.dequantizes or not graph.weighted:
+    """A main graph with weighted operators and nothing quantized, here or in a subgraph or function."""
+    if graph.name or graph.model_is_quantized or graph.dequantizes or not graph.weighted:
         return
     if not any(_is_dynamic(node) or _is_operator_format(node) for node in graph.nodes):
         yield Place("", f"{len(graph.weighted)} Conv, Gemm and MatMul nodes, none quantized")

@@ -14,6 +14,7 @@ from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model
+from onnxptq.graphs.fills import FILL, MARGIN
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.runtimes.provider_options import calibration_identity
 from onnxptq.tasks import Feeds
@@ -61,7 +62,8 @@ def observe(
             ]
         kept = _known(places)
         if kept is not None:
-            (tensors_of,) = kept.environments.values()
+            # Statistics of nothing (a model in which nothing is quantized) have no environment.
+            tensors_of = next(iter(kept.environments.values()), {})
             part = CalibrationStatistics({name: tensors_of}, {name: len(samples)})
             progress(len(samples))
         else:
@@ -107,6 +109,7 @@ def statistics_place(
         histograms=histograms,
         optimized=optimized,
         threads=1,  # In an operator. Other numbers, as older versions took them, may give other last bits.
+        fills=[FILL, MARGIN],
         runtime=calibration_identity(provider),
         versions=data_versions(),
     )

@@ -15,7 +15,8 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
-from onnxptq.graphs.float_parts import float_parts
+from onnxptq.graphs.float_parts import float_parts, nothing_quantized
+from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
@@ -24,6 +25,7 @@ from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import Progress as StageProgress
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.renormalized import not_renormalized
+from onnxptq.quantization.runnable import runnable
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.quantization.stock_calibrators import stock_ranges
 from onnxptq.quantization.targets import target_settings
@@ -105,7 +107,7 @@ def quantize_folded(
         if recipe.engine == "stock":
             batch = model.core.signature.fixed_batch or 1
             ranges = stock_ranges(observed, list(environments.values()), recipe.ranges, settings, batch)
-            chosen = bounded(ranges, source, task, recipe.bounds)
+            chosen = runnable(bounded(ranges, source, task, recipe.bounds), source)
             quantize_with_ranges(source, chosen, output, settings, external=external)
             notes: tuple[str, ...] = ()
         else:
@@ -123,13 +125,14 @@ def quantize_folded(
                     progress=progress,
                 )
             ranges = ranges_from(statistics, recipe, settings, writer.plan.observed)
-            chosen = bounded(ranges, source, task, recipe.bounds)
+            chosen = runnable(bounded(ranges, source, task, recipe.bounds), source)
             reason = writer.write(chosen, output)
             notes = (f"ONNX Runtime's quantizer wrote the file: {reason}.",) if reason else ()
         notes = (*changed.notes, *notes, *_enlarged(output, changed.grids), *swallowed_scores(chosen, source))
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
-    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+    restore_passed_through(output, model.core.path)
+    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded) + nothing_quantized(output)
     return Quantized(chosen, notes)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.order import sort_model
 from onnxptq.graphs.parts import NO_OPSET, STANDARD_DOMAINS
+from onnxptq.graphs.passed_through import drop_passed_through
 from onnxptq.graphs.repair import constants, gemm, names, operators, types
 from onnxptq.graphs.repair.editing import Editing
 
@@ -56,6 +57,10 @@ def _inlined(editing: Editing) -> bool:
     return True
 
 
+def _without_passed_through(editing: Editing) -> bool:
+    return drop_passed_through(editing.graph)
+
+
 BEFORE_FOLDING: tuple[Repair, ...] = (
     Repair(
         "Standard operators are imported where a model imports `ai.onnx.ml` alone.", "measured", _with_default_opset
@@ -68,6 +73,11 @@ BEFORE_FOLDING: tuple[Repair, ...] = (
 """What the model needs for ONNX Runtime's own preparation to understand it."""
 
 AFTER_FOLDING: tuple[Repair, ...] = (
+    Repair(
+        "An output that is an input is left out; the INT8 file has it again.",
+        "microsoft/onnxruntime#21922",
+        _without_passed_through,
+    ),
     Repair("Constant nodes become initializers.", "measured", constants.constants_out_of_nodes),
     Repair("Gemm: alpha is multiplied into the weight.", "measured", gemm.fold_alpha),
     Repair("Gemm: beta is multiplied into the bias.", "measured", gemm.fold_beta),
