@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import DataError
+from onnxptq.errors import DataError, UsageError, did_you_mean
 from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
 from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
 from onnxptq.evaluation.predictions import Predictions
@@ -115,6 +115,27 @@ def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
 def measure_of(run: Predictions) -> Measure:
     """What the answers of a run are judged by: the truth where every sample has one, else the reference's answers."""
     return ACCURACY if run.labelled else AGREEMENT
+
+
+def fidelity_measure(run: Predictions) -> Measure:
+    """How near answers are to those of the reference, as the head that made them measures it."""
+    return AGREEMENT
+
+
+def measure_named(run: Predictions, name: str) -> Measure:
+    """The measure of a run that a user names; "" is `measure_of(run)`.
+
+    Raises:
+        UsageError: its task has no measure of that name.
+    """
+    if not name:
+        return measure_of(run)
+    measures = {measure.name: measure for measure in (ACCURACY, fidelity_measure(run))}
+    if name not in measures:
+        raise UsageError(
+            f"the task of {run.identity['model']['name']} has no score {name!r}. {did_you_mean(name, measures)}"
+        )
+    return measures[name]
 
 
 def scores_of(run: Predictions, reference: Predictions, measure: Measure | None = None) -> Floats:

@@ -114,7 +114,7 @@ def check(
 def policy_to_dict(policy: Policy) -> dict[str, Any]:
     """A policy as JSON types, without the rules that are off."""
     values = dataclasses.asdict(policy)
-    return {key: _lists(value) for key, value in values.items() if value not in (None, ())}
+    return {key: _lists(value) for key, value in values.items() if value not in (None, (), "")}
 
 
 def _lists(value: Any) -> Any:

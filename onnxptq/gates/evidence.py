@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from onnxptq.evaluation.paired import Paired
 from onnxptq.evaluation.predictions import Predictions
+from onnxptq.evaluation.totals import TotalDrop
 from onnxptq.gates.baseline import Baseline
 from onnxptq.graphs import Model
 
@@ -36,6 +37,7 @@ class Evidence:
         latency: see there.
         placement: how many nodes each provider took, ONNX Runtime's names; None where it cannot tell.
         baseline: the last accepted model.
+        totals: numbers of the whole data set under both models, by name; empty where the task has none.
     """
 
     model: Model | None = None
@@ -48,3 +50,4 @@ class Evidence:
     placement: Mapping[str, int] | None = None
     placement_known: bool = False
     baseline: Baseline | None = None
+    totals: Mapping[str, TotalDrop] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from onnxptq.cache import cache_room
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
 from onnxptq.evaluation.groups import check_groupings
-from onnxptq.evaluation.paired import paired
+from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.run import run_padded
 from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
@@ -100,7 +100,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 evidence,
                 predictions=runs[1],
                 reference_predictions=runs[0],
-                pairing=paired(runs[0], runs[1], groupings=policy.group_by),
+                pairing=paired(runs[0], runs[1], measure_named(runs[1], policy.score), policy.group_by),
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
             warnings += _fallback_note(runs[1]) + saturation_notes([subject])

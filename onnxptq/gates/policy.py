@@ -33,6 +33,10 @@ GroupName = Annotated[
     str, About('The group: column=value, or several joined by *, as in "label=cat*corruption=fog@3".')
 ]
 
+Score = Annotated[
+    str, About('Which score of the task is judged, as `onnxptq tasks` lists it. Left out: its first, as in "accuracy".')
+]
+
 AVERAGE_MARGIN = 0.02
 """How far beyond its limit a rule about all samples tolerates a loss that cannot be ruled out (docs/check.md)."""
 
@@ -143,6 +147,45 @@ class GroupAccuracy(_FloorRule):
 
     group: GroupName
     limit: Annotated[Share, About("Smallest accuracy of the group.")]
+    mode: Treatment = "fail-if-likely"
+    tolerance: Floor = None
+
+
+@dataclass(frozen=True)
+class GroupScore(_FloorRule):
+    """A floor for the mean score of one named group, whatever the task."""
+
+    group: GroupName
+    limit: Annotated[Share, About("Smallest mean score of the group.")]
+    score: Score = ""
+    mode: Treatment = "fail-if-likely"
+    tolerance: Floor = None
+
+
+@dataclass(frozen=True)
+class TotalDrop(_Ceiling):
+    """The drop of a number of the whole data set that is no mean of samples, such as mAP, WER or macro-F1."""
+
+    total: Annotated[str, About('Name of the total, as `onnxptq tasks` lists it: "mAP".')]
+    limit: Annotated[Drop, About("Largest drop (rise of an error rate), in the unit of the total.")] = 0.02
+    mode: Treatment = "fail-if-likely"
+    tolerance: Tolerance = None
+
+
+@dataclass(frozen=True)
+class Fidelity(_FloorRule):
+    """How near the answers are to the reference's on average, from 0 to 1. It needs no truth."""
+
+    limit: Annotated[Share, About("Smallest mean fidelity.")] = 0.95
+    mode: Treatment = "fail-if-likely"
+    tolerance: Floor = None
+
+
+@dataclass(frozen=True)
+class WorstGroupFidelity(_FloorRule):
+    """The fidelity of the group with the lowest, cross-fitted. It needs no truth."""
+
+    limit: Annotated[Share, About("Smallest fidelity of the worst group.")] = 0.85
     mode: Treatment = "fail-if-likely"
     tolerance: Floor = None
 
@@ -262,17 +305,23 @@ class Policy:
     Attributes:
         group_by: groupings such as "label*corruption"; () is label x corruption, or corruption without labels.
         confidence: of each one-sided bound.
+        score: which score of the task drops are of; "" is its first.
         samples: what a group needs to be judged.
         average_drop ... graph: the rules, each with its own table.
     """
 
     group_by: Annotated[tuple[str, ...], About('Groupings, as in ["label*corruption"].')] = ()
     confidence: Annotated[float, About("Confidence of each one-sided bound.", above=0.5, below=1.0)] = 0.95
+    score: Score = ""
     samples: Samples = field(default_factory=Samples)
     average_drop: AverageDrop | None = None
     worst_group_drop: WorstGroupDrop | None = None
     group_drop: tuple[GroupDrop, ...] = ()
     group_accuracy: tuple[GroupAccuracy, ...] = ()
+    group_score: tuple[GroupScore, ...] = ()
+    total_drop: tuple[TotalDrop, ...] = ()
+    fidelity: Fidelity | None = None
+    worst_group_fidelity: WorstGroupFidelity | None = None
     flip_rate: FlipRate | None = None
     worst_group_flip_rate: WorstGroupFlipRate | None = None
     provider_agreement: ProviderAgreement | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
-from onnxptq.evaluation.paired import paired
+from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.graphs import Model, load_model
@@ -55,7 +55,7 @@ def read_evidence(
         reference=base,
         predictions=chosen,
         reference_predictions=before,
-        pairing=paired(before, chosen, groupings=found.group_by),
+        pairing=paired(before, chosen, measure_named(chosen, found.score), found.group_by),
         by_provider={name: run for name, run in names.items() if run is not chosen},
     )
     return found, evidence

@@ -109,6 +109,22 @@ mode = "fail-if-likely"
 # [[group_accuracy]]
 # group = {group}
 # limit = 0.90
+# The same for any score of any task (`onnxptq tasks` lists them); score may be left out.
+# [[group_score]]
+# group = {group}
+# score = "accuracy"
+# limit = 0.90
+
+# Numbers of the whole data set: mAP, WER, macro-F1, ...
+# [[total_drop]]
+# total = "macro-F1"
+# limit = 0.02
+
+# How near the answers are to FP32's, from 0 to 1. It needs no truth.
+# [fidelity]
+# limit = 0.95
+# [worst_group_fidelity]
+# limit = 0.85
 
 # The share of samples on which other execution providers predict the same.
 # [provider_agreement]

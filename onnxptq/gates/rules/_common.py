@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.evaluation.paired import Paired, Rows
+from onnxptq.evaluation.measures import Measure
+from onnxptq.evaluation.paired import Paired, Rows, paired
 from onnxptq.evaluation.statistics import (
     CrossfitDrop,
     SourceSums,
@@ -16,6 +17,7 @@ from onnxptq.evaluation.statistics import (
     mean_interval,
 )
 from onnxptq.gates.claims import Estimate
+from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy
 from onnxptq.gates.verdict import RuleResult, Unit, Verdict, shown
 
@@ -28,8 +30,17 @@ def both_sides(confidence: float) -> float:
     return 2.0 * confidence - 1.0
 
 
+def scored(evidence: Evidence, measure: Measure) -> Paired:
+    """Both models by another measure than the policy's, over the same rows and groups."""
+    assert evidence.pairing is not None
+    if measure == evidence.pairing.measure:
+        return evidence.pairing
+    assert evidence.reference_predictions is not None and evidence.predictions is not None
+    return paired(evidence.reference_predictions, evidence.predictions, measure, layout=evidence.pairing.groups)
+
+
 def drop_of(pairing: Paired, rows: Rows, policy: Policy) -> Estimate:
-    """The mean of `lost` over rows, with Tango's bounds."""
+    """The mean of `lost` over rows, with the bounds of `drop_interval`."""
     sums = pairing.over(rows, pairing.lost)
 
     def bounds(confidence: float) -> tuple[float, float]:
@@ -42,7 +53,7 @@ def drop_of(pairing: Paired, rows: Rows, policy: Policy) -> Estimate:
 
 
 def share_of(sums: SourceSums, policy: Policy, *, floor: bool = False) -> Estimate:
-    """The mean of a value that is 0 or 1 over the only group of `sums`, with Wilson's bounds.
+    """The mean of a value from 0 to 1 over the only group of `sums`, with the bounds of `mean_interval`.
 
     Args:
         sums: of one group.
