@@ -17,6 +17,7 @@ import click
 
 from onnxptq.commands._stop import Stop, orderly_stop
 from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
+from onnxptq.foreign_text import filtered_output, one_line, printable
 
 COMMANDS = {
     "quantize": "Make an INT8 model from a chosen calibration set and show what it does to every group.",
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     code: object = EXIT_BUG
     try:
-        with orderly_stop() as stop:
+        with filtered_output(), orderly_stop() as stop:
             code = _run(arguments, stop)
             if code:
                 # The error may have left a pyarrow reader in a cycle; its threads abort a process that ends first.
@@ -147,7 +148,7 @@ def _explained(error: BaseException, stopped_by: int | None) -> tuple[int, str]:
         error.show(shown)
         return EXIT_BAD_INPUT, shown.getvalue().rstrip("\n")
     if isinstance(error, OnnxptqError):
-        return EXIT_BAD_INPUT, f"onnxptq: {error}"
+        return EXIT_BAD_INPUT, f"onnxptq: {one_line(str(error))}"
     if isinstance(error, MemoryError):
         return EXIT_BAD_INPUT, "onnxptq: out of memory. Use fewer samples (--calib-size) or a smaller model."
     if isinstance(error, RecursionError):
@@ -162,7 +163,7 @@ def _explained(error: BaseException, stopped_by: int | None) -> tuple[int, str]:
     report = (
         "Please report it with the command line and the output of `onnxptq --debug ...` (see README, Reporting a bug)."
     )
-    return EXIT_BUG, f"onnxptq: a bug of ours: {type(error).__name__}: {error}\n{report}"
+    return EXIT_BUG, f"onnxptq: a bug of ours: {type(error).__name__}: {one_line(str(error))}\n{report}"
 
 
 _SYSTEM_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -172,7 +173,7 @@ _SYSTEM_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EN
 def _say(message: str) -> None:
     """One message on stderr; nothing where stderr is closed, so that the exit code stays what it is."""
     with suppress(OSError, ValueError):
-        click.echo(message.encode(errors="backslashreplace").decode(), err=True)
+        click.echo(printable(message), err=True)
 
 
 if __name__ == "__main__":

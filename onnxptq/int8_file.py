@@ -15,6 +15,7 @@ from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.preprocessing_cut import rejoin
 from onnxptq.inputs import Inputs
@@ -61,7 +62,7 @@ def provenance_of(
     return Provenance(
         task=inputs.task.name,
         preprocessing=inputs.task.specification,
-        source={"name": inputs.model.path.name, "digest": inputs.model.digest, "bytes": inputs.model.size},
+        source={"name": one_line(inputs.model.path.name), "digest": inputs.model.digest, "bytes": inputs.model.size},
         data=inputs.data,
         recipe=recipe,
         calibration=_described(calibration),

@@ -55,11 +55,11 @@ def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Mod
     if provenance is not None and provenance.source["digest"] == own.digest:
         return own
     if provenance is not None:
-        beside = models[0].path.parent / str(provenance.source["name"])
+        beside = models[0].path.parent / Path(str(provenance.source.get("name"))).name
         if beside.is_file() and (found := open_model(beside)).digest == provenance.source["digest"]:
             return found
         raise UsageError(
-            f"{models[0].path} was made from {provenance.source['name']}, which is not beside it. "
+            f"{models[0].path} was made from {provenance.source.get('name')}, which is not beside it. "
             "Give it with --reference FP32.onnx."
         )
     if models[0].quantized:

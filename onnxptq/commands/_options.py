@@ -67,7 +67,8 @@ class Repeatable(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does."""
-        ctx.meta["onnxptq.arguments"] = list(args)
+        # The bytes of a name that is no UTF-8 could not be stored or printed.
+        ctx.meta["onnxptq.arguments"] = [one.encode(errors="backslashreplace").decode() for one in args]
         return super().parse_args(ctx, args)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import click
 
 from onnxptq.errors import OutputError, UsageError
 from onnxptq.files import check_writable, replacing
+from onnxptq.foreign_text import json_text, unfiltered
 
 json_option = click.option(
     "--json",
@@ -61,7 +61,7 @@ def write_json(target: str | None, value: Any) -> None:
     """Writes `value` where --json said; nothing where it was not given."""
     if target is None:
         return
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(value)
     if target == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -73,6 +73,11 @@ def write_json(target: str | None, value: Any) -> None:
 def note(message: str) -> None:
     """One line on stderr."""
     click.echo(message, err=True)
+
+
+def workflow_command(line: str) -> None:
+    """A workflow command of ours on stderr; what names bring of them is no command there."""
+    click.echo(line, file=unfiltered(sys.stderr))
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(file=unfiltered(sys.stderr)), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def draw(stage: str, done: int, total: int) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxptq.commands._options import EP_HELP, FALLBACK_HELP, Repeatable, data_options, reading_options
-from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.commands._output import (
+    check_different,
+    check_json_target,
+    json_option,
+    note,
+    progress_bar,
+    workflow_command,
+    write_json,
+)
 from onnxptq.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +102,7 @@ def _report(result: CheckResult, json_target: str | None) -> None:
         note(f"note: {warning}")
     # On stderr, which GitHub reads too: stdout may be JSON.
     for line in workflow_commands(result, os.environ):
-        note(line)
+        workflow_command(line)
     write_summary(result, os.environ)
     if json_target != "-":
         click.echo(full_text(result))

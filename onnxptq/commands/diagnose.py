@@ -10,6 +10,7 @@ import click
 from onnxptq.commands._options import data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
+from onnxptq.foreign_text import csv_row
 
 if TYPE_CHECKING:
     from onnxptq.diagnosis import Diagnosis
@@ -99,4 +100,4 @@ def _write_csv(path: Path, result: Diagnosis) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(csv_row, rows))

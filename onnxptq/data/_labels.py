@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from onnxptq.data.dataset import Dataset
 from onnxptq.errors import DataError
+from onnxptq.foreign_text import one_line
 
 Names = tuple[str, ...]
 
@@ -33,7 +35,7 @@ def label_names_of(splits: Sequence[Sequence[int | str | None] | None], declared
     Integers sort as numbers, everything else as text.
     """
     if declared:
-        return tuple(declared)
+        return tuple(map(one_line, declared))
     distinct = {value for split in splits for value in split or () if value is not None}
     if all(isinstance(value, int) for value in distinct):
         return tuple(str(value) for value in sorted(distinct, key=int))
@@ -138,8 +140,8 @@ def _plain(value: Any, where: str) -> int | str | None:
     if value is None or value != value or value == UNLABELLED:
         return None
     if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float, np.number, np.bool_)) and value == int(value):
+        return one_line(value)
+    if isinstance(value, (int, float, np.number, np.bool_)) and math.isfinite(value) and value == int(value):
         return int(value)
     raise DataError(
         f"{where}: the label {value!r} is not a class. Expected names or whole numbers in the label column."

@@ -20,6 +20,7 @@ from onnxptq.data._samples import defects, fingerprint
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
 from onnxptq.data.dataset import Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
+from onnxptq.foreign_text import one_line
 
 CHUNK_ROWS = 64
 """Rows held in memory while digests are computed: 300 MB of the largest photographs, 5 MB each."""
@@ -199,4 +200,4 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list
 
 
 def _texts(values: Any) -> Any:
-    return np.array([MISSING if value is None else str(value) for value in values], np.str_)
+    return np.array([MISSING if value is None else one_line(str(value)) for value in values], np.str_)

@@ -17,6 +17,7 @@ from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError, ModelError, OnnxptqError
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
 from onnxptq.evaluation.samples import EvaluationSamples
+from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.isolated import WorkerError
@@ -163,7 +164,7 @@ def _place(identity: dict[str, Any], room: Room) -> Path:
 def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": {"name": subject.model.path.name, "digest": subject.model.digest},
+        "model": {"name": one_line(subject.model.path.name), "digest": subject.model.digest},
         "runtime": subject.runtime.identity(),
         "data": {"digest": samples.dataset.digest, "samples": len(samples.dataset)},
         "task": samples.task.name,

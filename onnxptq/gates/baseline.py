@@ -18,6 +18,8 @@ from onnxptq.errors import DataError
 from onnxptq.evaluation.paired import measure_of, scores_of
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.files import replacing
+from onnxptq.foreign_text import json_text
+from onnxptq.text_files import parse_json, read_text
 
 FORMAT = 1
 
@@ -88,9 +90,8 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
         "bytes": baseline.bytes,
         "latency_ratio": baseline.latency_ratio,
     }
-    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json_text(values), encoding="utf-8")
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -101,11 +102,11 @@ def load_baseline(path: Path) -> Baseline:
     """
     anew = "Make it again with --update-baseline."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no baseline {path}. Make it with --update-baseline.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"the baseline {path} is truncated or damaged: {error}. {anew}") from error
+        values = parse_json(read_text(path, "baseline", DataError), f"the baseline {path}", DataError)
+    except DataError as error:
+        if not path.exists():
+            raise DataError(f"there is no baseline {path}. Make it with --update-baseline.") from error
+        raise DataError(f"the baseline {path} is truncated or damaged: {error} {anew}") from error
     if not isinstance(values, dict) or "format" not in values:
         raise DataError(f"{path} is not a baseline of onnxptq check: it has no format. {anew}")
     if values["format"] != FORMAT:

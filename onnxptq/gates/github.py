@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from onnxptq import foreign_text
 from onnxptq.errors import OutputError
 from onnxptq.gates.text import headline, numbers
 from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict
@@ -26,7 +27,7 @@ def markdown(result: CheckResult) -> str:
     lines = [
         f"## onnxptq check: {_SIGNS[result.verdict]}",
         "",
-        _cell(headline(result)),
+        foreign_text.markdown(headline(result)),
         "",
         "| verdict | rule | group | measured | found | what to do |",
         "|---|---|---|---|---|---|",
@@ -34,9 +35,8 @@ def markdown(result: CheckResult) -> str:
     for verdict in _ORDER:
         for rule in result.named(verdict):
             cells = (_SIGNS[verdict], rule.rule, rule.group or "", numbers(rule), rule.explanation, rule.next_step)
-            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-    # Four backticks: the command may hold three.
-    return "\n".join([*lines, "", "Again:", "", "````sh", result.command, "````", ""])
+            lines.append(f"| {' | '.join(foreign_text.markdown(cell) for cell in cells)} |")
+    return "\n".join([*lines, "", "Again:", "", *foreign_text.fenced(result.command, "sh"), ""])
 
 
 def write_summary(result: CheckResult, environment: Mapping[str, str]) -> None:
@@ -74,15 +74,8 @@ def _said(rule: RuleResult) -> str:
     return f"{group}{numbers(rule)}\n{rule.explanation}.\n{rule.next_step}".strip()
 
 
-def _cell(text: str) -> str:
-    """Text in a table: names come from the user's data, and must not become markup."""
-    special = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("\r", " ")
-    for character in "*_<>`[]#":
-        special = special.replace(character, f"\\{character}")
-    return special
-
-
 def _data(text: str) -> str:
+    text = "\n".join(map(foreign_text.one_line, text.split("\n")))
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

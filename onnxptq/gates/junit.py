@@ -6,19 +6,16 @@ error, one that was not judged is skipped. GitLab shows the text of the element,
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
 from onnxptq.files import replacing
+from onnxptq.foreign_text import printable
 from onnxptq.gates.text import describe, full_text
 from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict
 
 _ELEMENTS = {Verdict.FAILED: "failure", Verdict.UNDECIDED: "error", Verdict.NOT_JUDGED: "skipped"}
-
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot hold, not even escaped."""
 
 
 def junit_xml(result: CheckResult) -> bytes:
@@ -57,4 +54,4 @@ def _case(rule: RuleResult, model: str, seen: Counter[str]) -> ElementTree.Eleme
 
 
 def _clean(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
+    return printable(text)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
 from onnxptq.evaluation.paired import measure_named, paired
+from onnxptq.foreign_text import one_line
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.graphs import Model, load_model
@@ -41,7 +45,7 @@ def read_evidence(
     """
     if not file.exists():
         raise DataError(f"there are no predictions {file}. `onnxptq evaluate --predictions FILE` writes them.")
-    runs = load_predictions(file)
+    runs = list(map(_shown, load_predictions(file)))
     domains = policy.graph.domains if policy and policy.graph else ()
     judged = load_model(model, domains=domains) if model else None
     base = load_model(reference, domains=domains) if reference else None
@@ -59,6 +63,13 @@ def read_evidence(
         by_provider={name: run for name, run in names.items() if run is not chosen},
     )
     return found, evidence
+
+
+def _shown(run: Predictions) -> Predictions:
+    """The run with names that can be shown: whoever wrote the file wrote them."""
+    names = {name: np.array(list(map(one_line, values.tolist())), np.str_) for name, values in run.groups.items()}
+    model = {**run.identity["model"], "name": one_line(run.identity["model"]["name"])}
+    return replace(run, groups=names, identity={**run.identity, "model": model})
 
 
 def _runs_of_model(

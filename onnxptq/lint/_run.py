@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import ModelError, UsageError, did_you_mean
+from onnxptq.foreign_text import one_line
 from onnxptq.graphs import load_model
 from onnxptq.lint._base import LEVELS, LINT_RULES, Level, Rule
 from onnxptq.lint._graph import views
@@ -76,7 +77,7 @@ def lint(model: str | Path, target: str, *, ignore: Iterable[str] = ()) -> LintR
     rules = rules_of(target, ignore)
     digest, proto = _load(path)
     findings = [
-        Finding(rule.name, rule.levels[target], _printable(place.where), _printable(place.message))
+        Finding(rule.name, rule.levels[target], one_line(place.where), one_line(place.message))
         for view in views(proto)
         for rule in rules
         for place in rule.check(view, target)
@@ -109,8 +110,3 @@ def _load(path: Path) -> tuple[str, Any]:
         return load_model(path).digest, onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"the model {path} cannot be read: {error}. Export or copy it again.") from error
-
-
-def _printable(text: str) -> str:
-    """Without the control characters that a name in a stranger's model may send to a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -6,8 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from onnxptq.foreign_text import printable, unfiltered
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 
@@ -29,8 +31,11 @@ def print_table(table: Table, *, whole: bool = False, prose: bool = False, block
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
     for column in table.columns:
         column.overflow = "fold"  # Not "...": a name that is cut cannot be copied into a command.
+        column._cells = [_harmless(cell) for cell in column._cells]
     # Names come from the user's data: "[b]" and ":cat:" are classes there, not markup.
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    # On a terminal the filter would escape the colors of the table itself; its cells have passed it by now.
+    stream = unfiltered(sys.stdout) if sys.stdout.isatty() else sys.stdout
+    console = Console(width=width, markup=False, emoji=False, highlight=False, file=stream)
     needed = console.measure(table, options=console.options.update(width=1000)).maximum
     narrow = (prose and console.width < PROSE_COLUMNS) or (blocks and width is None and console.width < needed)
     if whole:
@@ -39,6 +44,17 @@ def print_table(table: Table, *, whole: bool = False, prose: bool = False, block
         _print_blocks(console, table)
     else:
         console.print(table)
+
+
+def _harmless(cell: RenderableType) -> RenderableType:
+    """A cell without control characters; its own line breaks stay."""
+    from rich.text import Text
+
+    if isinstance(cell, str):
+        return printable(cell)
+    if isinstance(cell, Text) and not cell.spans:
+        return Text(printable(cell.plain), cell.style)
+    return cell
 
 
 def _print_blocks(console: Console, table: Table) -> None:

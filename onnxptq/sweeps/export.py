@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.files import check_writable, replacing
+from onnxptq.foreign_text import csv_row, json_text
 from onnxptq.sweeps.store import METRICS
 from onnxptq.sweeps.study import Study
 
@@ -80,7 +80,7 @@ def _write_csv(rows: Sequence[Row], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(csv_row, rows))
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:
@@ -91,4 +91,4 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> None:
 
 
 def _write_json(rows: Sequence[Row], path: Path) -> None:
-    path.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(list(rows)), encoding="utf-8")

@@ -160,6 +160,9 @@ def checked(plan: Plan, name: str) -> Plan:
         twice = next((value for value in values if list(values).count(value) > 1), None)
         if twice is not None:
             raise UsageError(f"{name}: {key!r} names {twice!r} twice. Keep one of them.")
+    for text in (*plan.models, plan.data, plan.calib_data, plan.eval_data):
+        if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(f"{name}: the name {text!r} is no UTF-8, and a study keeps names. Rename the file.")
     try:
         for calibration, strategy in itertools.product(plan.calibrations, plan.strategies):
             compose(calibration, strategy)

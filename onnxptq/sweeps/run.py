@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from onnxptq.cache import content_key
+from onnxptq.foreign_text import one_line
 from onnxptq.quantization.plugins import library_versions
 from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import saturates
@@ -297,7 +298,7 @@ def _empty_study(grid: Grid, command: str) -> Study:
     steps = [step for recipe in recipes for step in recipe.weight_transforms]
     return Study(
         run=f"{created[:10]}-{grid.digest[:6]}",
-        name=grid.plan.title,
+        name=one_line(grid.plan.title),
         created=created,
         plan=grid.plan.to_dict(),
         cells=tuple(Cell(key, FAILED) for key in grid.keys),

@@ -391,4 +391,6 @@ def _digest(key: str, values: Sequence[Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # Halves of characters, as in names of files that are no UTF-8, as JSON escapes them.
+    return text.encode(errors="backslashreplace").decode()

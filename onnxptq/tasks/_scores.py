@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import ModelError, UsageError, did_you_mean
+from onnxptq.foreign_text import one_line
 from onnxptq.tasks._base import Row, Scores, TensorSpec
 
 OUTPUT_KINDS = ("logits", "probabilities")
@@ -64,7 +65,7 @@ def choose_output(specification: Mapping[str, Any], outputs: Sequence[TensorSpec
 
 def check_classes(specification: Mapping[str, Any], output: TensorSpec) -> tuple[str, ...]:
     """The class names of a specification, () without. Raises UsageError when their number is not the output's."""
-    classes = tuple(str(name) for name in specification.get("classes") or ())
+    classes = tuple(one_line(str(name)) for name in specification.get("classes") or ())
     size = output.shape[1] if output.shape else None
     if classes and size is not None and size != len(classes):
         raise UsageError(

@@ -129,6 +129,39 @@ def test_no_input_becomes_a_command(job: Callable[..., Any], model: dict[str, st
     assert not (tmp_path / "work" / "stolen").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--init", "--schema", "--predictions good.parquet --help", "-- --help"]
+)
+def test_what_judges_nothing_is_never_green(job: Callable[..., Any], model: dict[str, str], arguments: str) -> None:
+    done = job(**model, arguments=arguments)
+    assert (done["code"], done["GITHUB_OUTPUT"]) == (2, "verdict=BAD INPUT\n")
+
+
+def test_a_verdict_of_before_is_none_of_now(job: Callable[..., Any], model: dict[str, str], tmp_path: Path) -> None:
+    assert job(**model, arguments="--predictions good.parquet", json="v.json")["code"] == 0
+    assert (tmp_path / "work" / "v.json").is_file()
+    assert job(**model, arguments="--help", json="v.json")["code"] == 2
+
+
+@pytest.mark.parametrize("arguments", ["--group it's --predictions good.parquet", '--group "a'])
+def test_a_quote_without_its_partner_is_an_error(
+    job: Callable[..., Any], model: dict[str, str], arguments: str
+) -> None:
+    done = job(**model, arguments=arguments)
+    assert (done["code"], done["GITHUB_OUTPUT"]) == (2, "verdict=BAD INPUT\n")
+    assert "cannot be split into words" in done["said"]
+
+
+def test_words_in_quotes_stay_together(job: Callable[..., Any], model: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "work" / "good.parquet").rename(tmp_path / "work" / "a  b's *.parquet")
+    assert job(**model, arguments='--predictions "a  b\'s *.parquet"')["code"] == 0
+
+
+def test_a_model_whose_name_is_an_option_is_a_file(job: Callable[..., Any], model: dict[str, str]) -> None:
+    done = job(model="--help")
+    assert (done["code"], done["GITHUB_OUTPUT"]) == (2, "verdict=BAD INPUT\n")
+
+
 @pytest.mark.parametrize(("target", "code"), [("cpu", 0), ("tensorrt", 1)])
 def test_the_hook_lints_all_that_pre_commit_hands_it(tmp_path: Path, target: str, code: int) -> None:
     import onnxptq
