@@ -41,6 +41,8 @@ def remember_batch_norms(source: Path, folded: Path) -> None:
     """
     import onnx
 
+    if all(node.op_type != "BatchNormalization" for node in skeleton(source).graph.node):
+        return
     target = onnx.load(str(folded), load_external_data=False)
     computed = {name for node in target.graph.node for name in node.output}
     original = onnx.load(str(source), load_external_data=False)

@@ -116,6 +116,10 @@ def install(written: Path, output: Path, proto: onnx.ModelProto | None = None) -
     """
     import onnx
 
+    if proto is None and not external_locations(skeleton(written)):
+        with replacing(output) as temporary:
+            shutil.copyfile(written, temporary)
+        return
     if proto is None:
         proto = onnx.load(str(written), load_external_data=False)
     locations = external_locations(proto)

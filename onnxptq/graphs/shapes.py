@@ -20,19 +20,44 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         onnx.shape_inference.InferenceError, RuntimeError: as ONNX raises them.
     """
+    taken = _take_weights(proto)
+    inferred = _infer(proto)
+    _give_weights(inferred, taken)
+    return inferred
+
+
+def inferred_graph(proto: onnx.ModelProto) -> onnx.GraphProto:
+    """The main graph with all types and shapes that ONNX can tell, without its weights; `proto` stays as it is.
+
+    Raises:
+        onnx.shape_inference.InferenceError, RuntimeError: as ONNX raises them.
+    """
+    taken = _take_weights(proto)
+    try:
+        return _infer(proto).graph
+    finally:
+        _give_weights(proto, taken)
+
+
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
 
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+def _take_weights(proto: onnx.ModelProto) -> dict[str, bytes]:
+    """Takes the data out of large float constants."""
     large = list(_large_weights(proto.graph))
-    taken = [tensor.raw_data for tensor in large]
+    taken = {tensor.name: tensor.raw_data for tensor in large}
     for tensor in large:
         tensor.ClearField("raw_data")
-    inferred = onnx.shape_inference.infer_shapes(proto)
-    bare = [tensor for tensor in inferred.graph.initializer if _weight_without_data(tensor)]
-    names = {tensor.name: data for tensor, data in zip(large, taken, strict=True)}
-    for tensor in bare:
-        if tensor.name in names:
-            tensor.raw_data = names[tensor.name]
-    return inferred
+    return taken
+
+
+def _give_weights(proto: onnx.ModelProto, taken: dict[str, bytes]) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.name in taken and not tensor.HasField("raw_data"):
+            tensor.raw_data = taken[tensor.name]
 
 
 def _large_weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -42,7 +67,3 @@ def _large_weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     for tensor in graph.initializer:
         if tensor.data_type in floats and len(tensor.raw_data) > _SHAPE_BYTES:
             yield tensor
-
-
-def _weight_without_data(tensor: onnx.TensorProto) -> bool:
-    return not tensor.raw_data and not tensor.float_data and bool(tensor.dims)

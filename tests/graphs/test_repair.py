@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxptq.cache import Room
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
+from onnxptq.graphs.prepare import prepare
 from onnxptq.graphs.repair import AFTER_FOLDING, BEFORE_FOLDING
 from onnxptq.quantization.targets import target_settings
 
@@ -434,13 +435,11 @@ def test_a_custom_operator_of_a_known_name_is_left_alone(tmp_path):
 
 
 def test_a_model_that_needs_no_repair_is_folded_as_before(tmp_path):
-    from onnxruntime.quantization import quant_pre_process
-
     nodes = [node("Conv", ["x", "w", "b"], ["a"], pads=[1] * 4), node("Relu", ["a"], ["c"])]
     onnx.save(images(nodes, weights(w=(4, 4, 3, 3), b=(4,)), 4), tmp_path / "m.onnx")
-    quant_pre_process(str(tmp_path / "m.onnx"), str(tmp_path / "stock.onnx"))
+    prepare(tmp_path / "m.onnx", tmp_path / "prepared.onnx", large=False)
     folded = fold(load_model(tmp_path / "m.onnx"), Room(tmp_path / "room"))
-    assert folded.read_bytes() == (tmp_path / "stock.onnx").read_bytes()
+    assert folded.read_bytes() == (tmp_path / "prepared.onnx").read_bytes()
 
 
 def test_each_repair_is_in_the_documentation():

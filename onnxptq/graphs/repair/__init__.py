@@ -16,6 +16,7 @@ from onnxptq.graphs.parts import NO_OPSET, STANDARD_DOMAINS
 from onnxptq.graphs.passed_through import drop_passed_through
 from onnxptq.graphs.repair import constants, gemm, names, operators, types
 from onnxptq.graphs.repair.editing import Editing
+from onnxptq.graphs.skeleton import skeleton
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,13 @@ def repaired_source(source: Path, folder: Path) -> Path:
     """The model as ONNX Runtime's preparation takes it, written to `folder`; `source` where there is nothing to do."""
     import onnx
 
-    editing = Editing(onnx.load(str(source), load_external_data=False), source.parent)
-    if not _apply(editing, BEFORE_FOLDING):
+    # Tried without the weights, of which none is changed: most models need nothing.
+    trial = onnx.ModelProto()
+    trial.CopyFrom(skeleton(source))
+    if not _apply(Editing(trial, source.parent), BEFORE_FOLDING):
         return source
+    editing = Editing(onnx.load(str(source), load_external_data=False), source.parent)
+    _apply(editing, BEFORE_FOLDING)
     target = folder / f"repaired-{source.name}"
     save_with_links(editing.proto, source, target)
     return target

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from onnxptq.errors import ModelError
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.repair.editing import Editing
+from onnxptq.graphs.shapes import inferred_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +40,7 @@ def infer_types(editing: Editing, source: Path) -> bool:
     """
     import onnx
 
-    missing = _untyped(editing.proto, source)
+    missing = _untyped(editing.proto)
     if not missing:
         return False
     types = _runtime_types(editing.proto, missing, source)
@@ -52,15 +53,9 @@ def infer_types(editing: Editing, source: Path) -> bool:
     return True
 
 
-def _untyped(proto: onnx.ModelProto, source: Path) -> list[str]:
+def _untyped(proto: onnx.ModelProto) -> list[str]:
     """Computed tensors of the main graph whose type is not known after shape inference, as the quantizer does it."""
-    import onnx
-
-    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-        path, inferred = Path(folder) / source.name, Path(folder) / "inferred.onnx"
-        onnx.save(proto, str(path))
-        onnx.shape_inference.infer_shapes_path(str(path), str(inferred))
-        graph = onnx.load(str(inferred), load_external_data=False).graph
+    graph = inferred_graph(proto)
     typed = {
         value.name
         for value in (*graph.value_info, *graph.input, *graph.output)
