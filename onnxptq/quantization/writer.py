@@ -70,9 +70,9 @@ class FastWriter:
         self.written = 0
         self.anew: list[str] = []
         self._to_compare = _untried() if compared is None else compared
-        self._stock = (
-            "the weights lie in a file of their own" if external or has_external_data(self._model_path) else ""
-        )
+        self._stock = "the weights go to a file of their own" if external else ""
+        if not external and has_external_data(self._model_path):
+            self._stock = "the weights lie in files of their own"
 
     def write(self, ranges: Ranges, output: str | Path) -> str | None:
         """Writes the model quantized with `ranges`, in place: give a temporary name.

@@ -256,7 +256,7 @@ def test_external_data_is_left_to_the_reference(build_graph, tmp_path):
     onnx.save_model(onnx.load(build_graph("conv_relu")), path, save_as_external_data=True, size_threshold=0)
     writer = FastWriter(path, QuantizerSettings())
     ranges = {name: (np.float32(-1), np.float32(1)) for name in writer.plan.observed}
-    assert writer.write(ranges, tmp_path / "out.onnx") == "the weights lie in a file of their own"
+    assert writer.write(ranges, tmp_path / "out.onnx") == "the weights lie in files of their own"
     onnx.checker.check_model(tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == reference(path, ranges, writer, QuantizerSettings(), tmp_path / "r")
 
