@@ -20,7 +20,7 @@ from onnxptq.errors import OutputError
     "--limit",
     type=click.FloatRange(0.0, 1.0, max_open=True),
     metavar="DROP",
-    help="Largest cross-fitted worst-group drop that is safe, a fraction. [default: 0.02, that of `onnxptq check`]",
+    help="Largest cross-fitted worst-group drop that passes, a fraction. [default: 0.02, that of `onnxptq check`]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file that is no report.")
 @click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache room]")
@@ -35,7 +35,7 @@ def report(
     store: str | None,
     json_target: str | None,
 ) -> None:
-    """Write the report of a study: which methods are safe for which calibration sets, for whom not, and why.
+    """Write the report of a study: which methods pass for which calibration sets, for whom not, and why.
 
     RUN is a run's name, the beginning of it, or "last". The HTML file needs no network and nothing beside it.
     """

@@ -64,7 +64,7 @@ cells."""
 @reading_options
 @json_option
 def sweep(**values: Any) -> None:
-    """Judge every calibration set with every method, and say which of them are safe.
+    """Judge every calibration set with every method, and say which of them pass.
 
     Without PLAN and MODEL: a small study of the built-in model. What is known already is not computed again, so a sweep
     that was stopped goes on when it is started again.

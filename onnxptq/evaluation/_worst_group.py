@@ -45,15 +45,17 @@ class CrossfitDrop:
         return self.value - half, self.value + half
 
 
-def sources_to_decide(limit: float, confidence: float = 0.95) -> int:
-    """Sources that a group needs before `crossfit_drop` can show that it loses at most `limit`, a fraction.
+def sources_to_decide(tolerance: float, confidence: float = 0.95) -> int:
+    """Sources that a group needs before a drop beyond `tolerance`, a fraction, can be ruled out.
 
-    With one worst group of n sources, none of which changes, the interval is that of the two pseudo-flips alone: its
-    upper end is z sqrt(2) / n. Where predictions do change it takes more.
+    Where none of n changes, Tango's upper end is z²/(n + z²). Where predictions do change it takes more.
+
+    Raises:
+        UsageError: the tolerance is not between 0 and 1.
     """
-    if not 0.0 < limit < 1.0:
-        raise UsageError(f"the limit must be above 0 and below 1, got {limit}. Usual: 0.02.")
-    return math.ceil(two_sided_quantile(confidence) * math.sqrt(2.0) / limit)
+    if not 0.0 < tolerance < 1.0:
+        raise UsageError(f"the tolerance must be above 0 and below 1, got {tolerance}. Usual: 0.1.")
+    return math.ceil(two_sided_quantile(confidence) ** 2 * (1.0 - tolerance) / tolerance)
 
 
 def worst_weights(values: Floats, count: int) -> Floats:

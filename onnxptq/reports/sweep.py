@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxptq.reports.study import summarize, verdict
 from onnxptq.reports.study.phrases import counted, points
-from onnxptq.reports.study.summary import BROKEN, UNSAFE, Combination
+from onnxptq.reports.study.summary import BROKEN, FAILED, Combination
 from onnxptq.reports.study.words import failures
 from onnxptq.reports.tables import print_table
 from onnxptq.sweeps.study import DONE, Cell, Study
@@ -39,7 +39,7 @@ def print_study(study: Study, errors: int | None = _SHOWN_ERRORS) -> None:
         print(f"{model}, target {target}, on {runtime}:")
         _print_grid(combinations)
     if places:
-        print("Cross-fitted worst-group drop in points, mean over seeds; ! unsafe for one seed or more, - not judged.")
+        print("Cross-fitted worst-group drop in points, mean over seeds; ! failed for one seed or more, - not judged.")
     for cell in failed[:errors]:
         print(f"failed: {named(cell)}: {cell.error}")
     if errors is not None and len(failed) > errors:
@@ -61,8 +61,8 @@ def _print_grid(combinations: list[Combination]) -> None:
 
 def _drop(one: Combination | None) -> str:
     if one is None or one.crossfit_drop is None:
-        return "failed" if one is not None and one.verdict == BROKEN else "-"
-    return f"{points(one.crossfit_drop, signed=True).removesuffix(' points')}{' !' if one.verdict == UNSAFE else '  '}"
+        return "broken" if one is not None and one.verdict == BROKEN else "-"
+    return f"{points(one.crossfit_drop, signed=True).removesuffix(' points')}{' !' if one.verdict == FAILED else '  '}"
 
 
 def print_dry_run(plan: Plan, ahead: Ahead) -> None:

@@ -13,8 +13,7 @@ from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.data import Dataset
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.evaluation.statistics import sources_to_decide
-from onnxptq.gates.policy import WorstGroupDrop
+from onnxptq.gates.policy import Samples
 from onnxptq.inputs import resolve_for_quantization
 from onnxptq.methods import all_methods
 from onnxptq.sweeps.plan import BUILTIN, FORMAT, Plan, checked, compose
@@ -168,7 +167,7 @@ _COMMENTS = {
     "eval_size": "",
     "corruptions": "Groups are label x corruption. Judge by corruptions that no calibration set uses.",
     "groups": "",
-    "minimum_samples": "Groups of fewer samples are shown, and never judged: too few to decide at a limit of 2 points.",
+    "minimum_samples": "Groups of fewer samples are shown, and never judged: `onnxptq check` asks for 50.",
 }
 
 _EXAMPLES = {
@@ -197,11 +196,11 @@ def _fewest_of_a_class(evaluation: Dataset | None) -> tuple[int, int] | None:
 
 
 def _judged_groups(fewest: tuple[int, int] | None, eval_size: int | None) -> dict[str, Any]:
-    """Coarser groups beside label x corruption, where classes are too rare for a verdict at the report's limit.
+    """Coarser groups beside label x corruption, where classes are too rare for `onnxptq check` to judge them.
 
     The classes are shown then, and the corruptions are judged.
     """
-    needed = sources_to_decide(WorstGroupDrop().limit)
+    needed = Samples().minimum
     if fewest is None or fewest[0] * min(1.0, (eval_size or fewest[1]) / fewest[1]) >= needed:
         return {}
     return {"groups": ("label*corruption", "corruption"), "minimum_samples": needed}

@@ -175,11 +175,11 @@ def test_numbers_that_make_no_split_are_refused():
         crossfit_drop(sums, worst=0)
 
 
-@pytest.mark.parametrize("limit", [0.02, 0.1])
-def test_no_fewer_sources_can_show_a_drop_within_the_limit(limit):
-    needed = sources_to_decide(limit)
-    for n, decided in ((needed + needed % 2, True), (needed - 2 + needed % 2 - 2, False)):
-        _, high = crossfit_drop(sum_by_source(np.zeros(n), np.arange(n), [np.arange(n)])).interval()
-        assert (high <= limit) is decided
-    with pytest.raises(UsageError, match="limit"):
+@pytest.mark.parametrize("tolerance", [0.02, 0.1])
+def test_no_fewer_sources_can_rule_out_a_drop_beyond_the_tolerance(tolerance):
+    needed = sources_to_decide(tolerance)
+    for n, decided in ((needed, True), (needed - 1, False)):
+        _, high = drop_interval(sum_by_source(np.zeros(n), np.arange(n), [np.arange(n)]))
+        assert bool(high[0] <= tolerance) is decided
+    with pytest.raises(UsageError, match="tolerance"):
         sources_to_decide(0.0)

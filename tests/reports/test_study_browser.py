@@ -111,7 +111,7 @@ def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     page = opened()
     cell(page, "dark@3, minmax").click()
     words = page.locator("#group-cell")
-    assert words.inner_text() == "dark@3, minmax, mean over seeds 0, 1, 2: unsafe; 12 groups."
+    assert words.inner_text() == "dark@3, minmax, mean over seeds 0, 1, 2: failed; 12 groups."
     assert page.evaluate("document.activeElement.id") == "group-cell"
     assert 0 <= words.bounding_box()["y"] < 300
     cell(page, "noisy, minmax").click()
@@ -129,10 +129,10 @@ def test_pressing_a_cell_goes_to_its_groups_over_all_seeds_and_back(opened):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("dark@3, minmax:")
     assert page.locator('#heat-map [aria-pressed="true"]').count() == 1
     page.select_option("#filters select[name=seed]", label="1")
-    assert words.inner_text().startswith("dark@3, minmax, seed 1: unsafe;")
+    assert words.inner_text().startswith("dark@3, minmax, seed 1: failed;")
     assert page.locator("#heat-map caption").inner_text().endswith("; model net.onnx; runtime cpu; seed 1")
     cell(page, "clean, minmax").press("Enter")
-    assert words.inner_text().startswith("clean, minmax, seed 1: safe;")
+    assert words.inner_text().startswith("clean, minmax, seed 1: passed;")
     assert page.locator("#group-table small").count() == 0
 
 
@@ -218,7 +218,7 @@ def test_the_corner_that_the_average_hides_is_large_enough_to_read(opened):
     assert corner["y"] + corner["height"] < plot["y"] + 0.8 * plot["height"]
     ticks = page.locator("#scatter-plot svg.plot text").all_text_contents()
     assert {"0.0", "1.0", "2.0", "5.0", "limit 2.0"} <= set(ticks)
-    for verdict in ("safe", "unsafe"):
+    for verdict in ("passed", "failed"):
         assert page.locator(f"#scatter-plot svg.plot .mark.{verdict}").count()
     page.locator("#scatter-plot svg.plot").focus()
     page.keyboard.press("ArrowDown")
@@ -289,7 +289,7 @@ def test_on_paper_it_is_light_whatever_the_theme(opened):
     page.emulate_media(media="print")
     page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
     page.wait_for_function(f"({CONTRAST})() >= 4.5")
-    colour = "getComputedStyle(document.querySelector('#heat-map button[data-verdict=safe]')).backgroundColor"
+    colour = "getComputedStyle(document.querySelector('#heat-map button[data-verdict=passed]')).backgroundColor"
     page.wait_for_function(f"{colour}.match(/\\d+/g).map(Number)[0] > 200")
     assert page.locator("nav").is_hidden()
 
@@ -343,7 +343,7 @@ def test_without_a_script_the_verdict_and_the_answers_are_still_there(browser, r
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(report.as_uri())
-    assert "No method is safe with dark@3" in page.locator("#verdict").inner_text()
+    assert "No method passed with dark@3" in page.locator("#verdict").inner_text()
     assert "Does the calibration method matter?" in page.locator("#questions").inner_text()
     assert "need JavaScript" in page.locator("body").inner_text()
     context.close()

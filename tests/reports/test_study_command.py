@@ -32,7 +32,7 @@ def test_it_writes_html_csv_markdown_and_json(store, tmp_path):
     targets = ("-o", out / "r.html", "--csv", out / "csv", "--markdown", out / "r.md", "--json", out / "r.json")
     done = run("2026-11", "--store", store, *targets)
     assert done.exit_code == 0, done.output
-    assert "No method is safe with dark@3." in done.stdout
+    assert "No method passed with dark@3." in done.stdout
     assert (out / "r.html").read_text().startswith("<!DOCTYPE html>")
     assert (out / "r.md").read_text().startswith("## Synthetic study")
     assert (out / "csv" / "cells.csv").is_file()
@@ -44,7 +44,7 @@ def test_it_writes_html_csv_markdown_and_json(store, tmp_path):
 def test_the_limit_can_be_another(store, tmp_path):
     done = run("last", "--store", store, "-o", tmp_path / "r.html", "--limit", "0.9", "--json", "-")
     value = json.loads(done.stdout)
-    assert {one["verdict"] for one in value["combinations"]} == {"safe"}
+    assert {one["verdict"] for one in value["combinations"]} == {"passed"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a study says in words: safe, unsafe or undecided, for whom, and what to do."""
+"""What a study says in words: passed, failed or undecided, for whom, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ def cell(seed=0, drop=0.0, half=0.005, **place):
     key = {"model": "m", "calibration": "clean", "strategy": "", "method": "minmax", "target": "cpu", "runtime": "cpu"}
     report = {"crossfit_drop": drop, "crossfit_drop_low": drop - half, "crossfit_drop_high": drop + half}
     report |= {"average_drop": 0.001, "cvar10_drop": drop, "flip_rate": 0.01, "largest_drop": drop}
-    groups = [{"name": "label=cat*corruption=fog@3", "sources": 200, "judged": True, "drop": drop}]
+    groups = [
+        {
+            "name": "label=cat*corruption=fog@3",
+            "sources": 200,
+            "judged": True,
+            "drop": drop,
+            "drop_high": drop + 10 * half,
+        }
+    ]
     report |= {"groups": groups, "measure": "accuracy", "minimum_samples": 20}
     return Cell(CellKey(**{**key, **place}, seed=seed), DONE, report=report)
 
@@ -36,10 +44,10 @@ def test_the_limit_is_that_of_the_gate():
 @pytest.mark.parametrize(
     ("drops", "expected"),
     [
-        ((0.010, 0.014), "safe"),
-        ((0.010, 0.016), "undecided"),
-        ((0.010, 0.024), "undecided"),
-        ((0.010, 0.026), "unsafe"),
+        ((0.010, 0.014), "passed"),
+        ((0.010, 0.049), "failed"),
+        ((0.010, 0.026), "failed"),
+        ((0.010, 0.024), "passed"),
     ],
 )
 def test_safe_means_the_whole_interval_for_every_seed_and_unsafe_for_one(drops, expected):
@@ -49,8 +57,8 @@ def test_safe_means_the_whole_interval_for_every_seed_and_unsafe_for_one(drops, 
 def test_a_seed_that_failed_keeps_a_combination_from_being_safe():
     failed = replace(cell(1), status="failed", report={}, error="killed")
     assert verdicts(cell(0), failed) == ["undecided"]
-    assert verdicts(failed) == ["failed"]
-    assert verdicts(cell(0, 0.3), failed) == ["unsafe"]
+    assert verdicts(failed) == ["broken"]
+    assert verdicts(cell(0, 0.3), failed) == ["failed"]
 
 
 def test_without_a_judged_group_nothing_is_decided():
@@ -58,25 +66,25 @@ def test_without_a_judged_group_nothing_is_decided():
     empty = replace(empty, report={**empty.report, **dict.fromkeys(("crossfit_drop", "crossfit_drop_low"), None)})
     made = summarize(study(empty))
     assert [one.verdict for one in made.combinations] == ["undecided"]
-    assert "nothing can be called safe" in " ".join(verdict(made).findings)
+    assert "nothing can pass" in " ".join(verdict(made).findings)
     assert "(the largest has 200, and it takes 20)" in " ".join(verdict(made).findings)
 
 
 def test_the_words_name_sets_methods_the_worst_group_and_the_remedy(make_study):
     words = verdict(summarize(make_study()))
-    assert words.headline == "Of 12 combinations: 4 safe, 7 unsafe, 1 undecided."
+    assert words.headline == "Of 12 combinations: 5 passed, 7 failed."
     findings = " ".join(words.findings)
-    assert "No method is safe with dark@3." in findings
-    assert "entropy:bins=2048 unsafe" in findings
+    assert "No method passed with dark@3." in findings
+    assert "entropy:bins=2048 failed" in findings
     assert '(dark@3, entropy:bins=2048); the groups that lose most there are "cat, clean", "cat, fog@3" and' in findings
     advice = " ".join(words.advice)
-    assert "Add autocontrast: of 4 unsafe combinations 1 becomes safe (dark@3)" in advice
-    assert "minmax has the fewest unsafe combinations: 1 of 6" in advice and "take minmax" not in advice
+    assert "Add autocontrast: of 4 failed combinations 1 passes (dark@3)" in advice
+    assert "minmax has the fewest failed combinations: 1 of 6" in advice and "take minmax" not in advice
 
 
 def test_the_words_say_what_the_average_hides():
     words = verdict(summarize(study(cell(drop=0.3))))
-    assert "The average hides 1 of 1 unsafe combination:" in " ".join(words.findings)
+    assert "The average hides 1 of 1 failed combination:" in " ".join(words.findings)
 
 
 def test_failures_and_a_single_seed_are_said(make_study):
@@ -100,7 +108,7 @@ def test_an_unfinished_study_is_said_to_be_one(make_study):
     caveats = verdict(summary).caveats
     assert caveats[0].startswith("The study is not finished: 36 of 60 cells have a result, ")
     assert caveats[0].endswith("Go on: onnxptq sweep --resume")
-    assert not summary.named("safe"), "two seeds of five might be unsafe"
+    assert not summary.named("passed"), "two seeds of five might fail"
 
 
 def test_markdown_keeps_names_from_becoming_markup(make_study):
@@ -115,12 +123,12 @@ def test_markdown_keeps_names_from_becoming_markup(make_study):
 
 def test_groups_too_small_for_any_verdict_are_named_with_the_number_that_it_takes():
     near = cell(drop=0.01, half=0.02)
-    small = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 90}]})
+    small = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 30}]})
     (said,) = [line for line in verdict(summarize(study(small))).advice if "cannot be:" in line]
-    assert "the smallest has 90 samples, and it takes 139 to show a drop of at most 2.0 points" in said
-    large = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 140}]})
-    assert "about 4 times as many" in " ".join(verdict(summarize(study(large))).advice)
-    assert verdict(summarize(study(small), limit=0.0)), "a limit of nothing has no such number"
+    assert "the smallest has 30 samples, and it takes 35 to rule out a drop of more than 10.0 points" in said
+    large = replace(near, report={**near.report, "groups": [{**near.report["groups"][0], "sources": 90}]})
+    assert "about 5 times as many" in " ".join(verdict(summarize(study(large))).advice)
+    assert verdict(summarize(study(small), limit=0.95)), "a limit of nearly all has no such number"
 
 
 def test_a_sweep_prints_what_it_cannot_tell(capsys):

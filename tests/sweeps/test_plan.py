@@ -141,9 +141,12 @@ def test_every_preset_fits_the_builtin_model(name: str) -> None:
 def test_a_preset_judges_by_corruption_where_classes_are_too_rare_for_a_verdict(tmp_path: Path) -> None:
     import numpy as np
 
-    builtin = preset_plan("quick", Plan(), cache_room())
-    assert (builtin.groups, builtin.minimum_samples) == (("label*corruption", "corruption"), 139)
-    assert plan_from_dict(builtin.to_dict(), "plan") == builtin
+    few = {"x": np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8), "y": np.arange(300) % 10}
+    np.savez(tmp_path / "few.npz", **few)
+    rare = preset_plan("quick", Plan(data=str(tmp_path / "few.npz")), cache_room())
+    assert (rare.groups, rare.minimum_samples) == (("label*corruption", "corruption"), 50)
+    assert plan_from_dict(rare.to_dict(), "plan") == rare
+    assert preset_plan("quick", Plan(), cache_room()).groups == (), "the built-in data has 90 samples of each class"
 
     many = {"x": np.random.default_rng(0).integers(0, 256, (6000, 8, 8), np.uint8), "y": np.arange(6000) % 10}
     np.savez(tmp_path / "many.npz", **many)

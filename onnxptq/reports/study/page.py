@@ -24,7 +24,7 @@ def write_report(study: Study, output: Path, *, limit: float = LIMIT) -> None:
     Args:
         study: from `onnxptq.sweeps.store.load_study`.
         output: the file.
-        limit: largest cross-fitted worst-group drop that is safe, a fraction.
+        limit: largest cross-fitted worst-group drop that passes, a fraction.
 
     Raises:
         OutputError: it cannot be written.

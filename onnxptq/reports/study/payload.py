@@ -114,7 +114,7 @@ def _entry(
         "verdict": one.verdict,
         "standing": standing(one),
         "averageFine": one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT,
-        "highAbove": one.high is not None and one.high > limit,
+        "possible": _whole(one.possible),
         **{name: _whole(getattr(one, name)) for name in _MEANS},
         "crossfit_drop_low": _whole(one.low),
         "crossfit_drop_high": _whole(one.high),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxptq.reports.study.summary import BROKEN, SAFE, UNDECIDED, UNSAFE, Combination, Summary
+from onnxptq.reports.study.summary import BROKEN, FAILED, PASSED, UNDECIDED, Combination, Summary
 
 _NAMED = 8
 """Names in a sentence before the rest is counted."""
@@ -13,7 +13,7 @@ WITHIN, ABOVE = "undecided (within the limit)", "undecided (above the limit)"
 PARTLY = "undecided (not every seed was judged)"
 NOT_JUDGED = "not judged"
 
-RANK = (UNSAFE, BROKEN, ABOVE, NOT_JUDGED, PARTLY, UNDECIDED, WITHIN, SAFE)
+RANK = (FAILED, BROKEN, ABOVE, NOT_JUDGED, PARTLY, UNDECIDED, WITHIN, PASSED)
 """Standings from the worst to the best."""
 
 CONTEXT = ("model", "target", "runtime")
@@ -66,7 +66,7 @@ def standing(one: Combination) -> str:
         return one.verdict
     if not one.seeds:
         return NOT_JUDGED
-    if one.leans_safe is False:
+    if one.leans_within is False:
         return ABOVE
     return WITHIN if one.whole else PARTLY
 

@@ -45,7 +45,7 @@ def verdict_html(summary: Summary, words: Verdict) -> str:
         identity="matrix",
     )
     parts.append(f"<details><summary>The verdict as a table</summary>{matrix}</details>")
-    parts.append(f'<details><summary>What "safe" means</summary><p>{escaped(definition(summary))}</p></details>')
+    parts.append(f'<details><summary>What "passed" means</summary><p>{escaped(definition(summary))}</p></details>')
     return "\n".join(parts)
 
 

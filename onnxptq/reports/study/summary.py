@@ -1,4 +1,4 @@
-"""A study summed over its seeds: one row a combination, each safe, unsafe, undecided or failed."""
+"""A study summed over its seeds: one row a combination, each passed, failed, undecided or broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from onnxptq.gates.policy import AverageDrop, WorstGroupDrop
+from onnxptq.gates.policy import GROUP_MARGIN, AverageDrop, WorstGroupDrop
 from onnxptq.sweeps.study import DONE, Cell, CellKey, Study
 
 LIMIT = WorstGroupDrop().limit
@@ -18,7 +18,7 @@ LIMIT = WorstGroupDrop().limit
 AVERAGE_LIMIT = AverageDrop().limit
 """Of the average drop: who watches the average alone lets these pass."""
 
-SAFE, UNDECIDED, UNSAFE, BROKEN = "safe", "undecided", "unsafe", "failed"
+PASSED, UNDECIDED, FAILED, BROKEN = "passed", "undecided", "failed", "broken"
 
 
 @dataclass(frozen=True, order=True)
@@ -48,18 +48,20 @@ class Combination:
 
     Attributes:
         place: where it stands.
-        verdict: SAFE where the upper end of the interval of the cross-fitted drop is at most the limit for every seed;
-            UNSAFE where the lower end is above it for one; BROKEN where every seed failed; else UNDECIDED.
+        verdict: the three answers of `onnxptq check`. FAILED where the lower end of the cross-fitted drop is above the
+            limit for one seed; PASSED where for every seed the largest upper end of a judged group is within the
+            tolerance; else UNDECIDED. BROKEN where no seed gave a result.
         seeds: how many were judged.
         failed: how many failed.
         unjudged: how many have a result in which no group was large enough to be judged.
         missing: how many of the plan's have no result yet.
         average_drop, crossfit_drop, cvar10_drop, flip_rate: means over the seeds.
         low, high: of the cross-fitted drop: the smallest lower and the largest upper end over the seeds.
+        possible: the largest upper end of a judged group's drop over the seeds: what cannot be ruled out.
         worst_seed: of the cell with the largest cross-fitted drop.
         hurt_groups: the judged groups that lost most, as means over the seeds; several where they lost the same.
         hurt_drop: what each of them lost, mean over the seeds.
-        leans_safe: the mean cross-fitted drop is within the limit; None where there is none.
+        leans_within: the mean cross-fitted drop is within the limit; None where there is none.
     """
 
     place: Place
@@ -72,12 +74,13 @@ class Combination:
     crossfit_drop: float | None
     low: float | None
     high: float | None
+    possible: float | None
     cvar10_drop: float | None
     flip_rate: float | None
     worst_seed: int | None
     hurt_groups: tuple[str, ...]
     hurt_drop: float | None
-    leans_safe: bool | None
+    leans_within: bool | None
 
     @property
     def whole(self) -> bool:
@@ -105,6 +108,11 @@ class Summary:
     limit: float
     combinations: tuple[Combination, ...]
 
+    @property
+    def tolerance(self) -> float:
+        """What a group may lose for all that its samples can tell, for a combination to pass: as in `onnxptq check`."""
+        return self.limit + GROUP_MARGIN
+
     def named(self, *verdicts: str) -> list[Combination]:
         """The combinations with one of these verdicts."""
         return [one for one in self.combinations if one.verdict in verdicts]
@@ -125,7 +133,7 @@ def summarize(study: Study, limit: float = LIMIT) -> Summary:
 
     Args:
         study: from `onnxptq.sweeps.store.load_study`.
-        limit: largest cross-fitted worst-group drop that is safe, a fraction.
+        limit: largest cross-fitted worst-group drop that passes, a fraction.
     """
     places: dict[Place, list[Cell]] = {}
     for cell in study.cells:
@@ -164,11 +172,12 @@ def _combination(place: Place, cells: Sequence[Cell], planned: int, limit: float
     worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)
     lows = [low for cell in judged if (low := number(cell, "crossfit_drop_low")) is not None]
     highs = [high for cell in judged if (high := number(cell, "crossfit_drop_high")) is not None]
+    possible = [_possible(cell) for cell in judged]
     drop = mean(number(cell, "crossfit_drop") for cell in judged)
     hurt_groups, hurt_drop = _hurt(judged)
     return Combination(
         place=place,
-        verdict=_verdict(max(planned, len(cells)), done, lows, highs, limit),
+        verdict=_verdict(max(planned, len(cells)), done, lows, possible, limit),
         seeds=len(judged),
         failed=len(cells) - len(done),
         unjudged=len(done) - len(judged),
@@ -177,13 +186,19 @@ def _combination(place: Place, cells: Sequence[Cell], planned: int, limit: float
         crossfit_drop=drop,
         low=min(lows, default=None),
         high=max(highs, default=None),
+        possible=max(possible, default=None),
         cvar10_drop=mean(number(cell, "cvar10_drop") for cell in done),
         flip_rate=mean(number(cell, "flip_rate") for cell in done),
         worst_seed=worst.key.seed if worst else None,
         hurt_groups=hurt_groups,
         hurt_drop=hurt_drop,
-        leans_safe=None if drop is None else drop <= limit,
+        leans_within=None if drop is None else drop <= limit,
     )
+
+
+def _possible(cell: Cell) -> float:
+    """The largest upper end of a judged group's drop."""
+    return max((float(group["drop_high"]) for group in cell.report.get("groups", ()) if group["judged"]), default=1.0)
 
 
 def _hurt(judged: Sequence[Cell]) -> tuple[tuple[str, ...], float | None]:
@@ -200,12 +215,12 @@ def _hurt(judged: Sequence[Cell]) -> tuple[tuple[str, ...], float | None]:
     return tuple(sorted(name for name, drop in means.items() if math.isclose(drop, largest, abs_tol=1e-9))), largest
 
 
-def _verdict(planned: int, done: Sequence[Cell], lows: list[float], highs: list[float], limit: float) -> str:
+def _verdict(planned: int, done: Sequence[Cell], lows: list[float], possible: list[float], limit: float) -> str:
     if not done:
         return BROKEN
     if any(low > limit for low in lows):
-        return UNSAFE
-    # A seed that failed, could not be judged or has not been made yet might be the unsafe one.
-    if len(highs) == planned and all(high <= limit for high in highs):
-        return SAFE
+        return FAILED
+    # A seed that failed, could not be judged or has not been made yet might be the failed one.
+    if len(possible) == planned and all(high <= limit + GROUP_MARGIN for high in possible):
+        return PASSED
     return UNDECIDED

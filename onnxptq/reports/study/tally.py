@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from onnxptq.reports.study.phrases import NOT_JUDGED, counted, standing
-from onnxptq.reports.study.summary import BROKEN, SAFE, UNDECIDED, UNSAFE, Summary, number
-from onnxptq.sweeps.study import FAILED, Study
+from onnxptq.reports.study.summary import BROKEN, FAILED, PASSED, UNDECIDED, Summary, number
+from onnxptq.sweeps.study import FAILED as CELL_FAILED
+from onnxptq.sweeps.study import Study
 
 _AXES = ("models", "calibrations", "strategies", "methods", "targets", "runtimes")
 """Of a plan, without the seeds: their product is the number of combinations."""
@@ -19,18 +20,18 @@ class Tally:
     """Counts of a study. Each combination of the plan is in exactly one of the first six.
 
     Attributes:
-        safe, unsafe, undecided, unjudged, failed: combinations; undecided ones have an estimate, unjudged ones none.
+        passed, failed, undecided, unjudged, broken: combinations; undecided ones have an estimate, unjudged ones none.
         waiting: combinations of the plan of which no cell has a result yet.
         cells: of the plan.
         failed_cells, unjudged_cells, missing_cells: of these, failed; done but without a group that is large enough;
             without a result yet.
     """
 
-    safe: int
-    unsafe: int
+    passed: int
+    failed: int
     undecided: int
     unjudged: int
-    failed: int
+    broken: int
     waiting: int
     cells: int
     failed_cells: int
@@ -40,17 +41,17 @@ class Tally:
     @property
     def combinations(self) -> int:
         """All of the plan."""
-        return self.judged + self.unjudged + self.failed + self.waiting
+        return self.judged + self.unjudged + self.broken + self.waiting
 
     @property
     def judged(self) -> int:
         """Combinations with an estimate."""
-        return self.safe + self.unsafe + self.undecided
+        return self.passed + self.failed + self.undecided
 
     @property
     def open(self) -> int:
-        """Combinations that are neither safe nor unsafe, for whatever reason."""
-        return self.combinations - self.safe - self.unsafe
+        """Combinations that are neither passed nor failed, for whatever reason."""
+        return self.combinations - self.passed - self.failed
 
     @property
     def finished(self) -> bool:
@@ -64,15 +65,15 @@ def tally(summary: Summary) -> Tally:
     found = Counter(NOT_JUDGED if standing(one) == NOT_JUDGED else one.verdict for one in summary.combinations)
     combinations = max(planned_combinations(summary.study) or 0, len(summary.combinations))
     waiting = combinations - len(summary.combinations)
-    failed = sum(cell.status == FAILED for cell in cells)
+    failed = sum(cell.status == CELL_FAILED for cell in cells)
     seeds = summary.study.plan.get("seeds")
     missing = sum(one.missing for one in summary.combinations) + waiting * len(seeds if isinstance(seeds, list) else ())
     return Tally(
-        safe=found[SAFE],
-        unsafe=found[UNSAFE],
+        passed=found[PASSED],
+        failed=found[FAILED],
         undecided=found[UNDECIDED],
         unjudged=found[NOT_JUDGED],
-        failed=found[BROKEN],
+        broken=found[BROKEN],
         waiting=waiting,
         cells=len(cells) + missing,
         failed_cells=failed,
@@ -89,9 +90,9 @@ def planned_combinations(study: Study) -> int | None:
 
 
 def headline(found: Tally) -> str:
-    """ "Of 24 combinations: 13 safe, 6 unsafe, 5 undecided." """
-    parts = [f"{found.safe or 'none'} safe", f"{found.unsafe or 'none'} unsafe"]
-    rest = {"undecided": found.undecided, NOT_JUDGED: found.unjudged, "failed": found.failed}
+    """ "Of 24 combinations: 13 passed, 6 failed, 5 undecided." """
+    parts = [f"{found.passed or 'none'} passed", f"{found.failed or 'none'} failed"]
+    rest = {"undecided": found.undecided, NOT_JUDGED: found.unjudged, "broken": found.broken}
     parts += [f"{count} {word}" for word, count in {**rest, "without a result yet": found.waiting}.items() if count]
     return f"Of {counted(found.combinations, 'combination')}: {', '.join(parts)}."
 
@@ -109,7 +110,7 @@ def why_nothing_judged(summary: Summary, found: Tally) -> str:
         return "Nothing was judged: every cell failed."
     small = f"no group has enough original samples ({_sizes(summary)})"
     if found.unjudged_cells == found.cells:
-        return f"Nothing was judged: {small}, so nothing can be called safe."
+        return f"Nothing was judged: {small}, so nothing can pass."
     reasons = []
     if found.failed_cells:
         reasons.append(f"{found.failed_cells} of {found.cells} cells failed")

@@ -1,4 +1,4 @@
-"""The verdict of a study in words: what is safe, what the worst group is, what to do.
+"""The verdict of a study in words: what passed, what the worst group is, what to do.
 
 Every figure is a mean over the seeds; the verdict of a combination is that of its worst seed.
 """
@@ -25,9 +25,10 @@ from onnxptq.reports.study.phrases import (
     points,
     standing,
 )
-from onnxptq.reports.study.summary import AVERAGE_LIMIT, SAFE, UNSAFE, Combination, Summary, set_name
+from onnxptq.reports.study.summary import AVERAGE_LIMIT, FAILED, PASSED, Combination, Summary, set_name
 from onnxptq.reports.study.tally import Tally, headline, tally, why_nothing_judged
-from onnxptq.sweeps.study import FAILED, Study
+from onnxptq.sweeps.study import FAILED as CELL_FAILED
+from onnxptq.sweeps.study import Study
 
 _PLACES = 4
 """Places in a sentence at which a method stands alike, before the rest is counted."""
@@ -39,7 +40,7 @@ class Verdict:
 
     Attributes:
         headline: one sentence.
-        findings: which methods are safe for which sets; what the worst group is; what the average hides.
+        findings: which methods pass for which sets; what the worst group is; what the average hides.
         advice: what to do.
         caveats: what was not measured, or failed.
     """
@@ -59,10 +60,12 @@ def verdict(summary: Summary) -> Verdict:
 
 
 def definition(summary: Summary) -> str:
-    """What safe means, and every number, in words."""
+    """What passed means, and every number, in words."""
     return (
-        f"A combination is safe where the cross-fitted worst-group drop is at most {points(summary.limit)}, upper end "
-        "of its 95 % interval, for every seed; unsafe where the lower end is above that for one seed; else undecided. "
+        f"A combination failed where the cross-fitted worst-group drop is above {points(summary.limit)}, lower end of "
+        "its 95 % interval, for one seed. It passed where, for every seed, no group can have lost more than "
+        f"{points(summary.tolerance)}: the upper end of each group's own 95 % interval is at most that. Between the "
+        "two it is undecided, and broken where no seed gave a result. These are the answers of onnxptq check. "
         "Drops are means over the seeds, those of a group too; which side of the limit a seed is on shows in the "
         "verdict alone. "
         "The worst group is chosen on one half of the samples and measured on the other, so that choosing the "
@@ -90,7 +93,7 @@ def matrix_rows(summary: Summary) -> list[list[str]]:
 
 def failures(study: Study) -> list[str]:
     """How many cells failed, and how the first of them did; nothing where none failed."""
-    failed = [cell for cell in study.cells if cell.status == FAILED]
+    failed = [cell for cell in study.cells if cell.status == CELL_FAILED]
     if not failed:
         return []
     first = failed[0]
@@ -123,7 +126,7 @@ def _by_set(summary: Summary) -> list[str]:
     for name, found in _sets(summary).items():
         said = {method: _fares(summary, ones, contexts) for method, ones in found.items()}
         only = next(iter(said.values())) if len(set(said.values())) == 1 else ""
-        start = {SAFE: "Every method is safe", UNSAFE: "No method is safe"}.get(only)
+        start = {PASSED: "Every method passed", FAILED: "No method passed"}.get(only)
         complete = len(found) == methods > 1
         sentence = (start, "") if start and complete else ("", _methods_of(found, said))
         alike.setdefault(sentence, []).append(name)
@@ -134,7 +137,7 @@ def _by_set(summary: Summary) -> list[str]:
 
 
 def _methods_of(found: Mapping[str, Sequence[Combination]], said: Mapping[str, str]) -> str:
-    """ "robust safe; minmax unsafe on cpu, safe on cpu:exact": those that fare best first."""
+    """ "robust passed; minmax failed on cpu, passed on cpu:exact": those that fare best first."""
     order = sorted(found, key=lambda method: -min(RANK.index(standing(one)) for one in found[method]))
     grouped: dict[str, list[str]] = {}
     for method in order:
@@ -143,7 +146,7 @@ def _methods_of(found: Mapping[str, Sequence[Combination]], said: Mapping[str, s
 
 
 def _fares(summary: Summary, ones: Sequence[Combination], contexts: int) -> str:
-    """ "safe"; where it depends on model, target or runtime, the worst first: "unsafe on cpu, safe on cpu:exact"."""
+    """ "passed"; where it depends on model, target or runtime, the worst first: "failed on cpu, passed on x"."""
     # What has no result somewhere is said only of where it has one.
     everywhere = len(ones) == contexts
     factors = _deciding(summary, ones) if everywhere else context_factors(summary)
@@ -204,29 +207,29 @@ def _context(summary: Summary, one: Combination) -> list[str]:
 
 
 def _hurt_most(summary: Summary) -> list[str]:
-    """The group, or the groups, that lose most in most of the unsafe combinations."""
-    unsafe = [one for one in summary.named(UNSAFE) if one.hurt_groups]
-    hurt = Counter(name for one in unsafe for name in one.hurt_groups)
+    """The group, or the groups, that lose most in most of the failed combinations."""
+    failed = [one for one in summary.named(FAILED) if one.hurt_groups]
+    hurt = Counter(name for one in failed for name in one.hurt_groups)
     times = max(hurt.values(), default=0)
-    if len(unsafe) < 2 or times < 2:
+    if len(failed) < 2 or times < 2:
         return []
     names = [name for name, count in hurt.items() if count == times]
     said = groups_listed(names)
     if len(names) == 1:
-        return [f"Among the {len(unsafe)} unsafe combinations, {said} is the group that loses most in {times}."]
-    return [f"Among the {len(unsafe)} unsafe combinations, {said} are the groups that lose most, each in {times}."]
+        return [f"Among the {len(failed)} failed combinations, {said} is the group that loses most in {times}."]
+    return [f"Among the {len(failed)} failed combinations, {said} are the groups that lose most, each in {times}."]
 
 
 def _hidden(summary: Summary) -> list[str]:
-    unsafe = summary.named(UNSAFE)
-    hidden = [one for one in unsafe if one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT]
+    failed = summary.named(FAILED)
+    hidden = [one for one in failed if one.average_drop is not None and one.average_drop <= AVERAGE_LIMIT]
     if not hidden:
         return []
     most = max(hidden, key=lambda one: one.crossfit_drop or 0.0)
     where = " and ".join((most.place.set_name, most.place.method))
     where = " ".join((where, *_context(summary, most)))
     return [
-        f"The average hides {len(hidden)} of {counted(len(unsafe), 'unsafe combination')}: it drops by at most "
+        f"The average hides {len(hidden)} of {counted(len(failed), 'failed combination')}: it drops by at most "
         f"{points(AVERAGE_LIMIT)} there. With {where} the average loses {points(most.average_drop)}, the worst group "
         f"{points(most.crossfit_drop)}."
     ]

@@ -52,7 +52,7 @@ function placeName(entry) {
 
 function seedNames(entry) {
   const names = entry.seeds.map((k) => state.study.levels.seed[k]);
-  const failed = entry.failed && entry.verdict !== "failed" ? ` (${count(entry.failed, "seed")} failed)` : "";
+  const failed = entry.failed && entry.verdict !== "broken" ? ` (${count(entry.failed, "seed")} failed)` : "";
   if (names.length < 2) return `seed ${names[0]}${failed}`;
   return (names.length > 5 ? `mean over ${names.length} seeds` : `mean over seeds ${names.join(", ")}`) + failed;
 }
@@ -72,7 +72,7 @@ function shownPlaces() {
   return state.filter.seed === undefined ? state.study.combinations.filter(isShown) : shownCells();
 }
 
-const SIGN = { safe: "✓", unsafe: "✗", undecided: "?", failed: "!" };
+const SIGN = { passed: "✓", failed: "✗", undecided: "?", broken: "!" };
 
 function announce(text) {
   document.getElementById("status").textContent = text;

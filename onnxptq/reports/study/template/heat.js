@@ -42,7 +42,7 @@ function drawHeat() {
   const gain = state.metric === "flip_rate" ? null : `below ${points(bounds[0])}: a gain`;
   document.getElementById("heat-steps").replaceChildren(stepKey([gain, ...words.slice(1), `above ${points(bounds[6])}`]));
   document.getElementById("heat-key").replaceChildren(
-    "✓ safe, ✗ unsafe, ? undecided, ! failed: by the cross-fitted drop, whichever number is shown. ",
+    "✓ passed, ✗ failed, ? undecided, ! broken: by the drop of the worst group, whichever number is shown. ",
     element("span", { class: "screen" }, "Point at a cell, or reach it with Tab and the arrow keys, for its interval; press it to go to its groups."));
 }
 
@@ -77,7 +77,6 @@ function heatTip(entry, metric) {
     lines.push(`95 % interval ${points(entry[metric.low])} to ${points(entry[metric.high])}${over}`);
   } else lines.push("no interval: none is known to cover it");
   const limit = points(limits.crossfit_drop);
-  if (entry.highAbove && points(entry.crossfit_drop_high) === limit) lines.push(`the upper end is just above the limit of ${limit}`);
   if (entry.hurt.length) {
     const names = entry.hurt.slice(0, 3).map((k) => groupNames[k]).join("; ");
     const more = entry.hurt.length > 3 ? ` and ${entry.hurt.length - 3} more` : "";

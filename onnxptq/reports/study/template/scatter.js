@@ -3,7 +3,7 @@
 // set that fails altogether at 70.
 
 const PLOT = { width: 800, height: 460, left: 62, right: 16, top: 16, bottom: 50 };
-const SHAPES = { safe: "circle", unsafe: "square", undecided: "triangle" };
+const SHAPES = { passed: "circle", failed: "square", undecided: "triangle" };
 
 function drawScatter() {
   const { limits } = state.study;
@@ -19,7 +19,7 @@ function drawScatter() {
   shown.sort((a, b) => b.crossfit_drop - a.crossfit_drop);
   const x = axis(shown.map((cell) => cell.average_drop), limits.average_drop, PLOT.left, PLOT.width - PLOT.right);
   const y = axis(shown.map((cell) => cell.crossfit_drop), limits.crossfit_drop, PLOT.height - PLOT.bottom, PLOT.top);
-  const hidden = shown.filter((cell) => cell.verdict === "unsafe" && cell.averageFine);
+  const hidden = shown.filter((cell) => cell.verdict === "failed" && cell.averageFine);
   const title = `${count(shown.length, "cell")}: average drop against cross-fitted worst-group drop`;
   const svg = drawing("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, class: "plot", role: "application", tabindex: "0",
     "aria-label": `${title}. Arrow keys go from cell to cell, the largest drop first; Enter shows its groups.` });
@@ -28,7 +28,7 @@ function drawScatter() {
   svg.append(...marks.slice().reverse());
   walk(svg, marks, shown);
   const text = `Above the diagonal the worst group loses more than the average. ${hidden.length} of ${count(shown.length, "cell")} `
-    + `${hidden.length === 1 ? "is" : "are"} unsafe although the average drops by at most ${points(limits.average_drop)} `
+    + `failed although the average drops by at most ${points(limits.average_drop)} `
     + `point${limits.average_drop === state.study.scale / 100 ? "" : "s"} (the shaded corner): who watches the average alone ships them. `
     + "Both axes are even up to 1 point and logarithmic beyond, so that the corner near 0 can be read.";
   place.replaceChildren(element("p", { id: "scatter-words" }, text), scatterKey(), svg);
@@ -123,7 +123,7 @@ function walk(svg, marks, shown) {
 }
 
 function scatterKey() {
-  const items = ["safe", "unsafe", "undecided"].map((verdict) => {
+  const items = ["passed", "failed", "undecided"].map((verdict) => {
     const mark = markShape(verdict, 8, 8);
     mark.setAttribute("class", verdict);
     return element("span", {}, drawing("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, mark), verdict);
