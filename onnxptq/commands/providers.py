@@ -68,7 +68,8 @@ def _print(report: dict[str, Any]) -> None:
     for status in report["providers"]:
         # Text, because rich would read the brackets of onnxptq[cuda] as markup.
         loads = f"yes ({status['gpu']}, driver {status['driver']})" if status["gpu"] else _yes(status["loads"])
-        cells = (status["name"], _yes(status["compiled"]), loads, status["reason"], status["remedy"])
+        why = status["reason"] or (status["limit"] and f"runs no convolutions: {status['limit']}")
+        cells = (status["name"], _yes(status["compiled"]), loads, why, status["remedy"])
         table.add_row(*(Text(cell) for cell in cells))
     print_table(table, prose=True)
 

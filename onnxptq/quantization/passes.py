@@ -16,6 +16,7 @@ from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model
 from onnxptq.graphs.fills import FILL, MARGIN
 from onnxptq.quantization.collect import CalibrationPass
+from onnxptq.quantization.collect_on_device import DevicePass, calibration_pass
 from onnxptq.runtimes.provider_options import calibration_identity
 from onnxptq.tasks import Feeds
 
@@ -32,7 +33,7 @@ def observe(
     provider: str = "cpu",
     room: Room | None = None,
     progress: Progress = lambda samples: None,
-    open_pass: Callable[[], CalibrationPass] | None = None,
+    open_pass: Callable[[], CalibrationPass | DevicePass] | None = None,
 ) -> CalibrationStatistics:
     """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
 
@@ -48,10 +49,10 @@ def observe(
         open_pass: gives the pass where one is needed; for a caller who has several sets and opens the model once.
     """
     open_pass = open_pass or partial(
-        CalibrationPass, source, tensors, provider=provider, histograms=histograms, optimized=optimized
+        calibration_pass, source, tensors, provider=provider, histograms=histograms, optimized=optimized
     )
     parts = []
-    opened: CalibrationPass | None = None
+    opened: CalibrationPass | DevicePass | None = None
     for name, samples in environments.items():
         # With histograms it knows all that it knows without them.
         places = []

@@ -390,8 +390,8 @@ def _remedy(
         parts.append(f"It needs TensorRT {tensorrt.group(1)}.x, no other major version.")
     if missing - {DRIVER_LIBRARY} or not nvidia:
         parts.append(provider.library_remedy)
-    if nvidia and (said := gpu_remedy(cause)):
-        parts.append(said)
+    if nvidia and not missing - {CUDNN_LIBRARY, DRIVER_LIBRARY} and (said := gpu_remedy(cause)):
+        parts = [*installation_problems(), said]
     elif nvidia and (DRIVER_LIBRARY in missing or not missing):
         cuda = getattr(onnxruntime, "cuda_version", "") or "the CUDA version of this ONNX Runtime"
         parts.append(f"It needs an NVIDIA GPU and a driver for CUDA {cuda} or newer (`nvidia-smi` shows both).")

@@ -187,7 +187,7 @@ def test_the_cuda_engine_observes_on_the_cuda_provider_and_finds_no_statistics_o
         asked.append(provider)
         return CalibrationPass(*arguments, **options)
 
-    monkeypatch.setattr(passes, "CalibrationPass", opened)
+    monkeypatch.setattr(passes, "calibration_pass", opened)
     monkeypatch.setattr("onnxptq.quantization.static.probe", lambda name: probe("cpu"))
     path, room = build_graph("depthwise_clip"), Room(tmp_path / "room")
     samples = calibration(path)
