@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,17 +19,30 @@ use about 100), and every sample costs a pass of inference."""
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the FP32 model says of n samples.
+
+    Attributes:
+        certainty: float64, (n,): how far each answer is from another one (`Head.certainty`), or None where the task's
+            head does not tell.
+        vectors: n times float32, (K,): the judged outputs in a row; K may differ where their shapes do.
+    """
+
+    certainty: npt.NDArray[np.float64] | None
+    vectors: Sequence[npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class Pool:
     """What a sampler may look at.
 
     Attributes:
         dataset: the calibration side of the data.
-        outputs: the FP32 model's first output of the samples at some positions, float32, (n, K); None where no model
-            is at hand.
+        ask: asks the FP32 model about the samples at some positions; None where no model is at hand.
     """
 
     dataset: Dataset
-    outputs: Callable[[Indices], npt.NDArray[np.float32]] | None = None
+    ask: Callable[[Indices], Asked] | None = None
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:

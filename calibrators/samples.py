@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxptq.calibrators._reader import Feeds, SampleReader
-from onnxptq.calibrators._sampler import DEFAULT_SIZE, SAMPLERS, Pool
+from onnxptq.calibrators._sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
 from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
 from onnxptq.data.dataset import Dataset
 from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds
@@ -19,8 +18,8 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.recipe import Environment
 from onnxptq.tasks import Task
 
-Outputs = Callable[[Dataset], npt.NDArray[np.float32]]
-"""The FP32 model's first output of each sample of a dataset, (n, K)."""
+Ask = Callable[[Dataset], Asked]
+"""Asks the FP32 model about each sample of a dataset."""
 
 
 @dataclass
@@ -76,6 +75,11 @@ class CalibrationSamples:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[tuple[str, Feeds]]:
+        for place, feeds in self.in_front():
+            yield place, self.task.arrange(feeds)
+
+    def in_front(self) -> Iterator[tuple[str, Feeds]]:
+        """The same, with the one sample in the first dimension of each feed, wherever the model has it."""
         for position in self._positions:
             place, raw = self._read(position)
             under = f" under {'+'.join(self._chain)}" if self.shifts else ""
@@ -110,7 +114,11 @@ class CalibrationSamples:
 
     def reader(self, batch: int = 1) -> SampleReader:
         """A `CalibrationDataReader` over the samples, `batch` of them in one feed (a model may fix its batch)."""
-        return SampleReader(lambda: _batched((feeds for _, feeds in self), batch), -(-len(self) // batch))
+
+        def produce() -> Iterator[Feeds]:
+            return map(self.task.arrange, _batched((feeds for _, feeds in self.in_front()), batch))
+
+        return SampleReader(produce, -(-len(self) // batch))
 
     def _shifted(self, position: int, raw: Batch) -> Batch:
         batch = raw
@@ -170,7 +178,7 @@ def draw(
     *,
     size: int | None = None,
     seed: int = 0,
-    outputs: Outputs | None = None,
+    ask: Ask | None = None,
 ) -> CalibrationSamples:
     """Draws a calibration set.
 
@@ -180,7 +188,7 @@ def draw(
         dataset: the calibration side of the data (of the foreign source for `foreign`); None for sets that need none.
         size: number of samples; None is the set's own default, or all there are where they are fewer.
         seed: the same seed draws the same samples of the same data, whatever order its rows are in.
-        outputs: asks the FP32 model, for hard, easy and diverse.
+        ask: asks the FP32 model, for hard, easy and diverse.
 
     Raises:
         UsageError: a size below 1, a negative seed, or a shift that does not fit the task.
@@ -198,21 +206,21 @@ def draw(
         return CalibrationSamples(task, None, size or DEFAULT_SIZE, seed, calibration_set.shifts, synthetic)
     if dataset is None:
         raise DataError(f"the calibration set {str(calibration_set)!r} draws from data: give --data.")
-    drawn = _draw_from(calibration_set, dataset, size, seed, outputs)
+    drawn = _draw_from(calibration_set, dataset, size, seed, ask)
     return CalibrationSamples(task, drawn, len(drawn), seed, calibration_set.shifts)
 
 
 def _draw_from(
-    calibration_set: CalibrationSet, dataset: Dataset, size: int | None, seed: int, outputs: Outputs | None
+    calibration_set: CalibrationSet, dataset: Dataset, size: int | None, seed: int, ask: Ask | None
 ) -> Dataset:
     sampler = SAMPLERS.get(calibration_set.sampler)
     # By content and not by row, so that the draw does not depend on the order of the rows.
     dataset = dataset.select(np.argsort(dataset.fingerprints, kind="stable"))
     generator = np.random.default_rng(seed)
     wanted = size or sampler.size
-    ask = None if outputs is None else lambda positions: outputs(dataset.select(positions))
+    of_positions = None if ask is None else lambda positions: ask(dataset.select(positions))
     parameters = {**sampler.parameters, **dict(calibration_set.parameters)}
-    chosen = sampler.choose(Pool(dataset, ask), wanted, generator, **parameters)
+    chosen = sampler.choose(Pool(dataset, of_positions), wanted, generator, **parameters)
     if not len(chosen):
         raise DataError(f"the calibration set {str(calibration_set)!r} finds no sample in {dataset.source}.")
     if size is not None and len(chosen) < size:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler, at_random
+from onnxptq.calibrators._sampler import SAMPLERS, Asked, Pool, Sampler, at_random
 from onnxptq.data.dataset import Indices
 from onnxptq.errors import UsageError
 
@@ -13,25 +12,23 @@ CANDIDATES = 1024
 """Samples that the FP32 model scores to choose from: eight times the default set, so that the choice is a real one."""
 
 
-def _candidates(
-    pool: Pool, size: int, generator: np.random.Generator, limit: int
-) -> tuple[Indices, npt.NDArray[np.float64]]:
-    if pool.outputs is None:
+def _candidates(pool: Pool, size: int, generator: np.random.Generator, limit: int) -> tuple[Indices, Asked]:
+    if pool.ask is None:
         raise UsageError("the calibration sets hard, easy and diverse need the FP32 model; give it to draw().")
     if not isinstance(limit, int) or limit < 1:
         raise UsageError(f"candidates must be a positive number of candidates, got {limit}.")
     positions = at_random(np.arange(len(pool.dataset)), max(limit, size), generator)
-    outputs = pool.outputs(positions).astype(np.float64)
-    if outputs.shape[1] < 2:
-        raise UsageError("the calibration sets hard, easy and diverse need at least two outputs for each sample.")
-    return positions, outputs
+    return positions, pool.ask(positions)
 
 
 def _by_margin(pool: Pool, size: int, generator: np.random.Generator, limit: int, sign: int) -> Indices:
-    positions, outputs = _candidates(pool, size, generator, limit)
-    top = np.partition(outputs, -2, axis=1)
-    margin = top[:, -1] - top[:, -2]
-    return positions[np.argsort(sign * margin, kind="stable")[:size]]
+    positions, asked = _candidates(pool, size, generator, limit)
+    if asked.certainty is None:
+        raise UsageError(
+            "the calibration sets hard and easy need a task whose answers are more or less certain, such as "
+            "classification; nothing says so here. Name the head (--head), or use diverse."
+        )
+    return positions[np.argsort(sign * asked.certainty, kind="stable")[:size]]
 
 
 def _hard(pool: Pool, size: int, generator: np.random.Generator, candidates: int) -> Indices:
@@ -44,7 +41,10 @@ def _easy(pool: Pool, size: int, generator: np.random.Generator, candidates: int
 
 def _diverse(pool: Pool, size: int, generator: np.random.Generator, candidates: int) -> Indices:
     """Greedy k-center: each next sample is the one farthest from those chosen so far."""
-    positions, outputs = _candidates(pool, size, generator, candidates)
+    positions, asked = _candidates(pool, size, generator, candidates)
+    longest = max(map(len, asked.vectors))
+    # Outputs of another length differ in what they lack.
+    outputs = np.array([np.pad(vector, (0, longest - len(vector))) for vector in asked.vectors], np.float64)
     chosen = [0]
     distance = np.linalg.norm(outputs - outputs[0], axis=1)
     while len(chosen) < min(size, len(positions)):

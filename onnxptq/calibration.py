@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from onnxptq.cache import Room
 from onnxptq.calibrators import SAMPLERS, CalibrationSamples, CalibrationSet
+from onnxptq.calibrators._sampler import Asked
 from onnxptq.calibrators.samples import draw
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
 from onnxptq.errors import DataError, UsageError
-from onnxptq.evaluation.run import batch_size, run_padded
+from onnxptq.evaluation.run import batch_size
+from onnxptq.evaluation.sample_runner import SampleRunner
 from onnxptq.graphs import Model
 from onnxptq.inputs import DataOptions, Inputs, open_foreign, resolve_for_quantization
 from onnxptq.quantization.passes import observe
@@ -96,25 +98,41 @@ def check_labels(calibration_set: CalibrationSet, dataset: Dataset | None) -> No
 def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None, seed: int) -> CalibrationSamples:
     """The calibration set drawn from the calibration side; the FP32 model is asked only by sets that need it."""
 
-    def outputs(chosen: Dataset) -> npt.NDArray[np.float32]:
-        return _outputs(inputs, chosen)
+    def ask(chosen: Dataset) -> Asked:
+        return _asked(inputs, chosen)
 
-    return draw(calibration_set, inputs.task, inputs.calibration, size=size, seed=seed, outputs=outputs)
+    return draw(calibration_set, inputs.task, inputs.calibration, size=size, seed=seed, ask=ask)
 
 
-def _outputs(inputs: Inputs, dataset: Dataset) -> npt.NDArray[np.float32]:
-    """The FP32 model's first output of each sample, flattened: float32, (N, K)."""
+def _asked(inputs: Inputs, dataset: Dataset) -> Asked:
+    """What the FP32 model says of each sample: certainty, and its judged outputs in a row."""
     session = open_session(inputs.model.core.path)
-    found: dict[int, npt.NDArray[np.float32]] = {}
+    runner, head = SampleRunner(session), inputs.task.head
+    positions_of = [spec.name for spec in session.signature.outputs]
+    judged = [positions_of.index(name) for name in head.judged]
+    certainty: list[float | None] = [None] * len(dataset)
+    vectors: dict[int, npt.NDArray[np.float32]] = {}
     size = batch_size([session])
     for start in range(0, len(dataset), size):
         rows = dataset.read(np.arange(start, min(start + size, len(dataset))))
         for together in inputs.task.loadable_together(rows):
             for positions, feeds in inputs.task.feed_groups(inputs.task.load([rows[i] for i in together])):
-                first = run_padded(session, feeds)[0]
-                for position, output in zip(positions, first.reshape(len(first), -1).astype(np.float32), strict=True):
-                    found[start + together[position]] = output
-    return np.stack([found[position] for position in range(len(dataset))])
+                outputs = runner.run(feeds)
+                sure = head.certainty(head.answers(outputs))
+                for number, position in enumerate(positions):
+                    place = start + together[position]
+                    certainty[place] = None if sure is None else float(sure[number])
+                    vectors[place] = np.concatenate(
+                        [_numbers(outputs[output][number]) for output in judged] or [np.zeros(0, np.float32)]
+                    )
+    known = None if None in certainty else np.array(certainty, np.float64)
+    return Asked(known, [vectors[position] for position in range(len(dataset))])
+
+
+def _numbers(output: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The values of one output for one sample; text has none."""
+    values = np.asarray(output).ravel()
+    return values.astype(np.float32) if values.dtype.kind in "biuf" else np.zeros(0, np.float32)
 
 
 def observe_calibration(

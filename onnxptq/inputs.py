@@ -25,8 +25,13 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.preprocessing_cut import taken_apart
-from onnxptq.tasks import TASKS, Task, add_groups, find_specification
+from onnxptq.heads import HEADS, Hints
+from onnxptq.tasks import ENCODED, Task, add_groups, find_specification, make_task, split_name, with_head
 from onnxptq.text_files import read_json
+
+_ABOUT_PIXELS = (
+    "input", "layout", "size", "color", "scale", "mean", "std", "resize", "resize_to", "interpolation", "shape",
+)  # fmt: skip
 
 SPLIT_SEED = 0
 """Not the recipe's seed: models of several seeds are to be judged on the same samples."""
@@ -44,7 +49,8 @@ class DataOptions:
         trust_data: the data may name files anywhere, and unpack to any size.
         split: the split of the source to evaluate on, instead of the rule's choice (evaluate only).
         preprocessing: fields of the specification that the user gave as flags, over whatever the model carries.
-        task: name of the task, or None to find it.
+        task: name of the task, or of its input, or None to find it.
+        head: name of the head, or None to find it.
     """
 
     data: str | None = None
@@ -56,6 +62,7 @@ class DataOptions:
     split: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,35 +109,62 @@ def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOpti
     return loaded, None, data if loaded.digest == own.digest else DataOptions()
 
 
-def build_task(model: Model, options: DataOptions) -> tuple[Task, tuple[str, ...]]:
+def build_task(model: Model, options: DataOptions, dataset: Dataset | None = None) -> tuple[Task, tuple[str, ...]]:
     """The task of a model, and warnings.
+
+    Args:
+        model: the file.
+        options: what the user said.
+        dataset: the data; its labels may tell what the outputs mean.
 
     Raises:
         UsageError: an unknown task, or preprocessing that does not fit.
         ModelError: the model's inputs do not fit the task.
     """
+    labels = None if dataset is None or dataset.labels is None else dataset.label_names
+    hints = Hints(labels)
     if model.parts is not None:
-        return _task_of_encoded_images(model, options), ()
-    flags = {**options.preprocessing, "task": options.task}
-    found = find_specification(model.path, model.metadata, flags, model.signature)
-    task = TASKS.get(found.task).build(found.specification, model.signature)
-    return task, (found.warning,) if found.warning else ()
+        task, warnings = _task_of_encoded_images(model, options, hints), ()
+    else:
+        flags = {**options.preprocessing, "task": options.task, "head": options.head}
+        found = find_specification(model.path, model.metadata, flags, model.signature)
+        task = make_task(found.task, found.specification, model.signature, hints)
+        warnings = (found.warning,) if found.warning else ()
+    return task, warnings
 
 
-def _task_of_encoded_images(model: Model, options: DataOptions) -> Task:
+def head_notes(task: Task) -> tuple[str, ...]:
+    """One line where nobody knows what the outputs mean, for commands that judge."""
+    if task.settled:
+        return ()
+    judged = ", ".join(task.head.judged)
+    heads = ", ".join(kind.name for kind in HEADS if kind.name != task.head.name)
+    return (
+        f"{task.why}, so their values are compared with FP32's as they are (head raw: {judged}). That does not say "
+        f"whether answers stay right: choose a head with --head ({heads}) or in the specification (docs/tasks.md).",
+    )
+
+
+def _task_of_encoded_images(model: Model, options: DataOptions, hints: Hints) -> Task:
     """The task of a model that decodes its images itself. Raises UsageError for flags that contradict it."""
     from onnxptq.own_preprocessing import own_preprocessing
-    from onnxptq.tasks import encoded_images
+    from onnxptq.tasks.encoded_image_input import EncodedImageInput
 
-    useless = sorted(key for key in options.preprocessing if key not in ("output", "scores", "classes"))
-    if options.task is not None or useless:
+    useless = sorted(key for key in options.preprocessing if key in _ABOUT_PIXELS)
+    if (options.task is not None and split_name(options.task)[0] != ENCODED) or useless:
         named = ", ".join(useless) or f"the task {options.task}"
         raise UsageError(
             f"{model.path} has its pre-processing in the graph, and that is what runs; leave out what says otherwise "
             f"({named})."
         )
-    found = find_specification(model.path, model.metadata, options.preprocessing, model.core.signature)
-    return encoded_images.build(own_preprocessing(model), found.specification, model.signature)
+    flags = {**options.preprocessing, "task": options.task, "head": options.head}
+    found = find_specification(model.path, model.metadata, flags, model.core.signature)
+    # What the rest of the model looks like says nothing of its input, only what was found about its head counts.
+    head = split_name(found.task)[1]
+    name = ENCODED if head is None else f"{ENCODED}-{head}"
+    return with_head(
+        EncodedImageInput(own_preprocessing(model)), name, found.specification, model.core.signature, hints
+    )
 
 
 def resolve_for_quantization(
@@ -154,9 +188,14 @@ def resolve_for_quantization(
     if not (options.data or options.calib_data or options.eval_data):
         options = replace(options, calib_data=own.calib_data, eval_data=own.eval_data if evaluate else None)
     _check_named(options, needs_data=needs_data, evaluate=evaluate)
-    task, warnings = build_task(loaded, options)
+    task, warnings = build_task(loaded, options)  # Its errors come before any data is read.
+    options = _with_truths(options, task)
     sides, notes = _sides(options, room, evaluate=evaluate)
     calibration, evaluation, data = sides
+    if not task.settled and (labelled := evaluation or calibration) is not None:
+        task, warnings = build_task(loaded, options, labelled)
+    if evaluate:
+        notes += head_notes(task)
     aligned = []
     for side in (calibration, evaluation):
         dataset, warning = (None, None) if side is None else align_labels(side, task.classes)
@@ -181,9 +220,12 @@ def resolve_for_evaluation(
         raise UsageError("evaluating needs data: give --data SOURCE (a folder of images by class, Parquet, CSV ...).")
     # A model that says how it wants its input speaks for those that do not: they take the same samples.
     built = [build_task(model, options) for model in models]
-    task, warnings = next((one for one in built if not one[1]), built[0])
-    source = _open(named, options, room)
-    notes = _skipped(source)
+    named_head = next((task for task, _ in built if task.settled), built[0][0])
+    source = _open(named, _with_truths(options, named_head), room)
+    if not any(task.settled for task, _ in built):
+        built = [build_task(model, options, next(iter(source.splits.values()))) for model in models]
+    task, warnings = min(built, key=lambda one: (not one[0].settled, bool(one[1])))
+    notes = _skipped(source) + head_notes(task)
     provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]
     rules = [p.data["split"] for p in provenances if p.data.get("digest") == source.digest]
     if options.split is not None:
@@ -296,6 +338,10 @@ def _open(named: str, options: DataOptions, room: Room) -> Source:
     )
 
 
+def _with_truths(options: DataOptions, task: Task) -> DataOptions:
+    return replace(options, columns=replace(options.columns, truths=task.head.truth_columns()))
+
+
 def _only(source: Source) -> Dataset:
     return without_calibration(source, None, None)
 
@@ -339,6 +385,15 @@ def parse_size(text: str) -> list[int]:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, for example 224x224, got {text!r}.")
     return [int(parts[0]), int(parts[-1])]
+
+
+def parse_shape(text: str) -> tuple[str, list[int | None]]:
+    """Input and sizes from "x=1x3x224x224"; a "?" leaves a size open. Raises UsageError."""
+    name, equals, sizes = text.rpartition("=")
+    parts = sizes.lower().split("x") if sizes else []
+    if not equals or not name or not all(part == "?" or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise UsageError(f"--shape must be INPUT=SIZES, the batch first, for example x=1x3x224x224, got {text!r}.")
+    return name, [None if part == "?" else int(part) for part in parts]
 
 
 def read_preprocessing(path: str) -> dict[str, Any]:

@@ -27,8 +27,7 @@ from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import Runtime
-from onnxptq.tasks import TensorSpec
-from onnxptq.tasks._scores import shown
+from onnxptq.signature import TensorSpec, shown
 
 EVALUATION_SEED = 0
 """Of the corruptions that models are judged under: not the recipe's seed, so that all models see the same samples."""

@@ -24,7 +24,7 @@ from onnxptq.graphs.load import Parts
 from onnxptq.graphs.parts import needed_nodes, part_of, reads
 from onnxptq.runtimes import Session, open_session
 from onnxptq.tasks import Feeds, TensorSpec
-from onnxptq.tasks.encoded_images import OwnPreprocessing, Pixels
+from onnxptq.tasks.encoded_image_input import OwnPreprocessing, Pixels
 
 if TYPE_CHECKING:
     import onnx

@@ -225,9 +225,16 @@ def test_float_outputs_and_excluded_nodes_reach_the_file(quantize, data):
 
 
 def test_without_labels_the_report_is_agreement(quantize, data):
-    result = quantize(data(labels=False))
+    result = quantize(data(labels=False), options=DataOptions(head="classification"))
     assert result.report.measure == "agreement"
     assert result.report.fp32_average == 1.0
+
+
+def test_without_labels_or_a_head_outputs_are_compared_as_they_are(quantize, data):
+    result = quantize(data(labels=False))
+    assert (result.report.measure, result.report.judged) == ("fidelity", ("logits",))
+    assert 0.8 < result.report.int8_average < 1.0
+    assert any("choose a head with --head" in warning for warning in result.warnings)
 
 
 def test_groups_and_corruptions_are_as_asked(quantize, data):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.audit.clipping import Interval
 from onnxptq.audit.probe import ProbePart
-from onnxptq.evaluation.run import run_padded
+from onnxptq.evaluation.sample_runner import SampleRunner, join
 from onnxptq.graphs import Model
 from onnxptq.runtimes import open_session
 from onnxptq.tasks import Task
@@ -18,7 +19,7 @@ from onnxptq.tasks import Task
 ENOUGH = 20
 """Samples of a part from which a share of them means something."""
 
-Outputs = list[npt.NDArray[np.float32]]
+Outputs = list[npt.NDArray[Any]]
 """The outputs of a part's samples in the order of the model's signature, each (N, ...)."""
 
 
@@ -40,12 +41,12 @@ class Undecided:
 
 def outputs_of(model: Model, parts: Sequence[ProbePart]) -> list[tuple[ProbePart, Outputs]]:
     """What the float model gives for the parts that hold `ENOUGH` samples."""
-    session = open_session(model.path)
+    runner = SampleRunner(open_session(model.core.path))
     found = []
     for part in parts:
         if len(part.samples) >= ENOUGH:
-            runs = [run_padded(session, feeds) for _, feeds in part.samples]
-            found.append((part, [np.concatenate(output) for output in zip(*runs, strict=True)]))
+            runs = [runner.run(feeds) for _, feeds in part.samples.in_front()]
+            found.append((part, [join(output) for output in zip(*runs, strict=True)]))
     return found
 
 
@@ -62,14 +63,16 @@ def undecided(
     """
     found = {}
     for position, spec in enumerate(model.signature.outputs):
-        if spec.name not in kept:
+        if spec.name not in kept or spec.name not in task.head.judged:
             continue
         shares = []
         for part, outputs in ran:
             low, high = map(np.float32, kept[spec.name])
             cut = [*outputs[:position], np.clip(outputs[position], low, high), *outputs[position + 1 :]]
-            before, after = task.predict(outputs), task.predict(cut)
-            lost = float(((after.margin <= 0) & (before.margin > 0)).mean())
-            shares.append(Undecided(part.name, part.kind, lost, len(before.margin)))
+            before, after = (task.head.certainty(task.head.answers(one)) for one in (outputs, cut))
+            if before is None or after is None:
+                continue
+            lost = float(((after <= 0) & (before > 0)).mean())
+            shares.append(Undecided(part.name, part.kind, lost, len(before)))
         found[spec.name] = tuple(sorted(shares, key=lambda one: -one.share))
     return found

@@ -27,7 +27,11 @@ _READING = (
     click.option("--label-column", metavar="NAME", help="Column of the labels; else it is found."),
     click.option("--skip-bad", is_flag=True, help="Leave out corrupt samples and count them, instead of stopping."),
     click.option("--trust-data", is_flag=True, help=TRUST_HELP),
-    click.option("--task", metavar="NAME", help="The task, where the model does not say: image-classification, ..."),
+    click.option("--task", metavar="NAME", help="The task, or its input alone, where the model does not say."),
+    click.option("--head", metavar="NAME", help="What the outputs mean, where nothing says: classification, raw, ..."),
+    click.option(
+        "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's open sizes. Repeatable."
+    ),
     click.option("--preprocessing", metavar="FILE", help="JSON file with the preprocessing (docs/data.md)."),
     click.option("--size", metavar="HxW", help="Height and width of the input, where the model leaves them open."),
     click.option("--mean", metavar="R,G,B", help="Mean for each channel, of values from 0 to 1."),
@@ -79,7 +83,7 @@ judging_options = _all(_JUDGING)
 def data_options(values: dict[str, Any], **sources: str | None) -> Any:
     """Takes the reading options out of a command's values, as `DataOptions`."""
     from onnxptq.data import Columns
-    from onnxptq.inputs import DataOptions, parse_numbers, parse_size, read_preprocessing
+    from onnxptq.inputs import DataOptions, parse_numbers, parse_shape, parse_size, read_preprocessing
 
     image, label = values.pop("image_column"), values.pop("label_column")
     preprocessing: dict[str, Any] = {}
@@ -87,6 +91,8 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         preprocessing.update(read_preprocessing(path))
     if (size := values.pop("size")) is not None:
         preprocessing["size"] = parse_size(size)
+    if shapes := values.pop("shapes"):
+        preprocessing["shape"] = dict(map(parse_shape, shapes))
     for name in ("mean", "std"):
         if (text := values.pop(name)) is not None:
             preprocessing[name] = parse_numbers(f"--{name}", text)
@@ -96,6 +102,7 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         trust_data=values.pop("trust_data"),
         preprocessing=preprocessing,
         task=values.pop("task"),
+        head=values.pop("head"),
         **sources,
     )
 

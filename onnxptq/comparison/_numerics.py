@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxptq.evaluation import Predictions
+from onnxptq.evaluation.paired import share_changed
 from onnxptq.evaluation.report import sqnr_db
 from onnxptq.evaluation.run import against
 
@@ -48,7 +49,7 @@ def difference(base: Predictions, run: Predictions, step: float | None = None) -
         run: the other one.
         step: the quantization step of the outputs (`output_step`), or None.
     """
-    flip_rate = float((base.prediction != run.prediction).mean())
+    flip_rate = share_changed(base, run)
     one, two = base.outputs, run.outputs
     if one is None or two is None or one.shape != two.shape:
         return Difference(None, None, None, None, None, flip_rate)

@@ -23,6 +23,7 @@ from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare
 from onnxptq.evaluation.lane import Lane, LaneSubject, start_worker
 from onnxptq.evaluation.run import predict_each
+from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
@@ -186,8 +187,10 @@ def _predict(
 def _feeds(lane: Lane, first: Feeds, batch: int) -> Feeds:
     """The first `batch` samples, again and again where there are too few; as many as the model has fixed, if it has."""
     assert lane.session is not None
-    size = lane.session.signature.fixed_batch or batch
-    return {name: np.resize(array, (size, *array.shape[1:])) for name, array in first.items()}
+    signature = lane.session.signature
+    size = signature.fixed_batch or (1 if signature.alone else batch)
+    resized = {name: np.resize(array, (size, *array.shape[1:])) for name, array in first.items()}
+    return arranged(resized, signature)
 
 
 def _speeds(

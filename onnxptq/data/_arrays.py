@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from onnxptq.cache import content_key
 from onnxptq.data._columns import Columns, Kind, choose_columns
 from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
-from onnxptq.data.dataset import Indices
+from onnxptq.data.dataset import TRUTH, Indices
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, OutputError
 from onnxptq.files import check_unpacked, digest_file
@@ -25,9 +25,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """Reads one sample of each array as a row {name: array or text, "_name": "row 3"}."""
+    """Reads one sample of each array as a row {name: array or text, "_name": "row 3"}; `truths` lie under `TRUTH`."""
 
     arrays: Mapping[str, Array]
+    truths: Mapping[str, Array] = field(default_factory=dict)
 
     def __call__(self, indices: Indices) -> list[dict[str, Any]]:
         """The rows at `indices`."""
@@ -35,7 +36,8 @@ class ArrayRows:
         for index in indices.tolist():
             sample = {name: array[index] for name, array in self.arrays.items()}
             plain = {name: str(v) if isinstance(v, str) else np.asarray(v) for name, v in sample.items()}
-            rows.append({**plain, "_name": f"row {index}"})
+            truth = {name: array[index] for name, array in self.truths.items()}
+            rows.append({**plain, "_name": f"row {index}", **({TRUTH: truth} if truth else {})})
         return rows
 
 
@@ -136,7 +138,10 @@ def _open_split(arrays: Mapping[str, Array], columns: Columns, where: str) -> Ra
             kinds[name] = "tensor"
     chosen = choose_columns(kinds, (), columns, where)
     return RawSplit(
-        rows=ArrayRows({name: flat[name] for name in chosen.inputs}),
+        rows=ArrayRows(
+            {name: flat[name] for name in chosen.inputs},
+            {name: arrays[name] for name in columns.truths if name in arrays and name not in chosen.inputs},
+        ),
         count=len(next(iter(flat.values()))),
         labels=None if chosen.label is None else flat[chosen.label].tolist(),
         declared=None,

@@ -32,10 +32,12 @@ class Columns:
     Attributes:
         inputs: the input columns (an image column, or one column an input of the model).
         label: the label column.
+        truths: columns that hold the truth of a task, of those that the source has; they are no inputs.
     """
 
     inputs: tuple[str, ...] = ()
     label: str | None = None
+    truths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def choose_columns(kinds: Mapping[str, Kind], class_labels: Sequence[str], colum
     for name in (*columns.inputs, *([columns.label] if columns.label else [])):
         if name not in kinds:
             raise UsageError(f"{source} has no column {name!r}. {did_you_mean(name, kinds)}")
+    kinds = {name: kind for name, kind in kinds.items() if name not in columns.truths or name in columns.inputs}
     label = columns.label or _find_label(kinds, class_labels, columns.inputs)
     names = columns.inputs or _find_inputs({name: kind for name, kind in kinds.items() if name != label})
     if not names:

@@ -35,6 +35,16 @@ def fingerprint(row: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
+def truth_digest(truth: Mapping[str, Any]) -> str:
+    """Digest of a sample's truth: nested lists, tables, numbers, text and arrays."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name in sorted(truth):
+        value = truth[name]
+        state.update(f"{name}\0".encode())
+        state.update(_content(value) if isinstance(value, bytes | str | np.ndarray) else repr(value).encode())
+    return state.hexdigest()
+
+
 def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[str | None]:
     """What is wrong with each sample: an image that is none or is cut off, an array with NaN or infinity, a text
     without a word. None: nothing.

@@ -26,7 +26,7 @@ from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, 
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
 from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
-from onnxptq.data.dataset import Indices
+from onnxptq.data.dataset import TRUTH, Indices
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, OutputError
 from onnxptq.files import UNPACKED_FREE, UNPACKED_RATIO, check_unpacked, digest_file
@@ -56,6 +56,7 @@ class TableRows:
         base: the folder from which paths are counted.
         where: the source, for messages.
         trusted: paths may lead out of that folder.
+        truths: columns of the truth, read as they are: nested lists and tables as Python has them.
     """
 
     table: datasets.Dataset
@@ -63,6 +64,7 @@ class TableRows:
     base: Path
     where: str
     trusted: bool = False
+    truths: tuple[str, ...] = ()
 
     def __call__(self, indices: Indices) -> list[dict[str, Any]]:
         """The rows at `indices`. Raises DataError naming a row without a value or a file that cannot be read."""
@@ -75,6 +77,9 @@ class TableRows:
             values = column if kind == "tensor" else column.to_pylist()
             for row, value in zip(rows, values, strict=True):
                 row[name] = self._value(kind, value, name, row)
+        for name in self.truths:
+            for row, value in zip(rows, batch.column(name).to_pylist(), strict=True):
+                row.setdefault(TRUTH, {})[name] = value
         return rows
 
     def _value(self, kind: str, value: Any, name: str, row: dict[str, Any]) -> Any:
@@ -314,16 +319,18 @@ def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str,
     class_labels = [name for name, feature in features.items() if hasattr(feature, "names")]
     chosen = choose_columns(kinds, class_labels, columns, where)
     arrow = table.with_format("arrow")
+    truths = tuple(name for name in columns.truths if name in features and name not in chosen.inputs)
     paths = {name: _are_paths(arrow, name) for name, kind in chosen.inputs.items() if kind == "text"}
     scalars = [*chosen.attributes, *([chosen.label] if chosen.label else [])]
     values = arrow.select_columns(scalars)[:] if scalars else None
     return RawSplit(
         rows=TableRows(
-            arrow.select_columns(list(chosen.inputs)),
+            arrow.select_columns([*chosen.inputs, *truths]),
             {name: "path" if paths.get(name) else kind for name, kind in chosen.inputs.items()},
             base,
             where,
             trusted,
+            truths,
         ),
         count=table.num_rows,
         labels=None if chosen.label is None or values is None else values.column(chosen.label).to_pylist(),

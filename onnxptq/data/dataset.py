@@ -14,6 +14,10 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
+TRUTH = "_truth"
+"""The key of a row under which its truth lies, {column: value}, where the source has truth beside labels."""
+
+
 def name_split(source: str, split: str | None) -> str:
     """What messages call one split of a source: "photos [train]", or "photos" where it has no named splits."""
     return f"{source} [{split}]" if split else source
@@ -23,7 +27,8 @@ class Rows(Protocol):
     """Random access to raw rows that need not fit in memory."""
 
     def __call__(self, indices: Indices) -> list[dict[str, Any]]:
-        """The rows at `indices`, in that order. Each has the task's input columns and "_name" for messages."""
+        """The rows at `indices`, in that order. Each has the task's input columns, "_name" for messages, and under
+        `TRUTH` the columns of the truth where the source has any."""
         ...
 
 
@@ -40,6 +45,7 @@ class Dataset:
         label_names: the classes, in the order of the model's output where that is known.
         attributes: group columns, each str, (N,); "label" is among them when there are labels.
         fingerprints: str, (N,): digest of each sample's input content (not of its label); equal content, equal digest.
+        truths: str, (N,): digest of what each sample has under `TRUTH`, or None where none has anything.
     """
 
     source: str
@@ -50,6 +56,7 @@ class Dataset:
     label_names: tuple[str, ...]
     attributes: Mapping[str, npt.NDArray[np.str_]]
     fingerprints: npt.NDArray[np.str_]
+    truths: npt.NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -70,6 +77,7 @@ class Dataset:
             labels=None if self.labels is None else self.labels[positions],
             attributes={name: values[positions] for name, values in self.attributes.items()},
             fingerprints=self.fingerprints[positions],
+            truths=None if self.truths is None else self.truths[positions],
         )
 
     @cached_property
@@ -79,6 +87,8 @@ class Dataset:
         columns: Sequence[npt.NDArray[Any]] = [self.fingerprints]
         if self.labels is not None:
             columns = [*columns, self.labels]
+        if self.truths is not None:
+            columns = [*columns, self.truths]
         for name in sorted(self.attributes):
             state.update(name.encode() + b"\0")
             columns = [*columns, self.attributes[name]]

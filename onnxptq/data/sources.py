@@ -16,9 +16,9 @@ from onnxptq.data._folder import IMAGE_SUFFIXES, open_folder
 from onnxptq.data._hub import PREFIX, open_hub
 from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
 from onnxptq.data._raw import RawSplit
-from onnxptq.data._samples import defects, fingerprint
+from onnxptq.data._samples import defects, fingerprint, truth_digest
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
-from onnxptq.data.dataset import Dataset, Indices, name_split
+from onnxptq.data.dataset import TRUTH, Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
 from onnxptq.foreign_text import one_line
 
@@ -147,7 +147,7 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Sour
     for name, raw in raws.items():
         if raw.count == 0:
             raise DataError(f"{where[name]} has no row. Expected at least one sample.")
-        kept, fingerprints, left_out = _scan(raw, where[name], skip_bad)
+        kept, fingerprints, truths, left_out = _scan(raw, where[name], skip_bad)
         skipped.extend(left_out)
         if not len(kept):
             raise DataError(f"{where[name]} has no usable sample: all {raw.count} are bad, the first: {left_out[0]}")
@@ -167,13 +167,15 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Sour
             label_names=names if encoded is not None else (),
             attributes=attributes,
             fingerprints=fingerprints,
+            truths=truths,
         )
     return Source(source, splits, tuple(skipped))
 
 
-def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list[str]]:
-    """Which rows are usable, their digests (str, (N,)), and one line for each that is not."""
+def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any, list[str]]:
+    """Which rows are usable, digests of them and of their truth (str, (N,), or None), one line for each that is not."""
     kept: list[int] = []
+    truths: list[str] = []
     fingerprints: list[str] = []
     skipped: list[str] = []
     step = 1 if skip_bad else CHUNK_ROWS
@@ -196,7 +198,10 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, list
                 continue
             kept.append(index)
             fingerprints.append(fingerprint(row))
-    return np.array(kept, np.int64), np.array(fingerprints, np.str_), skipped
+            if TRUTH in row:
+                truths.append(truth_digest(row[TRUTH]))
+    known = np.array(truths, np.str_) if truths and len(truths) == len(kept) else None
+    return np.array(kept, np.int64), np.array(fingerprints, np.str_), known, skipped
 
 
 def _texts(values: Any) -> Any:

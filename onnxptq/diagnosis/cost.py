@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnxptq.comparison._multiply_adds import multiply_adds
 from onnxptq.diagnosis.result import Speed
-from onnxptq.evaluation.run import run_padded
+from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.latency import Latency, measure, timed
@@ -29,7 +29,8 @@ def measure_cost(
         samples: the first one is what they are timed on.
     """
     _, feeds = next(samples.batches(1))
-    times = measure([timed(partial(run_padded, open_session(path), feeds)) for path in (fp32, int8, mixed)], RUNS)
+    sessions = [open_session(path) for path in (fp32, int8, mixed)]
+    times = measure([timed(partial(one.run, arranged(feeds, one.signature))) for one in sessions], RUNS)
     for failed in times:
         if not isinstance(failed, Latency):
             raise failed

@@ -19,7 +19,7 @@ from onnxptq.errors import ModelError, UsageError
 from onnxptq.evaluation import Predictions, Subject, predict
 from onnxptq.evaluation.groups import default_groupings
 from onnxptq.evaluation.measures import Measure
-from onnxptq.evaluation.paired import measure_of
+from onnxptq.evaluation.paired import measure_of, share_changed
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
@@ -262,7 +262,7 @@ class _Session:
         samples = part.samples
         (back,) = self.bench.run([Tensors(pair.tensor for pair in self.bench.paired.pairs)], samples)
         run = predict([Subject(self.bench.reference), Subject(int8)], samples, self.bench.room)[1]
-        unexplained = float((run.prediction != back.prediction).mean())
+        unexplained = share_changed(back, run)
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))
         return whole, explained, unexplained, measure_of(run)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.diagnosis.result import Effect
-from onnxptq.evaluation.paired import paired
+from onnxptq.evaluation.paired import Paired, paired
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import crossfit_drop
 
@@ -41,8 +41,7 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
         groupings: as a user writes them; none is the default.
     """
     pair = paired(reference, run, groupings=groupings)
-    width = max(float(np.median(reference.margin)) * _WIDTH, float(np.finfo(np.float32).tiny))
-    softly = _smooth(reference, pair.before, width) - _smooth(run, pair.after, width)
+    softly = _softly(reference, run, pair)
     lost, changed = pair.lost, pair.changed
     harms, drops = pair.by_group(softly), pair.by_group(lost)
     fitted, fitted_drop = crossfit_drop(harms), crossfit_drop(drops)
@@ -68,8 +67,16 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
     )
 
 
-def _smooth(run: Predictions, right: Floats, width: float) -> Floats:
-    margin = np.where(right == 1.0, run.margin, -run.margin).astype(np.float64)
+def _softly(reference: Predictions, run: Predictions, pair: Paired) -> Floats:
+    """What each row lost, smoothly; scores of answers that are no classes are smooth by themselves."""
+    if reference.certainty is None or run.certainty is None or not pair.measure.binary:
+        return pair.lost
+    width = max(float(np.median(reference.certainty)) * _WIDTH, float(np.finfo(np.float32).tiny))
+    return _smooth(reference.certainty, pair.before, width) - _smooth(run.certainty, pair.after, width)
+
+
+def _smooth(certainty: npt.NDArray[np.float32], right: Floats, width: float) -> Floats:
+    margin = np.where(right == 1.0, certainty, -certainty).astype(np.float64)
     smooth: Floats = 1.0 / (1.0 + np.exp(-np.clip(margin / width, -50.0, 50.0)))
     return smooth
 

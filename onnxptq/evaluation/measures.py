@@ -1,33 +1,32 @@
-"""Measures: what the score of a sample is called, and whether it is only right or wrong."""
+"""What predictions are judged by: the measures of the head that made them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from onnxptq.evaluation.predictions import Predictions
+from onnxptq.heads import HEADS, HeadKind, Measure
+from onnxptq.heads._measure import Against
+from onnxptq.heads.classification import ACCURACY, AGREEMENT
 
-Against = Literal["truth", "reference"]
+__all__ = ["ACCURACY", "AGREEMENT", "Against", "Measure", "kind_of", "measure_of"]
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How good a model's answer for one sample is: a score from 0 to 1, larger is better.
+def measure_of(run: Predictions) -> Measure:
+    """What the answers of a run are judged by: the truth where every sample has one, else the reference's answers.
 
-    Attributes:
-        name: as reports write it, for example "accuracy" or "F1 at IoU 0.5".
-        binary: every score is 0 or 1. Statistics of such scores are those of proportions (Wilson, Tango, McNemar);
-            other scores take intervals and tests that hold for any distribution on [0, 1] (docs/statistics.md).
-        source: publication or standard that defines the measure; "" where its name says it all.
-        against: answers are compared with the truth, or with the answers of the reference model (fidelity).
+    Raises:
+        UsageError: the head that made them is not installed here.
     """
+    kind = kind_of(run)
+    if not run.labelled:
+        return kind.agreement
+    chosen = next(iter(run.scores), kind.measures[0].name)
+    return next(measure for measure in kind.measures if measure.name == chosen)
 
-    name: str
-    binary: bool
-    source: str = ""
-    against: Against = "truth"
 
+def kind_of(run: Predictions) -> HeadKind:
+    """The head that made predictions; files of schema 1 know classifiers only.
 
-ACCURACY = Measure("accuracy", binary=True)
-"""The predicted class is the label."""
-
-AGREEMENT = Measure("agreement", binary=True, against="reference")
-"""The predicted class is that of the reference model: what classifiers are judged by where the data has no labels."""
+    Raises:
+        UsageError: it is not installed here.
+    """
+    return HEADS.get(str(run.identity.get("head") or "classification"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, UsageError, did_you_mean
 from onnxptq.evaluation.groups import default_groupings, group_members, group_rows
-from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
+from onnxptq.evaluation.measures import Measure, kind_of, measure_of
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.evaluation.statistics import SourceCells, SourceSums, cells_by_source, sum_by_source
 
@@ -112,14 +113,9 @@ def lay_out(run: Predictions, groupings: Sequence[str] = ()) -> GroupLayout:
     return GroupLayout(tuple(names), tuple(members), sources, dict(run.groups))
 
 
-def measure_of(run: Predictions) -> Measure:
-    """What the answers of a run are judged by: the truth where every sample has one, else the reference's answers."""
-    return ACCURACY if run.labelled else AGREEMENT
-
-
 def fidelity_measure(run: Predictions) -> Measure:
     """How near answers are to those of the reference, as the head that made them measures it."""
-    return AGREEMENT
+    return kind_of(run).agreement
 
 
 def measure_named(run: Predictions, name: str) -> Measure:
@@ -130,7 +126,8 @@ def measure_named(run: Predictions, name: str) -> Measure:
     """
     if not name:
         return measure_of(run)
-    measures = {measure.name: measure for measure in (ACCURACY, fidelity_measure(run))}
+    kind = kind_of(run)
+    measures = {measure.name: measure for measure in (*kind.measures, kind.agreement)}
     if name not in measures:
         raise UsageError(
             f"the task of {run.identity['model']['name']} has no score {name!r}. {did_you_mean(name, measures)}"
@@ -147,9 +144,35 @@ def scores_of(run: Predictions, reference: Predictions, measure: Measure | None 
         measure: None is `measure_of(run)`.
     """
     measure = measure or measure_of(run)
-    truth = reference.prediction if measure.against == "reference" else run.label
-    scores: Floats = (run.prediction == truth).astype(np.float64)
+    if measure.against == "truth" and measure.name in run.scores:
+        return run.scores[measure.name].astype(np.float64)
+    if run is reference and measure.against == "reference":
+        return np.ones(len(run))
+    if run.code is None or reference.code is None:
+        return fidelity_of(run, reference)
+    truth = reference.code if measure.against == "reference" else run.label
+    scores: Floats = (run.code == truth).astype(np.float64)
     return scores
+
+
+def fidelity_of(run: Predictions, reference: Predictions) -> Floats:
+    """How near answers without a code are to those of another run: float64, (N,), from 0 to 1.
+
+    Raises:
+        DataError: it was not measured against that run, and the outputs were too large to keep.
+    """
+    head = run.head or reference.head
+    if head is not None and run.shapes and run.shapes == reference.shapes:
+        answers = [head.answers(one.unflattened()) for one in (run, reference)]
+        return head.fidelity(*answers).astype(np.float64)
+    if run.identity.get("against") not in (None, reference.identity["model"].get("digest")):
+        raise DataError(
+            f"{run.identity['model']['name']} was not run beside {reference.identity['model']['name']}, and its "
+            "outputs are too large to keep, so the two cannot be compared. Evaluate both with one command."
+        )
+    if run.fidelity is None:
+        raise DataError(f"{run.identity['model']['name']}: its fidelity is not known. Evaluate it again.")
+    return run.fidelity.astype(np.float64)
 
 
 def paired(
@@ -184,7 +207,20 @@ def paired(
     return Paired(
         before=scores_of(reference, reference, measure),
         after=scores_of(model, reference, measure),
-        changed=(model.prediction != reference.prediction).astype(np.float64),
+        changed=changed(reference, model),
         measure=measure,
         groups=layout or lay_out(model, groupings),
     )
+
+
+def changed(reference: Predictions, model: Predictions) -> Floats | None:
+    """float64, (N,): 1 where the answer differs from the reference's, else 0; None where answers have no code."""
+    if model.code is None or reference.code is None:
+        return None
+    return (model.code != reference.code).astype(np.float64)
+
+
+def share_changed(reference: Predictions, model: Predictions) -> float:
+    """The share of samples whose answer differs from the reference's; NaN where answers have no code."""
+    differs = changed(reference, model)
+    return math.nan if differs is None else float(differs.mean())

@@ -1,14 +1,16 @@
 """Predictions: one row per sample, model and runtime. Everything a user reads is computed from them.
 
-The Parquet file (schema version 1, documented in docs/formats.md) may hold several runs, told apart by `run`.
+The Parquet file (schema version 2, documented in docs/formats.md) may hold several runs, told apart by `run`. Files
+of schema 1, which knew classifiers only, are read as well.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,23 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError
 from onnxptq.files import replacing
+from onnxptq.heads import Head
 from onnxptq.text_files import json_object
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _METADATA_KEY = b"onnxptq.predictions"
 
 _MAGIC = b"PAR1"
 """At both ends of a Parquet file; in front of the last one stands the length of the footer."""
+
+
+@dataclass(frozen=True)
+class OutputShape:
+    """One output of a model in `Predictions.outputs`: its name, numpy dtype name and the shape for one sample."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -34,36 +46,51 @@ class Predictions:
         sample_id: str, (N,): unique; the source sample and what was done to it.
         source_id: str, (N,): the original sample behind corrupted copies (digest of its content).
         groups: group columns, each str, (N,).
-        label: int64, (N,): -1 where there is none.
-        prediction: int64, (N,).
-        score: float32, (N,).
-        margin: float32, (N,).
-        outputs: float32, (N, K): all outputs flattened, or None where K is too large to keep.
+        label: int64, (N,): the class of the data, -1 where there is none.
         signal_energy: float64, (N,): sum of squares of the reference's outputs, NaN without a reference.
         error_energy: float64, (N,): sum of squared differences to the reference's outputs, NaN without a reference.
         identity: what was run on what, JSON types: `model` (name, digest), `runtime`, `data`, `preprocessing`,
-            `task`, `classes`, `corruptions`, `seed`.
+            `task`, `head`, `judged` (names of outputs), `against` (digest of the reference), `classes`, `corruptions`,
+            `seed`.
+        code: int64, (N,): equal where the answer is the same (the class); None where answers are continuous.
+        scores: by measure, float32, (N,), in [0, 1]: how good the answer is; NaN where there is no truth. The first is
+            the head's default measure.
+        fidelity: float32, (N,), in [0, 1]: how near the answer is to the reference's; None where it is not known.
+        certainty: float32, (N,): how far the answer is from another one (a classifier's margin), or None.
+        records: what totals are computed from, by name: an array (N,), or N flat lists.
+        outputs: float32, (N, K): all outputs flattened, or None where they are too large to keep, differ in shape
+            between samples, or hold text or integers that float32 cannot.
+        shapes: what `outputs` is made of, in order; () without, and in files of schema 1.
+        energies: by output (floats and images only): signal and error energy, each float64, (N,).
+        head: of the task, where they were made just now; files do not hold it.
     """
 
     sample_id: npt.NDArray[np.str_]
     source_id: npt.NDArray[np.str_]
     groups: Mapping[str, npt.NDArray[np.str_]]
     label: npt.NDArray[np.int64]
-    prediction: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-    margin: npt.NDArray[np.float32]
-    outputs: npt.NDArray[np.float32] | None
     signal_energy: npt.NDArray[np.float64]
     error_energy: npt.NDArray[np.float64]
     identity: Mapping[str, Any]
+    code: npt.NDArray[np.int64] | None = None
+    scores: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    fidelity: npt.NDArray[np.float32] | None = None
+    certainty: npt.NDArray[np.float32] | None = None
+    records: Mapping[str, Any] = field(default_factory=dict)
+    outputs: npt.NDArray[np.float32] | None = None
+    shapes: tuple[OutputShape, ...] = ()
+    energies: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = field(default_factory=dict)
+    head: Head | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.sample_id)
 
     @property
     def labelled(self) -> bool:
-        """Whether every sample has a label."""
-        return bool((self.label >= 0).all())
+        """Whether the answer to every sample can be held against the truth."""
+        if self.scores:
+            return not np.isnan(next(iter(self.scores.values()))).any()
+        return self.code is not None and bool((self.label >= 0).all())
 
     @property
     def runtime(self) -> str:
@@ -72,10 +99,20 @@ class Predictions:
         return str(known.get("name", known["provider"]))
 
     @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """bool, (N,): prediction equals label."""
-        equal: npt.NDArray[np.bool_] = self.prediction == self.label
-        return equal
+    def judged(self) -> tuple[str, ...]:
+        """Names of the outputs that the answers were read from; () in files of schema 1, which do not say."""
+        return tuple(self.identity.get("judged") or ())
+
+    def unflattened(self) -> list[npt.NDArray[Any]]:
+        """The outputs that were kept, (N, ...) each in the model's dtype. Call it only where `shapes` are known."""
+        assert self.outputs is not None and self.shapes
+        found, start = [], 0
+        for one in self.shapes:
+            width = math.prod(one.shape)
+            part = self.outputs[:, start : start + width]
+            found.append(part.reshape(len(self), *one.shape).astype(one.dtype, copy=False))
+            start += width
+        return found
 
 
 def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
@@ -85,7 +122,11 @@ def save_predictions(path: Path, runs: Sequence[Predictions]) -> None:
 
     tables = [_to_table(run, number) for number, run in enumerate(runs)]
     table = pa.concat_tables(tables, promote_options="default")
-    header = {"schema_version": SCHEMA_VERSION, "runs": [dict(run.identity) for run in runs]}
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "runs": [dict(run.identity) for run in runs],
+        "shapes": [[asdict(shape) for shape in run.shapes] for run in runs],
+    }
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(header, sort_keys=True).encode()})
     with replacing(path) as temporary:
         # With checksums, so that a flipped bit is found by whoever reads it, and is no prediction.
@@ -133,20 +174,24 @@ def _read(path: Path) -> list[Predictions]:
     if metadata is None:
         raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")
     header = json_object(metadata.decode(), f"the metadata of the predictions {path}", DataError)
-    if header["schema_version"] != SCHEMA_VERSION:
+    version = header["schema_version"]
+    if version not in (1, SCHEMA_VERSION):
         raise DataError(
-            f"{path} has predictions of schema {header['schema_version']}; this version reads {SCHEMA_VERSION}. "
-            "Update onnxptq."
+            f"{path} has predictions of schema {version}; this version reads 1 and {SCHEMA_VERSION}. Update onnxptq."
         )
     if not header["runs"]:
         raise DataError(f"{path} has no run. Make predictions with `onnxptq evaluate --predictions FILE`.")
     for identity in header["runs"]:
         _check_identity(identity)
-    _check_columns(table)
-    return [
-        _from_table(table.filter(pc.equal(table["run"], number)), identity)
-        for number, identity in enumerate(header["runs"])
+    _check_columns(table, _COLUMNS_OF_CLASSES if version == 1 else {})
+    tables = [table.filter(pc.equal(table["run"], number)) for number in range(len(header["runs"]))]
+    if version == 1:
+        return [_from_table_of_classes(*pair) for pair in zip(tables, header["runs"], strict=True)]
+    shapes = [
+        tuple(OutputShape(one["name"], one["dtype"], tuple(one["shape"])) for one in of_run)
+        for of_run in header["shapes"]
     ]
+    return [_from_table(*of_run) for of_run in zip(tables, header["runs"], shapes, strict=True)]
 
 
 def _check_identity(identity: Mapping[str, Any]) -> None:
@@ -164,36 +209,48 @@ _IDENTITY: dict[str, Any] = {
     "data": dict | str,
     "preprocessing": dict,
     "task": str,
+    "head": str,
+    "judged": list,
     "classes": list,
     "corruptions": list,
     "seed": int,
 }
 
 
-def _check_columns(table: Any) -> None:
+def _check_columns(table: Any, more: Mapping[str, tuple[str, ...]]) -> None:
     """Raises KeyError or TypeError where a column is missing, is there twice, or holds something else."""
     if len(set(table.column_names)) < len(table.column_names):
         raise TypeError("a column is there twice")
-    for name, kinds in _COLUMNS.items():
+    for name, kinds in {**_COLUMNS, **more}.items():
         if str(table.schema.field(name).type) not in kinds:
             raise TypeError(f"the column {name!r} holds {table.schema.field(name).type}, expected {kinds[0]}")
         if table[name].null_count:
             raise TypeError(f"the column {name!r} has empty cells")
     for name in table.column_names:
         kind = str(table.schema.field(name).type)
-        if name.startswith("group.") and kind not in _TEXTS:
-            raise TypeError(f"the column {name!r} holds {kind}, expected string")
+        for prefix, kinds in _PREFIXES.items():
+            if name.startswith(prefix) and kind not in kinds:
+                raise TypeError(f"the column {name!r} holds {kind}, expected {kinds[0]}")
 
 
 _TEXTS = ("string", "large_string")
 _COLUMNS = {
     "run": ("int32", "int64"),
     **dict.fromkeys(("sample_id", "source_id"), _TEXTS),
-    **dict.fromkeys(("label", "prediction"), ("int64",)),
-    **dict.fromkeys(("score", "margin"), ("float", "double")),
+    "label": ("int64",),
     **dict.fromkeys(("signal_energy", "error_energy"), ("double",)),
 }
 """Columns that every file has, and the types that they may have."""
+
+_COLUMNS_OF_CLASSES = {"prediction": ("int64",), **dict.fromkeys(("score", "margin"), ("float", "double"))}
+"""Those that a file of schema 1 has beside."""
+
+_PREFIXES = {
+    "group.": _TEXTS,
+    "score.": ("float", "double"),
+    **dict.fromkeys(("signal_energy.", "error_energy."), ("double",)),
+}
+"""Columns that a file may have, by the beginning of their names."""
 
 
 def _to_table(run: Predictions, number: int) -> Any:
@@ -211,36 +268,95 @@ def _to_table(run: Predictions, number: int) -> Any:
     }
     for name, values in run.groups.items():
         columns[f"group.{name}"] = texts(values)
-    for name in ("label", "prediction", "score", "margin", "signal_energy", "error_energy"):
+    columns["label"] = pa.array(run.label)
+    for name in ("code", "fidelity", "certainty"):
+        if (values := getattr(run, name)) is not None:
+            columns[name] = pa.array(values)
+    columns |= {f"score.{name}": pa.array(values) for name, values in run.scores.items()}
+    columns |= {f"record.{name}": pa.array(values) for name, values in run.records.items()}
+    for name in ("signal_energy", "error_energy"):
         columns[name] = pa.array(getattr(run, name))
+    for name, (signal, error) in run.energies.items():
+        columns |= {f"signal_energy.{name}": pa.array(signal), f"error_energy.{name}": pa.array(error)}
     if run.outputs is not None:
         flat = pa.array(run.outputs.ravel())
         columns["outputs"] = pa.FixedSizeListArray.from_arrays(flat, run.outputs.shape[1])
     return pa.table(columns)
 
 
-def _from_table(table: Any, identity: Mapping[str, Any]) -> Predictions:
-    def column(name: str) -> Any:
-        return table[name].combine_chunks().to_numpy(zero_copy_only=False)
+class _Columns:
+    """The columns of one run. One that another run of the file has, and this one has not, is empty here."""
 
-    # A column that another run of the file has, and this one has not, is empty here.
-    present = [name for name in table.column_names if table[name].null_count < len(table)]
-    outputs = None
-    if "outputs" in present:
-        lists = table["outputs"].combine_chunks()
-        outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.names = [name for name in table.column_names if table[name].null_count < len(table)]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._table[name].combine_chunks().to_numpy(zero_copy_only=False)
+
+    def maybe(self, name: str) -> Any:
+        return self[name] if name in self.names else None
+
+    def texts(self, name: str) -> npt.NDArray[np.str_]:
+        return np.asarray(self[name].astype(np.str_))
+
+    def beginning(self, prefix: str) -> list[str]:
+        return [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
+
+    def record(self, name: str) -> Any:
+        values = self._table[f"record.{name}"]
+        nested = str(values.type).startswith(("list", "large_list")) or str(values.type) == "string"
+        return values.to_pylist() if nested else self[f"record.{name}"]
+
+    def outputs(self) -> npt.NDArray[np.float32] | None:
+        if "outputs" not in self.names:
+            return None
+        lists = self._table["outputs"].combine_chunks()
+        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat.reshape(len(self._table), lists.type.list_size))
+
+
+def _from_table(table: Any, identity: Mapping[str, Any], shapes: tuple[OutputShape, ...]) -> Predictions:
+    columns = _Columns(table)
     return Predictions(
-        sample_id=column("sample_id").astype(np.str_),
-        source_id=column("source_id").astype(np.str_),
-        groups={
-            name.removeprefix("group."): column(name).astype(np.str_) for name in present if name.startswith("group.")
-        },
-        label=column("label"),
-        prediction=column("prediction"),
-        score=column("score"),
-        margin=column("margin"),
-        outputs=outputs,
-        signal_energy=column("signal_energy"),
-        error_energy=column("error_energy"),
+        sample_id=columns.texts("sample_id"),
+        source_id=columns.texts("source_id"),
+        groups={name: columns.texts(f"group.{name}") for name in columns.beginning("group.")},
+        label=columns["label"],
+        signal_energy=columns["signal_energy"],
+        error_energy=columns["error_energy"],
         identity=identity,
+        code=columns.maybe("code"),
+        scores={name: columns[f"score.{name}"] for name in columns.beginning("score.")},
+        fidelity=columns.maybe("fidelity"),
+        certainty=columns.maybe("certainty"),
+        records={name: columns.record(name) for name in columns.beginning("record.")},
+        outputs=columns.outputs(),
+        shapes=shapes,
+        energies={
+            name: (columns[f"signal_energy.{name}"], columns[f"error_energy.{name}"])
+            for name in columns.beginning("signal_energy.")
+        },
+    )
+
+
+def _from_table_of_classes(table: Any, identity: Mapping[str, Any]) -> Predictions:
+    """A run of schema 1: class, confidence ("score") and margin of a classifier."""
+    columns = _Columns(table)
+    label, prediction = columns["label"], columns["prediction"]
+    right = (prediction == label).astype(np.float32)
+    right[label < 0] = np.nan
+    return Predictions(
+        sample_id=columns.texts("sample_id"),
+        source_id=columns.texts("source_id"),
+        groups={name: columns.texts(f"group.{name}") for name in columns.beginning("group.")},
+        label=label,
+        signal_energy=columns["signal_energy"],
+        error_energy=columns["error_energy"],
+        identity=identity,
+        code=prediction,
+        scores={"accuracy": right},
+        certainty=columns["margin"],
+        records={"confidence": columns["score"]},
+        outputs=columns.outputs(),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,9 @@ class Report:
         groups: from the lowest score under INT8 to the highest.
         binary: every score is 0 or 1.
         against: answers were judged by the "truth", or by those of the "reference".
+        task: name of the task that the models were judged by; "" in predictions of old files.
+        judged: names of the outputs that were judged; () in predictions of old files.
+        sqnr_db_by_output: the same ratio of every output of numbers, by its name.
     """
 
     measure: str
@@ -117,6 +120,9 @@ class Report:
     groups: tuple[GroupResult, ...]
     binary: bool = True
     against: Against = "truth"
+    task: str = ""
+    judged: tuple[str, ...] = ()
+    sqnr_db_by_output: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def possible_drop(self) -> float:
@@ -130,7 +136,8 @@ class Report:
         """The report as JSON types; NaN becomes None. Keys are stable (docs/formats.md)."""
         # All fields but `groups` are flat, so the deep copies of `dataclasses.asdict` would be of no use.
         groups = [_finite(vars(group)) for group in self.groups]
-        values = _finite({"report_version": REPORT_VERSION, **vars(self), "groups": groups})
+        mine = {**vars(self), "judged": list(self.judged), "sqnr_db_by_output": dict(self.sqnr_db_by_output)}
+        values = _finite({"report_version": REPORT_VERSION, **mine, "groups": groups})
         if self.measure in (ACCURACY.name, AGREEMENT.name):
             # A classifier's report is what it was before there were other measures.
             del values["binary"], values["against"]
@@ -196,12 +203,19 @@ def compare(
         groups=tuple(sorted(groups, key=lambda g: (g.int8, g.name))),
         binary=rows.measure.binary,
         against=rows.measure.against,
+        task=str(model.identity.get("task") or ""),
+        judged=model.judged,
+        sqnr_db_by_output={name: _decibel(*energies) for name, energies in model.energies.items()},
     )
 
 
 def sqnr_db(run: Predictions) -> float | None:
     """Signal to quantization-noise ratio of the outputs against the reference, in decibel; None where not defined."""
-    signal, error = float(run.signal_energy.sum()), float(run.error_energy.sum())
+    return _decibel(run.signal_energy, run.error_energy)
+
+
+def _decibel(signal_energy: npt.NDArray[np.float64], error_energy: npt.NDArray[np.float64]) -> float | None:
+    signal, error = float(signal_energy.sum()), float(error_energy.sum())
     if not (math.isfinite(signal) and math.isfinite(error)) or error == 0.0 or signal == 0.0:
         return None
     return 10.0 * math.log10(signal / error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,20 +14,20 @@ import numpy.typing as npt
 from onnxptq.cache import Room, content_key
 from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError, ModelError, OnnxptqError
+from onnxptq.evaluation._gathering import Gathered, Said, has_nan, kept_energies, narrow, not_finite
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
+from onnxptq.evaluation.sample_runner import Runner, SampleRunner, join
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model
+from onnxptq.heads import Head, Truths
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.selection import CPU, Runtime
-from onnxptq.tasks import Feeds, Signature, Task
+from onnxptq.tasks import Feeds
 
 BATCH = 64
 """Samples in one call of a model with a dynamic batch: INT8 kernels are near their best, memory stays small."""
-
-OUTPUTS_KEPT = 1024
-"""Values of output a sample up to which predictions keep the outputs themselves (4 KB a sample)."""
 
 _PORTION_BYTES = 8 * 2**20
 _PORTION_BATCHES = 8
@@ -38,19 +37,6 @@ between runs finds nothing in the processor's caches, so it is done seldom; but 
 Progress = Callable[[int], None]
 
 T = TypeVar("T")
-
-
-class Runner(Protocol):
-    """A model that was loaded, in this process or in another one."""
-
-    @property
-    def signature(self) -> Signature:
-        """Its inputs and outputs."""
-        ...
-
-    def run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
-        """All outputs for `feeds`, in the order of the signature."""
-        ...
 
 
 class Candidate(Protocol):
@@ -129,6 +115,7 @@ def _predict(
     places = [_place(identity, room) for identity in identities]
     for identity, subject in zip(identities, subjects, strict=True):
         identity["runtime"] |= _name_or_reason(subject.runtime)
+        identity["against"] = subjects[0].model.digest
     found: list[Predictions | OnnxptqError | None] = [_found(place) for place in places]
     missing = [number for number, run in enumerate(found) if run is None]
     progress(len(samples) * (len(subjects) - len(missing)))
@@ -140,16 +127,19 @@ def _predict(
             found[number] = run
             if keepable and isinstance(run, Predictions):
                 save_predictions(places[number], [replace(run, identity=identities[number])])
+    head = samples.task.head
     # A file found by its content may have been written for a model or rows of other names.
     named = [
-        replace(run, identity=identity, sample_id=samples.sample_id) if isinstance(run, Predictions) else run
+        replace(run, identity=identity, sample_id=samples.sample_id, head=samples.task.head)
+        if isinstance(run, Predictions)
+        else run
         for run, identity in zip(found, identities, strict=True)
         if run is not None
     ]
     reference = named[0]
     if isinstance(reference, OnnxptqError):
         raise reference
-    return [against(reference, run) if isinstance(run, Predictions) else run for run in named]
+    return [against(reference, run, head) if isinstance(run, Predictions) else run for run in named]
 
 
 def predictions_place(subject: Candidate, samples: EvaluationSamples, room: Room) -> Path:
@@ -168,6 +158,8 @@ def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
         "runtime": subject.runtime.identity(),
         "data": {"digest": samples.dataset.digest, "samples": len(samples.dataset)},
         "task": samples.task.name,
+        "head": samples.task.head.name,
+        "judged": list(samples.task.head.judged),
         "preprocessing": samples.task.specification,
         "classes": list(samples.task.classes or samples.dataset.label_names),
         "corruptions": list(samples.corruptions),
@@ -194,22 +186,10 @@ def _found(place: Path) -> Predictions | None:
         return None  # Damaged on the disk: it is made anew and replaced.
 
 
-@dataclass
-class _Gathered:
-    """Rows of one subject while they come in."""
-
-    prediction: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-    margin: npt.NDArray[np.float32]
-    outputs: npt.NDArray[np.float32] | None
-    signal: npt.NDArray[np.float64]
-    error: npt.NDArray[np.float64]
-
-
 def _run(
     subjects: Sequence[Candidate], samples: EvaluationSamples, progress: Progress, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
-    results: dict[int, _Gathered | OnnxptqError] = {}
+    results: dict[int, Gathered | OnnxptqError] = {}
     sessions: dict[int, Runner] = {}
 
     def attempt(number: int, step: Callable[[], T]) -> T | None:
@@ -227,21 +207,23 @@ def _run(
             sessions[number] = session
     if not sessions:
         return [error for error in results.values() if isinstance(error, OnnxptqError)]
-    for rows, batches in _portions(samples, list(sessions.values())):
-        reference: npt.NDArray[np.float32] | None = None
-        for number, session in list(sessions.items()):
-            done = attempt(number, partial(_outputs, session, batches, rows, samples, subjects[number]))
-            if done is None:
+    head = samples.task.head
+    runners = {number: SampleRunner(session) for number, session in sessions.items()}
+    for rows, batches, truths in _portions(samples, list(sessions.values())):
+        reference: Said | None = None
+        for number in list(sessions):
+            first = reference is None
+            said = attempt(number, partial(_said, runners[number], batches, rows, samples, subjects[number], first))
+            if said is None:
                 continue
-            outputs, flat = done
-            gathered = results.setdefault(number, _empty(len(samples), flat.shape[1]))
-            assert isinstance(gathered, _Gathered)
-            reference = flat if reference is None else reference
-            _gather(gathered, rows, flat, reference, samples.task, outputs)
+            gathered = results.setdefault(number, Gathered(len(samples), head))
+            assert isinstance(gathered, Gathered)
+            reference = reference or said
+            gathered.add(rows, said, reference, truths)
             progress(len(rows))
         progress(len(rows) * (len(subjects) - len(sessions)))
     ordered = [results[number] for number in range(len(subjects))]
-    return [_predictions(one, samples) if isinstance(one, _Gathered) else one for one in ordered]
+    return [one.predictions(samples) if isinstance(one, Gathered) else one for one in ordered]
 
 
 def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
@@ -254,41 +236,41 @@ def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
 
 def _portions(
     samples: EvaluationSamples, sessions: Sequence[Runner]
-) -> Iterator[tuple[npt.NDArray[np.int64], list[Feeds]]]:
-    """Rows, and the batches that feed them: several where all outputs have few values a sample, else one."""
-    most = _PORTION_BYTES if all(_narrow(session.signature) for session in sessions) else 0
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Feeds], Truths]]:
+    """Rows, the batches that feed them, and their truths: several batches where outputs are narrow, else one."""
+    most = _PORTION_BYTES if all(narrow(session.signature) for session in sessions) else 0
     rows: list[npt.NDArray[np.int64]] = []
     batches: list[Feeds] = []
+    truths: dict[str, list[Any]] = {}
     size = 0
-    for some, feeds in samples.batches(batch_size(sessions)):
+    for some, feeds, true in samples.batches_with_truths(batch_size(sessions)):
         rows.append(some)
         batches.append(feeds)
+        for name, values in true.items():
+            truths.setdefault(name, []).extend(values)
         size += sum(array.nbytes for array in feeds.values())
         if size >= most or len(batches) == _PORTION_BATCHES:
-            yield np.concatenate(rows), batches
-            rows, batches, size = [], [], 0
+            yield np.concatenate(rows), batches, truths
+            rows, batches, truths, size = [], [], {}, 0
     if batches:
-        yield np.concatenate(rows), batches
+        yield np.concatenate(rows), batches, truths
 
 
-def _narrow(signature: Signature) -> bool:
-    """Whether it says how many values the outputs have for a sample, and those are few enough to be kept."""
-    shapes = [spec.shape for spec in signature.outputs]
-    if any(not shape or None in shape[1:] for shape in shapes):
-        return False
-    return sum(math.prod(size or 0 for size in shape[1:]) for shape in shapes) <= OUTPUTS_KEPT
-
-
-def _outputs(
-    session: Runner, batches: list[Feeds], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
-) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.float32]]:
-    """All outputs as they are, and those of each sample in one row: float32, (N, K). All of it is finite."""
-    parts = [run_padded(session, feeds) for feeds in batches]
-    outputs = parts[0] if len(parts) == 1 else [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
-    rowwise = [o.reshape(len(o), -1).astype(np.float32, copy=False) for o in outputs]
-    flat = rowwise[0] if len(rowwise) == 1 else np.concatenate(rowwise, axis=1)
-    _check_finite(flat, rows, samples, subject)
-    return outputs, flat
+def _said(
+    runner: SampleRunner,
+    batches: list[Feeds],
+    rows: npt.NDArray[np.int64],
+    samples: EvaluationSamples,
+    subject: Candidate,
+    first: bool,
+) -> Said:
+    """What a model says of some rows; the first model is the reference."""
+    parts = [runner.run(feeds) for feeds in batches]
+    outputs = [join(of_one) for of_one in zip(*parts, strict=True)]
+    said = Said([spec.name for spec in runner.signature.outputs], outputs)
+    _check_finite(said, rows, samples, subject, first)
+    said.answers = samples.task.head.answers(outputs)
+    return said
 
 
 def batch_size(sessions: Sequence[Runner]) -> int:
@@ -297,91 +279,49 @@ def batch_size(sessions: Sequence[Runner]) -> int:
     Raises:
         DataError: two models have fixed different batches.
     """
+    if any(session.signature.alone for session in sessions):
+        return 1
     fixed = {batch for session in sessions if (batch := session.signature.fixed_batch) is not None}
     if len(fixed) > 1:
         raise DataError(f"the models have fixed different batch sizes ({sorted(fixed)}); evaluate them one by one.")
     return next(iter(fixed)) if fixed else BATCH
 
 
-def run_padded(session: Runner, feeds: Feeds) -> list[npt.NDArray[Any]]:
-    """The outputs for a batch that may be shorter than the batch that the model has fixed."""
-    count = len(next(iter(feeds.values())))
-    fixed = session.signature.fixed_batch
-    if fixed is not None and count < fixed:
-        feeds = {name: np.concatenate([a, np.repeat(a[-1:], fixed - count, axis=0)]) for name, a in feeds.items()}
-    return [output[:count] for output in session.run(feeds)]
-
-
 def _check_finite(
-    flat: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate
+    said: Said, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate, first: bool
 ) -> None:
-    finite = np.isfinite(flat)
-    if not finite.all():
-        sample = samples.place(int(rows[np.argmin(finite.all(axis=1))]))
-        raise DataError(
-            f"{subject.model.path} gives NaN or infinity for the sample {sample!r}; it cannot be judged on it. Repair "
-            "the sample or leave it out."
-        )
+    """Raises DataError, naming the sample, for an output that cannot be judged.
+
+    That is NaN or infinity; for a head that takes what is not finite, NaN of the reference: nothing is near to it.
+    """
+    head = samples.task.head
+    for name in head.judged if head.finite or first else ():
+        output = said.outputs[said.names.index(name)]
+        wrong = not_finite(output) if head.finite else has_nan(output)
+        if wrong.any():
+            sample = samples.place(int(rows[np.argmax(wrong)]))
+            raise DataError(
+                f"{subject.model.path} gives NaN{' or infinity' if head.finite else ''} for the sample {sample!r}; it "
+                "cannot be judged on it. Repair the sample or leave it out."
+            )
 
 
-def _empty(rows: int, width: int) -> _Gathered:
-    return _Gathered(
-        prediction=np.empty(rows, np.int64),
-        score=np.empty(rows, np.float32),
-        margin=np.empty(rows, np.float32),
-        outputs=np.empty((rows, width), np.float32) if width <= OUTPUTS_KEPT else None,
-        signal=np.empty(rows, np.float64),
-        error=np.empty(rows, np.float64),
-    )
+def against(reference: Predictions, run: Predictions, head: Head | None = None) -> Predictions:
+    """The run with its error measured against the reference, where both kept their outputs.
 
-
-def _gather(
-    one: _Gathered,
-    rows: npt.NDArray[np.int64],
-    flat: npt.NDArray[np.float32],
-    reference: npt.NDArray[np.float32],
-    task: Task,
-    outputs: list[npt.NDArray[Any]],
-) -> None:
-    scores = task.predict(outputs)
-    one.prediction[rows], one.score[rows], one.margin[rows] = scores.prediction, scores.score, scores.margin
-    if one.outputs is not None:
-        one.outputs[rows] = flat
-    one.signal[rows], one.error[rows] = _energies(reference, flat)
-
-
-def _energies(
-    reference: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    if reference.shape != outputs.shape:
-        nothing = np.full(len(outputs), np.nan)
-        return nothing, nothing
-    exact = reference.astype(np.float64)
-    return (exact**2).sum(axis=1), ((exact - outputs) ** 2).sum(axis=1)
-
-
-def _predictions(one: _Gathered, samples: EvaluationSamples) -> Predictions:
-    return Predictions(
-        sample_id=samples.sample_id,
-        source_id=samples.source_id,
-        groups=samples.groups,
-        label=samples.label,
-        prediction=one.prediction,
-        score=one.score,
-        margin=one.margin,
-        outputs=one.outputs,
-        signal_energy=one.signal,
-        error_energy=one.error,
-        identity={},
-    )
-
-
-def against(reference: Predictions, run: Predictions) -> Predictions:
-    """The run with its error measured against the reference, where both kept their outputs."""
+    Args:
+        reference: the run to compare with.
+        run: the other one, on the same samples.
+        head: measures the fidelity; None leaves it as it is.
+    """
     if reference.outputs is None and run.outputs is None:
         return run  # Too large to keep: they ran side by side just now.
-    if reference.outputs is None or run.outputs is None:
+    if reference.outputs is None or run.outputs is None or reference.outputs.shape != run.outputs.shape:
         nothing = np.full(len(run), np.nan)
-        return replace(run, signal_energy=nothing, error_energy=nothing)
-    signal, error = _energies(reference.outputs, run.outputs)
-    return replace(run, signal_energy=signal, error_energy=error)
+        return replace(run, signal_energy=nothing, error_energy=nothing, energies={})
+    signal, error, energies = kept_energies(reference, run)
+    if head is None or not (reference.shapes and run.shapes):
+        return replace(run, signal_energy=signal, error_energy=error, energies=energies)
+    answers = [head.answers(one.unflattened()) for one in (run, reference)]
+    fidelity = head.fidelity(*answers)
+    return replace(run, signal_energy=signal, error_energy=error, energies=energies, fidelity=fidelity)

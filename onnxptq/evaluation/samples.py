@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data.dataset import Dataset
+from onnxptq.data.dataset import TRUTH, Dataset
 from onnxptq.data.shifts import SHIFTS, Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import UsageError
-from onnxptq.tasks import Feeds, Task
+from onnxptq.heads import HEADS, Truths
+from onnxptq.tasks import Feeds, Row, Task
 
 CLEAN = "clean"
 
@@ -43,17 +45,23 @@ class EvaluationSamples:
 
     def batches(self, batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
         """`(rows, feeds)` of at most `batch_size` samples each, until every row was given once."""
+        for rows, feeds, _ in self.batches_with_truths(batch_size):
+            yield rows, feeds
+
+    def batches_with_truths(self, batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Feeds, Truths]]:
+        """`(rows, feeds, truths)`: as `batches`, with what the head's truth columns hold for the rows."""
         count = len(self.dataset)
         for start in range(0, count, _LOADED_AT_ONCE):
             loaded = np.arange(start, min(start + _LOADED_AT_ONCE, count))
             rows = self.dataset.read(loaded)
             for together in self.task.loadable_together(rows):
-                raw = self.task.load([rows[i] for i in together])
-                yield from self._corrupted(raw, loaded[together], batch_size)
+                some = [rows[i] for i in together]
+                raw = self.task.load(some)
+                yield from self._corrupted(raw, loaded[together], self._truths(some, loaded[together]), batch_size)
 
     def _corrupted(
-        self, raw: Batch, positions: npt.NDArray[np.int64], batch_size: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
+        self, raw: Batch, positions: npt.NDArray[np.int64], truths: Truths, batch_size: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Feeds, Truths]]:
         """The samples at `positions`, loaded as `raw`, under each corruption."""
         for number, corruption in enumerate(self.corruptions):
             batch = raw
@@ -65,7 +73,33 @@ class EvaluationSamples:
                 for first in range(0, len(together), batch_size):
                     part = slice(first, first + batch_size)
                     rows = number * len(self.dataset) + positions[together[part]]
-                    yield rows, {name: array[part] for name, array in feeds.items()}
+                    true = {name: [values[i] for i in together[part].tolist()] for name, values in truths.items()}
+                    yield rows, {name: array[part] for name, array in feeds.items()}, true
+
+    def _truths(self, rows: Sequence[Row], positions: npt.NDArray[np.int64]) -> Truths:
+        """By truth column the value of each row, None where it has none."""
+        found: dict[str, Sequence[Any]] = {
+            name: [row.get(TRUTH, {}).get(name) for row in rows] for name in self.task.head.truth_columns()
+        }
+        labels = self.dataset.labels
+        found["label"] = [-1] * len(rows) if labels is None else labels[positions].tolist()
+        return found
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the data has the truth that the head's measures need; the first sample tells."""
+        if not HEADS.get(self.task.head.name).measures:
+            return False
+        columns = self.task.head.truth_columns()
+        if not columns:
+            return self.dataset.labels is not None
+        truths = self.dataset.read(np.arange(1))[0].get(TRUTH, {})
+        return any(truths.get(name) is not None for name in columns)
+
+    @property
+    def flips(self) -> bool:
+        """Whether answers are equal or different, so that flips can be counted."""
+        return HEADS.get(self.task.head.name).agreement.binary
 
     @cached_property
     def sample_id(self) -> npt.NDArray[np.str_]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from onnxptq.evaluation._intervals import one_sided_quantile
 from onnxptq.evaluation.measures import ACCURACY
-from onnxptq.evaluation.paired import measure_of
+from onnxptq.evaluation.paired import measure_of, scores_of
 from onnxptq.evaluation.predictions import Predictions
 
 _FEWEST = 10
@@ -59,9 +59,9 @@ def _alike(reference: Predictions, sources: int) -> str | None:
             "input. Look at the samples (are they empty?) and at the preprocessing"
         )
     suspicious = _MOSTLY
-    if reference.labelled:
+    if reference.labelled and measure_of(reference).binary:
         # What a saturated classifier gives alike it also gets right; what an empty sample gets is right by chance.
-        suspicious = _ALIKE if reference.correct[same].mean() < 0.5 else 1.0
+        suspicious = _ALIKE if scores_of(reference, reference)[same].mean() < 0.5 else 1.0
     if alike >= _FEWEST and alike > suspicious * sources:
         wrong = ", and is wrong on most of them" if reference.labelled else ""
         return (
@@ -73,7 +73,8 @@ def _alike(reference: Predictions, sources: int) -> str | None:
 
 def _most_frequent_output(reference: Predictions) -> npt.NDArray[np.bool_]:
     """bool, (N,): the rows that have the output that most rows have."""
-    numbers = [reference.prediction, reference.score, reference.margin, reference.signal_energy]
+    known = [reference.code, reference.certainty, reference.signal_energy]
+    numbers = [np.nan_to_num(values) for values in known if values is not None]
     if reference.outputs is not None:
         numbers += list(reference.outputs.T[:_COLUMNS])
     _, codes = np.unique(np.stack(numbers, axis=1), axis=0, return_inverse=True)
@@ -84,12 +85,15 @@ def _most_frequent_output(reference: Predictions) -> npt.NDArray[np.bool_]:
 
 def _at_chance(reference: Predictions, sources: int, confidence: float) -> str | None:
     """Predictions that have nothing to do with the labels: no agreement beyond chance (Cohen 1960, kappa)."""
-    right = float(reference.correct.mean())
-    classes = np.union1d(reference.label, reference.prediction)
+    code = reference.code
+    if code is None:
+        return None
+    right = float((code == reference.label).mean())
+    classes = np.union1d(reference.label, code)
     labels = np.array([(reference.label == one).mean() for one in classes])
     if (labels == 1.0).any():
         return None  # One class: whatever is right is right on all of it, and chance cannot be told.
-    predicted = np.array([(reference.prediction == one).mean() for one in classes])
+    predicted = np.array([(code == one).mean() for one in classes])
     chance = float(labels @ predicted)
     error = math.sqrt(chance * (1.0 - chance) / sources)
     if right - chance > one_sided_quantile(confidence) * error:

@@ -151,7 +151,7 @@ def _subject(evidence: Evidence) -> dict[str, Any]:
             values[key] = dict(run.identity["model"])
     if evidence.predictions is not None:
         identity = evidence.predictions.identity
-        values |= {key: identity.get(key) for key in ("runtime", "data", "corruptions", "seed")}
+        values |= {key: identity.get(key) for key in ("runtime", "data", "corruptions", "seed", "task", "judged")}
         values["labelled"] = evidence.predictions.labelled
         values["n"] = len(evidence.predictions)
     if evidence.baseline is not None:

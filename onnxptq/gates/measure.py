@@ -14,7 +14,7 @@ from onnxptq.errors import UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.paired import measure_named, paired
-from onnxptq.evaluation.run import run_padded
+from onnxptq.evaluation.sample_runner import SampleRunner, arranged
 from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.policy import Policy, settle
@@ -91,7 +91,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         samples, warnings = samples_to_judge_on(
             [base.model, model], request.corruptions, request.groups, request.options, cache_room()
         )
-        policy = settle(policy, request.groups, labelled=samples.dataset.labels is not None)
+        policy = settle(policy, request.groups, labelled=samples.labelled, flips=samples.flips)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
         subjects: list[Subject] = [base, subject, *(isolation.subject(model, other) for other in others)]
         if "predictions" in needs(policy):
@@ -167,8 +167,8 @@ def _time(
     feeds = _one_batch(samples, batch)
     bursts = []
     for subject in subjects:
-        run_padded(isolation.session(subject), feeds)  # What does not fit is said here, in the user's words.
-        bursts.append(isolation.timer(subject, feeds))
+        SampleRunner(isolation.session(subject)).run(feeds)  # What does not fit is said here, in the user's words.
+        bursts.append(isolation.timer(subject, arranged(feeds, subject.model.core.signature)))
     slowest = max(statistics.median(burst(3, 2)) for burst in bursts)
     runs = max(1, min(_MOST_RUNS, int(_ROUND_SECONDS / max(slowest, 1e-9))))
     ratios = []
@@ -182,4 +182,6 @@ def _time(
 
 def _one_batch(samples: EvaluationSamples, size: int) -> Feeds:
     rows = np.arange(size) % len(samples.dataset)
-    return samples.task.feeds(samples.task.load(samples.dataset.read(rows)))
+    read = samples.dataset.read(rows)
+    together = samples.task.loadable_together(read)[0]  # Samples of several shapes cannot run together.
+    return samples.task.feeds(samples.task.load([read[i] for i in together]))

@@ -52,7 +52,7 @@ def read_evidence(
     before = _of(runs, base, file)[0] if base else runs[0]
     own = _runs_of_model(runs, before, judged, file)
     chosen = _on(own, provider, file)
-    found = settle(policy, groups, labelled=chosen.labelled)
+    found = settle(policy, groups, labelled=chosen.labelled, flips=chosen.code is not None)
     names = {run.runtime: run for run in reversed(own)}
     evidence = Evidence(
         model=judged,

@@ -54,6 +54,8 @@ def describe(rule: RuleResult) -> list[str]:
 def full_text(result: CheckResult) -> str:
     """The whole check: verdict, what failed, what is undecided, the rest by name, and the command that repeats it."""
     lines = [headline(result)]
+    if judged := result.subject.get("judged"):
+        lines.append(f"judged: {', '.join(judged)} ({result.subject.get('task')})")
     for rule in result.named(Verdict.FAILED) + result.named(Verdict.UNDECIDED) + result.named(Verdict.NOT_JUDGED):
         lines += ["", *describe(rule)]
     if passed := result.named(Verdict.PASSED):

@@ -329,23 +329,33 @@ def is_quantized(proto: onnx.ModelProto) -> bool:
 
 def _signature(proto: onnx.ModelProto) -> Signature:
     initializers = {tensor.name for tensor in proto.graph.initializer}
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     return Signature(
         inputs=tuple(_spec(value) for value in proto.graph.input if value.name not in initializers),
-        outputs=tuple(_spec(value) for value in proto.graph.output),
+        outputs=tuple(_spec(value, makers.get(value.name)) for value in proto.graph.output),
     )
 
 
-def _spec(value: Any) -> TensorSpec:
+def _spec(value: Any, maker: str | None = None) -> TensorSpec:
     import onnx
 
+    kind = value.type.WhichOneof("value")
+    if kind in ("sequence_type", "map_type"):
+        inner = value.type.sequence_type.elem_type.WhichOneof("value") if kind == "sequence_type" else ""
+        # In ONNX Runtime's words, so that the file and a session of it say the same.
+        dtype = "map" if kind == "map_type" else "seq(map)" if inner == "map_type" else "seq(tensor)"
+        return TensorSpec(value.name, dtype, (), maker=maker)
     tensor = value.type.tensor_type
     # Some exporters write -1 or 0 where a dimension is dynamic.
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
+    symbols = tuple(
+        d.dim_param or None if size is None else None for d, size in zip(tensor.shape.dim, shape, strict=True)
+    )
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         dtype = "unknown"
-    return TensorSpec(value.name, dtype, shape)
+    return TensorSpec(value.name, dtype, shape, symbols, maker)
 
 
 def check_quantizable(model: Model) -> None:

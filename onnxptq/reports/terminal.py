@@ -61,6 +61,12 @@ def print_report(report: Report) -> None:
 
 def _legend(report: Report) -> str:
     lines = []
+    if report.judged:
+        lines.append(f"Judged: {', '.join(report.judged)} ({report.task}).")
+    if report.measure == "fidelity":
+        lines.append(
+            "Fidelity: 1 - sqrt(error / signal energy) of the output that is farthest from FP32's (docs/tasks.md)."
+        )
     if note := reference_note(report.measure, report.against):
         lines.append(note)
     tested = sum(group.p_value is not None for group in report.groups)
@@ -73,6 +79,9 @@ def _legend(report: Report) -> str:
     quality.append(f"worst tenth of groups {_points(report.cvar10_drop)}")
     if report.sqnr_db is not None:
         quality.append(f"output SQNR {report.sqnr_db:.1f} dB")
+    if len(report.sqnr_db_by_output) > 1:
+        each = (f"{name} {'exact' if db is None else f'{db:.1f}'}" for name, db in report.sqnr_db_by_output.items())
+        quality.append(f"by output {', '.join(each)}")
     lines.append("Overall: " + ", ".join(quality) + ".")
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from onnxptq.errors import OnnxptqError
-from onnxptq.tasks._base import Signature
+from onnxptq.signature import Signature
 
 Failure = Literal["refused", "crashed", "hung", "out of memory", "missing"]
 

@@ -34,7 +34,7 @@ from onnxptq.runtimes._messages import gpu_remedy, readable_cause
 from onnxptq.runtimes._worker_records import Description, Failure, Kernel, Opened, PlacedNode, WorkerError, describe
 from onnxptq.runtimes.installation import debugging
 from onnxptq.runtimes.session import LEVELS, Optimization, session_entries, tensor_spec
-from onnxptq.tasks._base import Signature
+from onnxptq.signature import Signature
 
 __all__ = [
     "Description",

@@ -28,7 +28,8 @@ from onnxptq.runtimes.providers import (
     unavailable,
 )
 from onnxptq.runtimes.quiet import stdout_to_stderr
-from onnxptq.tasks._base import Signature, TensorSpec
+from onnxptq.runtimes.worker import as_array
+from onnxptq.signature import Signature, TensorSpec
 
 Optimization = Literal["all", "extended", "basic", "none", "exact"]
 """How far ONNX Runtime may rewrite the graph: its ORT_ENABLE_ALL, _EXTENDED, _BASIC and ORT_DISABLE_ALL.
@@ -75,14 +76,14 @@ class Session:
     native: Any = field(repr=False, compare=False)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """All outputs for `feeds` (one array an input), in the order of the signature.
+        """All outputs for `feeds` (one array an input), in the order of the signature, as arrays (`as_array`).
 
         Raises:
             DataError: the arrays do not fit the inputs: a missing input, another dtype or another shape.
             ModelError: the model fails while it runs.
         """
         try:
-            outputs: list[npt.NDArray[Any]] = self.native.run(None, dict(feeds))
+            outputs = self.native.run(None, dict(feeds))
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no base of their own
@@ -97,7 +98,7 @@ class Session:
             raise ModelError(
                 f"{self.model.name} fails while it runs on {self.providers[0]}: {cause}. {remedy}"
             ) from error
-        return outputs
+        return [as_array(output) for output in outputs]
 
 
 def open_session(
@@ -298,7 +299,7 @@ def tensor_spec(name: str, kind: str, sizes: Sequence[Any]) -> TensorSpec:
     tensor = re.fullmatch(r"tensor\((\w+)\)", kind)
     dtype = _DTYPES.get(tensor.group(1), tensor.group(1)) if tensor else kind
     shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in sizes)
-    return TensorSpec(name, dtype, shape)
+    return TensorSpec(name, dtype, shape, tuple(size if isinstance(size, str) else None for size in sizes))
 
 
 def _describe_inputs(signature: Signature) -> str:

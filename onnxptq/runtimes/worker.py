@@ -135,9 +135,7 @@ class Worker:
         outputs = self._sessions[session].run(None, self._load(session, feeds))
         paths = []
         for number, output in enumerate(outputs):
-            array = self._numpy.asarray(output)
-            if array.dtype == object:
-                array = array.astype(str)
+            array = as_array(output)
             paths.append(str(Path(folder) / f"output{number}.npy"))
             self._numpy.save(paths[-1], array, allow_pickle=False)
         return paths
@@ -231,6 +229,26 @@ class Worker:
             binding.synchronize_outputs()
 
         return once
+
+
+def as_array(output: Any) -> Any:
+    """An output of ONNX Runtime as one array.
+
+    Text as numpy's str; a sequence of maps from classes to numbers (ZipMap) as a table, one map a row, classes in the
+    order of the first; one map as its values; a sequence of tensors as all their values in a row.
+    """
+    import numpy
+
+    if isinstance(output, dict):
+        output = [output]
+        return as_array(output)[0]
+    if isinstance(output, list):
+        if output and isinstance(output[0], dict):
+            return numpy.array([[row.get(key) for key in output[0]] for row in output], numpy.float32)
+        parts = [as_array(part).ravel() for part in output]
+        return numpy.concatenate(parts) if parts else numpy.zeros(0, numpy.float32)
+    array = numpy.asarray(output)
+    return array.astype(str) if array.dtype == object else array
 
 
 def _placement(session: Any) -> list[tuple[str, str, str]] | None:

@@ -1,21 +1,27 @@
-"""Tasks: how samples of one kind are read, fed to a model and scored."""
+"""Tasks: how samples of one kind are read, fed to a model and judged."""
 
 from __future__ import annotations
 
-from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind, TensorSpec
+from onnxptq.signature import Signature, TensorSpec
+from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._groups import add_groups
+from onnxptq.tasks._task import ENCODED, Task, make_task, split_name, with_head
 from onnxptq.tasks.preprocessing import Preprocessing, find_specification
 
 __all__ = [
-    "TASKS",
+    "ENCODED",
+    "INPUTS",
     "Feeds",
+    "Input",
+    "InputKind",
     "Preprocessing",
     "Row",
-    "Scores",
     "Signature",
     "Task",
-    "TaskKind",
     "TensorSpec",
     "add_groups",
     "find_specification",
+    "make_task",
+    "split_name",
+    "with_head",
 ]

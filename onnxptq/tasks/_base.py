@@ -1,14 +1,17 @@
-"""What a task is: how raw samples become model feeds, and how model outputs become predictions.
+"""What an input is: how raw samples become model feeds.
 
-Nothing outside `onnxptq.tasks` assumes images or labels. A task is chosen by name, configured by its specification
-(the preprocessing that the model carries), and sees raw rows, batches and outputs; it never sees a model.
+A task is an input and a head (`onnxptq.heads`). Nothing outside `onnxptq.tasks` assumes images or text. An input is
+chosen by name, configured by its specification (the preprocessing that the model carries), and sees raw rows and
+batches; it never sees a model.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,50 +20,14 @@ import numpy.typing as npt
 from onnxptq.data.shifts import Batch
 from onnxptq.errors import UsageError
 from onnxptq.registry import Registry
+from onnxptq.signature import Signature
 
 Row = Mapping[str, Any]
 Feeds = dict[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a model: name, numpy dtype name, and shape with None where a dimension is dynamic."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The inputs and outputs of a model, in the order of its graph."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The batch that the model has fixed, or None where it takes any."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a task reads from the outputs of N samples.
-
-    Attributes:
-        prediction: int64, (N,): the predicted class.
-        score: float32, (N,): the confidence in it, as the task defines it (softmax probability for classifiers).
-        margin: float32, (N,): the top output minus the runner-up, in units of the output.
-    """
-
-    prediction: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-    margin: npt.NDArray[np.float32]
-
-
-class Task(ABC):
-    """How samples of one kind are read, fed and scored. Immutable; `specification` rebuilds it."""
+class Input(ABC):
+    """How samples of one kind are read and fed. Immutable; `specification` rebuilds it."""
 
     name: str
     modality: str
@@ -71,12 +38,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def specification(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON: what an INT8 model carries and what content keys hold."""
-
-    @property
-    @abstractmethod
-    def classes(self) -> tuple[str, ...]:
-        """The model's class names in the order of its output, or () when they are not known."""
+        """Everything needed to rebuild the input, as JSON: what an INT8 model carries and what content keys hold."""
 
     @abstractmethod
     def load(self, rows: Sequence[Row]) -> Batch:
@@ -95,9 +57,9 @@ class Task(ABC):
         feeds = self.feeds(batch)
         yield np.arange(len(next(iter(feeds.values())))), feeds
 
-    @abstractmethod
-    def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
-        """Predictions from the model's outputs, (N, ...) each."""
+    def arrange(self, feeds: Feeds) -> Feeds:
+        """Feeds, the samples in the first dimension, as the model takes them: for inputs that have it elsewhere."""
+        return feeds
 
     @abstractmethod
     def noise(self, count: int, seed: int) -> Batch:
@@ -142,20 +104,23 @@ class Task(ABC):
 
 
 @dataclass(frozen=True)
-class TaskKind:
-    """A registered task: `build(specification, signature)` raises UsageError or ModelError when they do not fit."""
+class InputKind:
+    """A registered input: `build(specification, signature)` raises UsageError or ModelError when they do not fit."""
 
     name: str
     summary: str
-    build: Callable[[Mapping[str, Any], Signature], Task]
+    build: Callable[[Mapping[str, Any], Signature], Input] = field(compare=False)
+    formats: tuple[str, ...] = ()
+    extra: str = ""
 
 
-TASKS: Registry[TaskKind] = Registry(
-    "task",
-    "onnxptq.tasks",
-    (
-        "onnxptq.tasks.image_classification",
-        "onnxptq.tasks.tensor_classification",
-        "onnxptq.tasks.text_classification",
+INPUTS: Registry[InputKind] = Registry(
+    "input",
+    "onnxptq.inputs",
+    tuple(
+        f"onnxptq.tasks.{module.name}"
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if module.name.endswith("_input") and not module.name.startswith("_")
     ),
 )
+"""Every module of this folder that ends in "_input", and those that entry points name."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxptq.data import Dataset
-from onnxptq.tasks._base import Task
+from onnxptq.tasks._task import Task
 
 CHUNK_ROWS = 1024
 """Rows held in memory at a time."""

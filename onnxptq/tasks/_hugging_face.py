@@ -25,7 +25,7 @@ STRETCH_FROM = 384
 
 
 def image_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `preprocessor_config.json` as a specification of image-classification.
+    """A `preprocessor_config.json` as a specification of images.
 
     Raises:
         UsageError: a size is in a form that is not known.
@@ -57,7 +57,7 @@ def _check_types(config: Mapping[str, Any]) -> None:
 
 
 def text_keys(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A `tokenizer_config.json` and a `config.json` as a specification of text-classification, "tokenizer" with `pad`.
+    """A `tokenizer_config.json` and a `config.json` as a specification of texts, "tokenizer" with `pad`.
 
     Most tokens of a text is the smaller of `model_max_length`, which is 1e30 where nobody set it, and the places that
     the model has embeddings for (RoBERTa's two for padding are left out of the former, which is then the smaller).

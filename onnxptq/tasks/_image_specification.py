@@ -1,4 +1,4 @@
-"""What an image classifier needs to know about its input: parsed, checked against the model, and written as JSON."""
+"""What an image model needs to know about its input: parsed, checked against the model, and written as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxptq.errors import ModelError, UsageError
-from onnxptq.tasks._base import Signature, TensorSpec
-from onnxptq.tasks._scores import check_classes, choose_output, shown
+from onnxptq.signature import Signature, TensorSpec, shown
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 LAYOUTS = ("NCHW", "NHWC")
@@ -19,11 +18,10 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 @dataclass(frozen=True)
 class ImageSpecification:
-    """Preprocessing of an image classifier: `(pixel * scale - mean) / std`, pixel from 0 to 255.
+    """Preprocessing of images: `(pixel * scale - mean) / std`, pixel from 0 to 255.
 
     Attributes:
         input: name of the model's input.
-        output: name of the output to score.
         layout: "NCHW" or "NHWC".
         size: height and width in pixels.
         color: "RGB", "BGR" or "L" (gray), the order of the model's channels and of `mean` and `std`.
@@ -34,12 +32,9 @@ class ImageSpecification:
             keeps the shape and covers it (a square: its shortest side has that length); "none": it stays as it is.
         resize_to: height and width in pixels, at least `size`.
         interpolation: a filter of Pillow.
-        scores: what the output holds, "logits" or "probabilities".
-        classes: class names in the order of the output, or ().
     """
 
     input: str
-    output: str
     layout: str
     size: tuple[int, int]
     color: str
@@ -49,8 +44,6 @@ class ImageSpecification:
     resize: str
     resize_to: tuple[int, int]
     interpolation: str
-    scores: str
-    classes: tuple[str, ...]
 
     @property
     def channels(self) -> int:
@@ -66,7 +59,7 @@ def image_specification(given: Mapping[str, Any], signature: Signature) -> Image
     """Reads a specification and completes it from the model's signature. Keys that it does not know are ignored.
 
     Raises:
-        UsageError: a value of the specification is wrong in itself, or contradicts the model's outputs.
+        UsageError: a value of the specification is wrong in itself.
         ModelError: the model's input cannot take such images; the message shows both shapes.
     """
     source = _input(given, signature)
@@ -78,8 +71,6 @@ def image_specification(given: Mapping[str, Any], signature: Signature) -> Image
             f"have {CHANNELS[color]}. Give the color that the model was trained on (RGB, BGR, L) and the layout."
         )
     size = _size(given, source, layout, CHANNELS[color])
-    position, scores = choose_output(given, signature.outputs)
-    output = signature.outputs[position]
     std = _per_channel(given, "std", CHANNELS[color], 1.0)
     scale = _number(given, "scale", 1 / 255)
     if scale <= 0 or min(std) <= 0:
@@ -89,7 +80,6 @@ def image_specification(given: Mapping[str, Any], signature: Signature) -> Image
         raise UsageError(f"preprocessing: resize_to must be at least the size {list(size)}, got {list(resize_to)}.")
     return ImageSpecification(
         input=source.name,
-        output=output.name,
         layout=layout,
         size=size,
         color=color,
@@ -99,27 +89,25 @@ def image_specification(given: Mapping[str, Any], signature: Signature) -> Image
         resize=_one_of(given, "resize", RESIZES, "stretch"),
         resize_to=resize_to,
         interpolation=_one_of(given, "interpolation", INTERPOLATIONS, "bilinear"),
-        scores=scores,
-        classes=check_classes(given, output),
     )
 
 
 def _input(given: Mapping[str, Any], signature: Signature) -> TensorSpec:
     if len(signature.inputs) != 1:
         names = ", ".join(spec.name for spec in signature.inputs) or "none"
-        raise ModelError(f"image-classification needs a model with one input; this one has: {names}.")
+        raise ModelError(f"the task image needs a model with one input; this one has: {names}.")
     source = signature.inputs[0]
     if given.get("input") not in (None, source.name):
         raise UsageError(f"the model has no input {given['input']!r}; its input is {source.name!r}.")
     if source.dtype != "float32":
         raise ModelError(
-            f"input {source.name!r} is {source.dtype}; image-classification feeds float32. "
+            f"input {source.name!r} is {source.dtype}; images are fed as float32. "
             "Export the model in float32, with its pre-processing left out."
         )
     if len(source.shape) != 4:
         raise ModelError(
             f"input {source.name!r} has shape {shown(source.shape)}; images need four dimensions, (N, C, H, W) or "
-            "(N, H, W, C). For other inputs use the task tensor-classification."
+            "(N, H, W, C). For other inputs use the task tensor."
         )
     return source
 

@@ -60,7 +60,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise DataError(
             f"the image {name} is an array of shape {array.shape}; expected (height, width), or (height, width, "
-            "channels) with 1 or 3 channels. Arrays in the model's own layout are for the task tensor-classification."
+            "channels) with 1 or 3 channels. Arrays in the model's own layout are for the task tensor."
         )
     array = array[..., :3]  # As Pillow does: transparency is left out.
     if reason := not_finite(array):

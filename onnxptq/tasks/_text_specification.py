@@ -1,4 +1,4 @@
-"""What a text classifier needs to know about its input: parsed, checked against the model, and written as JSON."""
+"""What a text model needs to know about its input: parsed, checked against the model, and written as JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxptq.errors import ModelError, UsageError, did_you_mean
-from onnxptq.tasks._base import Signature, TensorSpec
-from onnxptq.tasks._scores import check_classes, choose_output, shown
+from onnxptq.signature import Signature, TensorSpec, shown
 from onnxptq.tasks._tokenizers import Tokenizer, read_tokenizer
 
 MAX_LENGTH = 512
@@ -26,7 +25,7 @@ DTYPES = ("int64", "int32")
 
 @dataclass(frozen=True)
 class TextSpecification:
-    """Input of a text classifier.
+    """Input of a text model.
 
     Attributes:
         tokenizer: from text to tokens.
@@ -36,9 +35,6 @@ class TextSpecification:
         dtype: of these inputs, "int64" or "int32".
         max_length: most tokens of a text; what is beyond them is cut off.
         length: every text is padded to this many tokens; None: nothing is padded.
-        output: name of the output to score.
-        scores: what it holds, "logits" or "probabilities".
-        classes: class names in the order of the output, or ().
     """
 
     tokenizer: Tokenizer
@@ -48,9 +44,6 @@ class TextSpecification:
     dtype: str
     max_length: int
     length: int | None
-    output: str
-    scores: str
-    classes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON; `text_specification` reads it again."""
@@ -60,9 +53,6 @@ class TextSpecification:
             "inputs": {role: name for role, name in inputs.items() if name is not None},
             "max_length": self.max_length,
             "length": self.length,
-            "output": self.output,
-            "scores": self.scores,
-            "classes": list(self.classes),
         }
 
 
@@ -70,15 +60,13 @@ def text_specification(given: Mapping[str, Any], signature: Signature) -> TextSp
     """Reads a specification and completes it from the model's signature. Keys that it does not know are ignored.
 
     Raises:
-        UsageError: a value of the specification is wrong in itself, or contradicts the model's outputs.
+        UsageError: a value of the specification is wrong in itself.
         ModelError: the model's inputs are not those of a text model; the message shows them.
     """
     roles = _inputs(given, signature)
     specs = [spec for spec in roles.values() if spec is not None]
     tokenizer = read_tokenizer(given.get("tokenizer"))
     length, most = _lengths(given, roles["ids"], specs)
-    position, scores = choose_output(given, signature.outputs)
-    output = signature.outputs[position]
     return TextSpecification(
         tokenizer=tokenizer,
         ids=roles["ids"].name,
@@ -87,9 +75,6 @@ def text_specification(given: Mapping[str, Any], signature: Signature) -> TextSp
         dtype=roles["ids"].dtype,
         max_length=most,
         length=length,
-        output=output.name,
-        scores=scores,
-        classes=check_classes(given, output),
     )
 
 
@@ -111,14 +96,14 @@ def _inputs(given: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
     described = ", ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in signature.inputs) or "none"
     if found["ids"] is None or set(specs) - used:
         raise ModelError(
-            f"the model's inputs are {described}; text-classification feeds tokens, a mask and token types. Say which "
+            f"the model's inputs are {described}; the task text feeds tokens, a mask and token types. Say which "
             'is which in the preprocessing: {"inputs": {"ids": "input_ids", "mask": "attention_mask"}}.'
         )
     dtypes = {spec.dtype for spec in specs.values()}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES) or any(len(spec.shape) != 2 for spec in specs.values()):
         raise ModelError(
-            f"the model's inputs are {described}; text-classification feeds int64 or int32 (all alike) of shape "
-            "(N, L), one number a token. For other inputs use the task tensor-classification."
+            f"the model's inputs are {described}; the task text feeds int64 or int32 (all alike) of shape "
+            "(N, L), one number a token. For other inputs use the task tensor."
         )
     return found
 

@@ -129,7 +129,7 @@ def read_tokenizer(given: Any) -> Tokenizer:
     """
     if not isinstance(given, Mapping):
         raise UsageError(
-            "text-classification needs the model's tokenizer: a file tokenizer.json beside the model, or "
+            "a text model needs its tokenizer: a file tokenizer.json beside the model, or "
             '"tokenizer" in the preprocessing, for example {"kind": "words", "vocabulary": ["<pad>", "<unk>", "the"]} '
             "(docs/text.md)."
         )

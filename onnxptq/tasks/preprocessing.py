@@ -4,9 +4,11 @@
 2. a JSON file beside the model with the same stem (`model.json` beside `model.onnx`);
 3. `preprocessor_config.json` of Hugging Face in the model's folder (or above it, where the folder is called `onnx`),
    with the class names of `config.json`;
-4. `tokenizer.json` of Hugging Face there, for a model that reads tokens: a text classifier;
+4. `tokenizer.json` of Hugging Face there, for a model that reads tokens: texts;
 5. the model's signature: one float32 input of four dimensions with 1 or 3 channels is taken for an image whose
    pixels are divided by 255, with a warning; everything else for tensors that are stored as the model takes them.
+
+All of them may leave the head open; `heads.choose_head` then decides.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import DataError, UsageError
-from onnxptq.tasks._base import Signature
+from onnxptq.signature import Signature
 from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
 from onnxptq.tasks._keys import check_keys
+from onnxptq.tasks._task import split_name
 from onnxptq.tasks._text_specification import INPUTS
 from onnxptq.tasks._tokenizer_json import KIND
 from onnxptq.text_files import json_object, read_json
 
-IMAGE = "image-classification"
-TENSOR = "tensor-classification"
-TEXT = "text-classification"
+IMAGE = "image"
+TENSOR = "tensor"
+TEXT = "text"
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -34,7 +37,22 @@ METADATA_TASK = "onnxptq.task"
 METADATA_PREPROCESSING = "onnxptq.preprocessing"
 
 _KNOWN_KEYS = frozenset(
-    {"task", "input", "output", "layout", "size", "color", "scale", "mean", "std", "classes", "shape", "tokenizer"}
+    {
+        "task",
+        "input",
+        "output",
+        "layout",
+        "size",
+        "color",
+        "scale",
+        "mean",
+        "std",
+        "classes",
+        "shape",
+        "tokenizer",
+        "head",
+        "outputs",
+    }
 )
 
 """A JSON file beside a model that has none of these is about something else."""
@@ -49,7 +67,7 @@ class Preprocessing:
     """What was found.
 
     Attributes:
-        task: the name of the task.
+        task: the name of the task, or of its input where nobody said which head it is.
         specification: for the task's `build`.
         where: where it was found, for the report.
         warning: what the user should know, or None.
@@ -81,8 +99,10 @@ def find_specification(
     found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model, signature)
     if found is None:
         found = _from_signature(signature, said, task)
+    if task is not None and split_name(task)[1] is None and split_name(found.task)[0] == split_name(task)[0]:
+        task = found.task  # The same input, and what was found says more.
     _check_about_images(task or found.task, said, model)
-    if (task or found.task) in (IMAGE, TENSOR, TEXT):
+    if split_name(task or found.task)[0] in (IMAGE, TENSOR, TEXT):
         check_keys(found.specification, found.where)
         check_keys(said, "the preprocessing that was given")
     specification = _with_tokenizer({**found.specification, **said}, model)
@@ -94,7 +114,7 @@ def find_specification(
 
 def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None:
     useless = [key for key in ("size", "mean", "std") if key in said]
-    if task in (TENSOR, TEXT) and useless:
+    if split_name(task)[0] in (TENSOR, TEXT) and useless:
         raise UsageError(
             f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
             f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
@@ -152,7 +172,7 @@ def _with_tokenizer(specification: dict[str, Any], model: Path) -> dict[str, Any
 
 
 def _from_signature(signature: Signature, said: Mapping[str, Any], task: str | None) -> Preprocessing:
-    if task not in (None, IMAGE) or not _takes_images(signature):
+    if (task is not None and split_name(task)[0] != IMAGE) or not _takes_images(signature):
         return Preprocessing(TENSOR, {}, "the model's signature")
     if {"mean", "std", "scale"} & said.keys():
         return Preprocessing(IMAGE, {}, "the model's signature")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from onnxptq.data import Dataset, fingerprint
-from onnxptq.tasks import TASKS, Signature, Task, TensorSpec
+from onnxptq.tasks import Signature, Task, TensorSpec, make_task
 
 
 @pytest.fixture(scope="session")
 def tensor_task() -> Task:
     """Takes what `make_dataset` makes: x, float32 (N, 6) -> logits (N, 4)."""
     signature = Signature((TensorSpec("x", "float32", (None, 6)),), (TensorSpec("logits", "float32", (None, 4)),))
-    return TASKS.get("tensor-classification").build({}, signature)
+    return make_task("tensor-classification", {}, signature)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def image_task() -> Task:
         (TensorSpec("x", "float32", (None, 3, 32, 32)),), (TensorSpec("logits", "float32", (None, 4)),)
     )
     specification = {"scale": 1 / 255, "mean": [0, 0, 0], "std": [1, 1, 1]}
-    return TASKS.get("image-classification").build(specification, signature)
+    return make_task("image-classification", specification, signature)
 
 
 @pytest.fixture(scope="session")

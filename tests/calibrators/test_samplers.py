@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from onnxptq.calibrators import ALIASES, SAMPLERS, CalibrationSet
+from onnxptq.calibrators._sampler import Asked
 from onnxptq.calibrators.samples import draw
 from onnxptq.commands.calibs import _rows
 from onnxptq.data.shifts import SHIFTS
 from onnxptq.errors import DataError, UsageError
+
+
+def ask(dataset):
+    """What the "model" says: its margins, and its outputs."""
+    outputs = outputs_of(dataset)
+    top = np.sort(outputs.astype(np.float64), axis=1)
+    return Asked(top[:, -1] - top[:, -2], list(outputs))
 
 
 def outputs_of(dataset):
@@ -31,7 +39,7 @@ def drawn(tensor_task):
 
     def drawn(name, dataset, size=None, seed=0):
         parsed = CalibrationSet.parse(name)
-        return draw(parsed, tensor_task, dataset, size=size, seed=seed, outputs=outputs_of).dataset
+        return draw(parsed, tensor_task, dataset, size=size, seed=seed, ask=ask).dataset
 
     return drawn
 
@@ -162,13 +170,13 @@ def test_diverse_never_draws_a_sample_twice_even_of_equal_ones(drawn, make_datas
 def test_the_model_is_asked_about_no_more_than_the_candidates(tensor_task, make_dataset, name):
     asked = []
 
-    def outputs(dataset):
+    def counting(dataset):
         asked.append(len(dataset))
-        return outputs_of(dataset)
+        return ask(dataset)
 
-    draw(CalibrationSet.parse(f"{name}:50"), tensor_task, make_dataset(300), size=10, outputs=outputs)
+    draw(CalibrationSet.parse(f"{name}:50"), tensor_task, make_dataset(300), size=10, ask=counting)
     assert asked == [50]
-    draw(CalibrationSet.parse(f"{name}:5"), tensor_task, make_dataset(300), size=10, outputs=outputs)
+    draw(CalibrationSet.parse(f"{name}:5"), tensor_task, make_dataset(300), size=10, ask=counting)
     assert asked == [50, 10]  # As many as are to be drawn, at least.
 
 
@@ -266,8 +274,8 @@ class TestEverySampler:
 
     def test_a_python_object_without_parameters_has_the_defaults(self, name, tensor_task, make_dataset):
         dataset = make_dataset(300, classes=4)
-        bare = draw(CalibrationSet(name), tensor_task, dataset, outputs=outputs_of)
-        named = draw(CalibrationSet.parse(name), tensor_task, dataset, outputs=outputs_of)
+        bare = draw(CalibrationSet(name), tensor_task, dataset, ask=ask)
+        named = draw(CalibrationSet.parse(name), tensor_task, dataset, ask=ask)
         assert bare.dataset.fingerprints.tolist() == named.dataset.fingerprints.tolist()
 
 
@@ -312,5 +320,6 @@ def test_sets_that_ask_the_model_say_so_without_one(tensor_task, make_dataset):
     for name in ("hard", "easy", "diverse"):
         with pytest.raises(UsageError, match="need the FP32 model"):
             draw(CalibrationSet.parse(name), tensor_task, make_dataset(10))
-    with pytest.raises(UsageError, match="at least two outputs"):
-        draw(CalibrationSet.parse("hard"), tensor_task, make_dataset(10), outputs=lambda d: np.zeros((len(d), 1)))
+    with pytest.raises(UsageError, match="more or less certain"):
+        nothing = Asked(None, [np.zeros(1, np.float32)] * 10)
+        draw(CalibrationSet.parse("hard"), tensor_task, make_dataset(10), ask=lambda dataset: nothing)

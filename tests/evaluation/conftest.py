@@ -10,7 +10,7 @@ import pytest
 
 from onnxptq.evaluation import EvaluationSamples, Predictions
 from onnxptq.graphs import load_model
-from onnxptq.tasks import TASKS
+from onnxptq.tasks import make_task
 
 
 @pytest.fixture
@@ -38,9 +38,8 @@ def predictions() -> Callable[..., Predictions]:
             source_id=np.array([f"source{row:04d}" for row in range(count)] if sources is None else sources),
             groups={key: np.asarray(column, np.str_) for key, column in columns.items()},
             label=labels.astype(np.int64),
-            prediction=np.asarray(prediction, np.int64),
-            score=np.linspace(0.5, 1, count, dtype=np.float32),
-            margin=np.linspace(0, 3, count, dtype=np.float32),
+            code=np.asarray(prediction, np.int64),
+            certainty=np.linspace(0, 3, count, dtype=np.float32),
             outputs=None if outputs is None else np.asarray(outputs, np.float32),
             signal_energy=np.full(count, energies[0]),
             error_energy=np.full(count, energies[1]),
@@ -61,7 +60,7 @@ def samples(make_dataset: Callable[..., Any], save_classifier: Callable[..., Any
         **dataset: Any,
     ) -> EvaluationSamples:
         signature = load_model(save_classifier("signature.onnx")).signature
-        task = TASKS.get("tensor-classification").build(specification or {}, signature)
+        task = make_task("tensor-classification", specification or {}, signature)
         return EvaluationSamples(task, make_dataset(**dataset), tuple(corruptions), seed)
 
     return make

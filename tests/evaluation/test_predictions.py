@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 
 from onnxptq.errors import DataError, OutputError
 from onnxptq.evaluation import load_predictions, save_predictions
-from onnxptq.evaluation.predictions import predictions_stand
+from onnxptq.evaluation.predictions import OutputShape, predictions_stand
 
 
 def assert_equal(one, other):
     for field in fields(one):
         mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "groups":
+        if field.name in ("groups", "scores", "records", "energies"):
             assert sorted(mine) == sorted(theirs)
             for name in mine:
+                if isinstance(mine[name], list):
+                    assert mine[name] == theirs[name]
+                    continue
                 np.testing.assert_array_equal(mine[name], theirs[name])
         elif isinstance(mine, np.ndarray):
             assert mine.dtype.kind == theirs.dtype.kind
@@ -40,7 +43,7 @@ def path(tmp_path):
 def two_runs(predictions):
     outputs = np.random.default_rng(0).standard_normal((3, 4))
     first = predictions([0, 1, 0], [0, 1, 1], groups={"größe": ["s", "", "l"]}, outputs=outputs, energies=(2.0, 0.5))
-    return [first, replace(first, prediction=first.prediction + 1, outputs=first.outputs + 1)]
+    return [first, replace(first, code=first.code + 1, outputs=first.outputs + 1)]
 
 
 def test_several_runs_come_back_in_order(two_runs, path):
@@ -62,22 +65,17 @@ def test_runs_with_and_without_outputs_and_labels_come_back_as_they_were(two_run
     assert two_runs[0].labelled
 
 
-def test_correct_is_prediction_equal_to_label(two_runs):
-    assert two_runs[0].correct.tolist() == [True, True, False]
-    assert len(two_runs[0]) == 3
-
-
 def test_other_tools_read_the_file_by_its_columns(two_runs, path):
     save_predictions(path, two_runs)
     table = pq.read_table(path)
     assert table.column_names == [
         "run", "model", "runtime", "sample_id", "source_id", "group.größe", "group.label", "group.corruption",
-        "label", "prediction", "score", "margin", "signal_energy", "error_energy", "outputs",
+        "label", "code", "certainty", "signal_energy", "error_energy", "outputs",
     ]  # fmt: skip
     assert table["run"].to_pylist() == [0, 0, 0, 1, 1, 1]
     assert table["group.größe"].to_pylist() == ["s", "", "l"] * 2
     header = json.loads(table.schema.metadata[b"onnxptq.predictions"])
-    assert header["schema_version"] == 1
+    assert header["schema_version"] == 2
     assert [run["model"]["name"] for run in header["runs"]] == ["m.onnx"] * 2
 
 
@@ -116,13 +114,47 @@ def test_a_file_stands_from_its_first_byte_to_its_last(two_runs, path):
         assert not predictions_stand(path)
 
 
+def test_a_file_of_schema_1_is_read_as_what_a_classifier_said(two_runs, path):
+    save_predictions(path, two_runs)
+    table = pq.read_table(path)
+    old = table.rename_columns([{"code": "prediction", "certainty": "margin"}.get(n, n) for n in table.column_names])
+    old = old.append_column("score", pa.array([0.5] * 6, pa.float32()))
+    header = {"schema_version": 1, "runs": [dict(run.identity) for run in two_runs]}
+    pq.write_table(old.replace_schema_metadata({b"onnxptq.predictions": json.dumps(header).encode()}), path)
+    first, second = load_predictions(path)
+    assert_equal(replace(first, scores={}, records={}), two_runs[0])
+    assert first.scores["accuracy"].tolist() == [1, 1, 0]
+    assert second.records["confidence"].tolist() == [0.5] * 3
+    assert first.labelled
+
+
+def test_records_scores_and_energies_of_any_head_come_back(two_runs, path):
+    run = replace(
+        two_runs[0],
+        code=None,
+        certainty=None,
+        scores={"F1 at IoU 0.5": np.array([0.5, np.nan, 1], np.float32)},
+        fidelity=np.array([0.25, 1, 0], np.float32),
+        records={"boxes": [[1.0, 2.0], [], [3.0]], "text": ["a", "", "c"], "count": np.array([1, 2, 3])},
+        shapes=(OutputShape("a", "float32", (2, 1)), OutputShape("b", "int64", (2,))),
+        energies={"a": (np.array([1.0, 2, 3]), np.array([0.5, 0, 1]))},
+    )
+    save_predictions(path, [run, two_runs[1]])
+    found, classes = load_predictions(path)
+    assert_equal(found, run)
+    assert_equal(classes, two_runs[1])
+    assert not found.labelled
+    a, b = found.unflattened()
+    assert (a.shape, b.dtype) == ((3, 2, 1), np.int64)
+
+
 def test_a_newer_schema_is_refused(two_runs, path):
     save_predictions(path, two_runs)
     table = pq.read_table(path)
     header = json.loads(table.schema.metadata[b"onnxptq.predictions"])
-    header["schema_version"] = 2
+    header["schema_version"] = 3
     pq.write_table(table.replace_schema_metadata({b"onnxptq.predictions": json.dumps(header).encode()}), path)
-    with pytest.raises(DataError, match=r"has predictions of schema 2; this version reads 1\. Update onnxptq"):
+    with pytest.raises(DataError, match=r"has predictions of schema 3; this version reads 1 and 2\. Update onnxptq"):
         load_predictions(path)
 
 
@@ -146,9 +178,8 @@ def test_any_name_of_a_group_comes_back(tmp_path_factory, names):
         source_id=np.array(names, np.str_),
         groups={"g": np.array(names, np.str_)},
         label=zeros.astype(np.int64),
-        prediction=zeros.astype(np.int64),
-        score=zeros.astype(np.float32),
-        margin=zeros.astype(np.float32),
+        code=zeros.astype(np.int64),
+        certainty=zeros.astype(np.float32),
         outputs=None,
         signal_energy=zeros,
         error_energy=zeros,

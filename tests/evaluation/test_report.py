@@ -114,7 +114,7 @@ def test_the_report_does_not_depend_on_the_order_of_rows(predictions, report):
         replace(
             run,
             groups={name: column[order] for name, column in run.groups.items()},
-            **{name: getattr(run, name)[order] for name in ("sample_id", "source_id", "label", "prediction")},
+            **{name: getattr(run, name)[order] for name in ("sample_id", "source_id", "label", "code")},
         )
         for run in runs
     ]
@@ -149,7 +149,7 @@ KEYS = {
     "report_version", "measure", "model", "reference", "provider", "n", "sources", "fp32_average", "int8_average",
     "average_drop", "average_drop_low", "average_drop_high", "worst_group", "worst_accuracy", "largest_drop_group",
     "largest_drop", "crossfit_drop", "crossfit_drop_low", "crossfit_drop_high", "cvar10_drop", "flip_rate", "sqnr_db",
-    "minimum_samples", "groups",
+    "minimum_samples", "groups", "task", "judged", "sqnr_db_by_output",
 }  # fmt: skip
 GROUP_KEYS = {
     "name", "n", "sources", "fp32", "int8", "drop", "drop_low", "drop_high", "int8_low", "int8_high", "flips",

@@ -19,8 +19,8 @@ from onnxptq.evaluation.run import BATCH
 from onnxptq.graphs import load_model
 from onnxptq.runtimes.selection import chosen_runtime
 
-EXACT = ("sample_id", "source_id", "label", "prediction")
-CLOSE = ("score", "margin", "outputs", "signal_energy", "error_energy")
+EXACT = ("sample_id", "source_id", "label", "code", "fidelity")
+CLOSE = ("certainty", "outputs", "signal_energy", "error_energy")
 
 
 def assert_equal(one, other, close=False):
@@ -70,10 +70,10 @@ def test_predictions_are_what_the_model_says_of_every_row(pair, samples, room):
     for subject, found in zip(pair, predict(pair, judged, room), strict=True):
         logits = run(subject.model.path, values).astype(np.float64)
         top = np.sort(logits, axis=1)
-        np.testing.assert_array_equal(found.prediction, logits.argmax(axis=1))
+        np.testing.assert_array_equal(found.code, logits.argmax(axis=1))
         np.testing.assert_allclose(found.outputs, logits, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found.margin, top[:, -1] - top[:, -2], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(found.score, 1 / np.exp(logits - top[:, -1:]).sum(axis=1), rtol=1e-3)
+        np.testing.assert_allclose(found.certainty, top[:, -1] - top[:, -2], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.records["confidence"], 1 / np.exp(logits - top[:, -1:]).sum(axis=1), rtol=1e-3)
         for name in ("sample_id", "source_id", "label"):
             np.testing.assert_array_equal(getattr(found, name), getattr(judged, name))
         assert found.identity["model"] == {"name": subject.model.path.name, "digest": subject.model.digest}
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_made_anew(pair, samples, room):
 
 def test_outputs_too_large_to_keep_still_give_error_energies(pair, samples, room, fresh, monkeypatch):
     kept = predict(pair, samples(), fresh())
-    monkeypatch.setattr("onnxptq.evaluation.run.OUTPUTS_KEPT", 3)
+    monkeypatch.setattr("onnxptq.evaluation._gathering.OUTPUTS_KEPT", 3)
     for _ in range(2):
         for one, other in zip(kept, predict(pair, samples(), room), strict=True):
             assert other.outputs is None
@@ -266,7 +266,7 @@ def test_several_outputs_count_in_the_error_and_the_task_reads_its_own(tmp_path,
     judged = samples(("clean",))
     (found,) = predict([Subject(load_model(tmp_path / "two.onnx"))], judged, room)
     assert found.outputs.shape == (40, 5)
-    np.testing.assert_array_equal(found.prediction, found.outputs[:, :4].argmax(axis=1))
+    np.testing.assert_array_equal(found.code, found.outputs[:, :4].argmax(axis=1))
 
 
 def test_narrow_outputs_of_several_batches_are_read_at_once_and_say_the_same(pair, samples, fresh, monkeypatch):
@@ -279,7 +279,7 @@ def test_narrow_outputs_of_several_batches_are_read_at_once_and_say_the_same(pai
 
 
 def test_wide_outputs_are_read_batch_by_batch(pair, samples, room, monkeypatch):
-    monkeypatch.setattr("onnxptq.evaluation.run.OUTPUTS_KEPT", 3)
+    monkeypatch.setattr("onnxptq.evaluation._gathering.OUTPUTS_KEPT", 3)
     steps = []
     predict(pair, samples(count=200), room, steps.append)
     assert max(steps) == BATCH

@@ -8,7 +8,7 @@ import pytest
 from onnxptq.data.shifts import SHIFTS
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import default_corruptions, named_corruptions
-from onnxptq.tasks import TASKS, Signature, TensorSpec
+from onnxptq.tasks import Signature, TensorSpec, make_task
 
 CORRUPTIONS = ("clean", "tensor_noise@3", "scale@2")
 
@@ -16,7 +16,7 @@ CORRUPTIONS = ("clean", "tensor_noise@3", "scale@2")
 def image_task(side=32, channels=3):
     shape = (None, channels, side, side)
     signature = Signature((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", (None, 4)),))
-    return TASKS.get("image-classification").build({"scale": 1 / 255}, signature)
+    return make_task("image-classification", {"scale": 1 / 255}, signature)
 
 
 def gathered(samples, batch):

@@ -24,9 +24,8 @@ def run(n: int = 200, accuracy: float = 0.9, *, copies: int = 1, labelled: bool 
         source_id=np.repeat(np.arange(n), copies).astype(str),
         groups={},
         label=label if labelled else np.full(n * copies, -1),
-        prediction=prediction,
-        score=score,
-        margin=score,
+        code=prediction,
+        certainty=score,
         outputs=None,
         signal_energy=np.ones(n * copies),
         error_energy=np.zeros(n * copies),
@@ -40,9 +39,8 @@ def emptied(one: Predictions, share: float, prediction: int = 0) -> Predictions:
     fixed = np.float32(0.5)
     return replace(
         one,
-        prediction=np.where(empty, prediction, one.prediction),
-        score=np.where(empty, fixed, one.score),
-        margin=np.where(empty, fixed, one.margin),
+        code=np.where(empty, prediction, one.code),
+        certainty=np.where(empty, fixed, one.certainty),
     )
 
 
@@ -69,10 +67,10 @@ def test_samples_that_were_partly_emptied_are_found_with_labels_and_where_they_a
 
 def test_outputs_that_a_saturated_classifier_repeats_where_it_is_right_are_fine() -> None:
     one = run(accuracy=1.0)
-    saturated = replace(one, score=np.ones(len(one), np.float32), margin=np.ones(len(one), np.float32))
+    saturated = replace(one, certainty=np.ones(len(one), np.float32))
     assert why_not_worth_judging(saturated) is None
     rare = replace(saturated, label=np.where(np.arange(len(one)) % 20, 0, 1), groups={})
-    assert why_not_worth_judging(replace(rare, prediction=rare.label)) is None
+    assert why_not_worth_judging(replace(rare, code=rare.label)) is None
 
 
 def test_chance_is_not_worth_judging_on_however_many_copies_there_are() -> None:
@@ -81,23 +79,21 @@ def test_chance_is_not_worth_judging_on_however_many_copies_there_are() -> None:
     assert said is not None and "better than chance" in said
     rng = np.random.default_rng(1)
     # Copies of one sample share its luck: 3 points above chance on 200 sources are nothing, six copies or not.
-    slightly = replace(
-        shuffled, prediction=np.where(rng.random(len(shuffled)) < 0.04, shuffled.label, shuffled.prediction)
-    )
+    slightly = replace(shuffled, code=np.where(rng.random(len(shuffled)) < 0.04, shuffled.label, shuffled.code))
     assert why_not_worth_judging(slightly) is not None
 
 
 def test_one_class_for_all_is_chance_even_where_it_is_mostly_right() -> None:
     one = run()
-    constant = replace(one, label=np.where(np.arange(len(one)) % 20, 0, 1), prediction=np.zeros(len(one), np.int64))
+    constant = replace(one, label=np.where(np.arange(len(one)) % 20, 0, 1), code=np.zeros(len(one), np.int64))
     said = why_not_worth_judging(constant)
     assert said is not None and "predicts the same class for all 200 original samples" in said
-    skilled = replace(constant, prediction=np.where(np.arange(len(one)) % 40, 0, 1))
+    skilled = replace(constant, code=np.where(np.arange(len(one)) % 40, 0, 1))
     assert why_not_worth_judging(skilled) is None
 
 
 def test_a_set_of_one_class_and_a_handful_of_samples_leave_it_open() -> None:
     one = run()
-    single = replace(one, label=np.zeros(len(one), np.int64), prediction=np.zeros(len(one), np.int64))
+    single = replace(one, label=np.zeros(len(one), np.int64), code=np.zeros(len(one), np.int64))
     assert why_not_worth_judging(single) is None
     assert why_not_worth_judging(emptied(run(9), 1.0)) is None

@@ -47,8 +47,7 @@ def make_runs() -> Callable[..., tuple[Predictions, Predictions]]:
             "source_id": sources.astype(str),
             "groups": columns if labelled else {"corruption": columns["corruption"]},
             "label": label if labelled else np.full(len(label), -1),
-            "score": np.ones(len(label), np.float32),
-            "margin": np.ones(len(label), np.float32),
+            "certainty": np.ones(len(label), np.float32),
             "outputs": None,
             "signal_energy": np.ones(len(label)),
             "error_energy": np.zeros(len(label)),
@@ -64,11 +63,11 @@ def make_runs() -> Callable[..., tuple[Predictions, Predictions]]:
             **identity,
         }
         reference = Predictions(
-            **common, prediction=label, identity={**about, "model": {"name": "fp32.onnx", "digest": "a" * 64}}
+            **common, code=label, identity={**about, "model": {"name": "fp32.onnx", "digest": "a" * 64}}
         )
         model = Predictions(
             **common,
-            prediction=np.where(wrong, (label + 1) % len(CLASSES), label),
+            code=np.where(wrong, (label + 1) % len(CLASSES), label),
             identity={**about, "model": {"name": "int8.onnx", "digest": digest}},
         )
         return reference, model

@@ -25,7 +25,7 @@ def written(make_runs: Make, tmp_path: Path) -> Path:
 def test_what_was_written_is_read_again(make_runs: Make, written: Path) -> None:
     reference, model = make_runs(50, {"label=cat": 0.3})
     read, made = load_baseline(written), make_baseline(reference, model, size=7)
-    assert np.array_equal(read.outcomes, model.correct) and not read.outcomes.all()
+    assert np.array_equal(read.outcomes, model.code == model.label) and not read.outcomes.all()
     assert (read.model, read.samples, read.rows_digest) == (made.model, made.samples, made.rows_digest)
     assert (read.labelled, read.provider, read.bytes, read.latency_ratio) == (True, "cpu", 7, None)
 
@@ -40,7 +40,7 @@ def test_without_labels_agreement_is_kept(make_runs: Make) -> None:
     reference, model = make_runs(50, {"corruption=fog@3": 0.3}, labelled=False)
     made = make_baseline(reference, model)
     assert not made.labelled
-    assert np.array_equal(made.outcomes, reference.prediction == model.prediction)
+    assert np.array_equal(made.outcomes, reference.code == model.code)
 
 
 OTHERS = {

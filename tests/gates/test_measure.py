@@ -12,6 +12,7 @@ import onnxptq
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.gates import Limits, Policy, Verdict, check
 from onnxptq.gates.policy import AverageDrop, Graph, Latency, ProviderAgreement, Size
+from onnxptq.inputs import DataOptions
 
 
 @pytest.fixture
@@ -26,10 +27,22 @@ def models(save_classifier: Callable[..., Path], tmp_path: Path) -> tuple[Path, 
 
 def test_without_labels_the_default_policy_judges_flips(models: tuple[Path, Path, Path]) -> None:
     _, int8, data = models
-    result = check(int8, data=str(data), corruptions=["clean"])
+    classes = DataOptions(head="classification")
+    result = check(int8, data=str(data), corruptions=["clean"], options=classes)
     assert [rule.rule for rule in result.rules] == ["samples", "flip_rate", "worst_group_flip_rate"]
     assert result.verdict is Verdict.PASSED, result
     assert result.subject["labelled"] is False
+    assert (result.subject["task"], result.subject["judged"]) == ("tensor-classification", ["logits"])
+
+
+def test_where_nothing_says_what_outputs_mean_the_default_policy_judges_fidelity(
+    models: tuple[Path, Path, Path],
+) -> None:
+    _, int8, data = models
+    result = check(int8, data=str(data), corruptions=["clean"])
+    assert [rule.rule for rule in result.rules] == ["samples", "fidelity", "worst_group_fidelity"]
+    assert result.verdict is Verdict.PASSED, result
+    assert (result.subject["task"], result.subject["judged"]) == ("tensor", ["logits"])
 
 
 def test_rules_about_the_file_need_no_data_and_run_nothing(

@@ -64,9 +64,9 @@ def test_one_bad_group_fails_the_worst_group_and_not_the_average(evidence: Make)
 
 def test_on_data_on_which_the_reference_knows_nothing_no_rule_passes_or_fails(make_runs: Callable[..., tuple]) -> None:
     reference, model = make_runs(100)
-    empty = np.zeros_like(reference.prediction)
-    for prediction in (empty, model.prediction):
-        runs = replace(reference, prediction=empty), replace(model, prediction=prediction)
+    empty = np.zeros_like(reference.code)
+    for prediction in (empty, model.code):
+        runs = replace(reference, code=empty), replace(model, code=prediction)
         found = Evidence(predictions=runs[1], reference_predictions=runs[0], pairing=paired(*runs))
         results = judge(replace(default_policy(labelled=True), flip_rate=FlipRate()), found)
         judged = {result.rule: result.verdict for result in results if result.rule != "samples"}
@@ -202,9 +202,9 @@ def test_providers_must_agree(evidence: Make) -> None:
     assert verdicts(policy, found) == {"provider_agreement": "NOT JUDGED"}
     same = replace(found, by_provider={"cuda": found.predictions})
     assert verdicts(policy, same) == {"provider_agreement": "PASSED"}
-    flipped = found.predictions.prediction.copy()
+    flipped = found.predictions.code.copy()
     flipped[::10] = (flipped[::10] + 1) % 4
-    other = replace(found, by_provider={"cuda": replace(found.predictions, prediction=flipped)})
+    other = replace(found, by_provider={"cuda": replace(found.predictions, code=flipped)})
     result = only(policy, other, "provider_agreement")
     assert (result.verdict, result.value) == (Verdict.FAILED, pytest.approx(0.9))
 

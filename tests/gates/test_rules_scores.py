@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import UsageError
-from onnxptq.evaluation.measures import Measure
-from onnxptq.evaluation.paired import AGREEMENT
+from onnxptq.evaluation.measures import AGREEMENT, Measure
 from onnxptq.evaluation.totals import total_drop
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import (
@@ -138,7 +137,7 @@ class MacroF1:
 def test_a_total_is_judged_beside_the_groups(evidence: Make, lost: float, verdict: Verdict) -> None:
     found = evidence(100, {"label=cat": lost})
     runs = (found.reference_predictions, found.predictions)
-    records = [{"label": run.label, "code": run.prediction} for run in runs]
+    records = [{"label": run.label, "code": run.code} for run in runs]
     total = total_drop(MacroF1(), *records, found.pairing.sources)
     result = only(Policy(total_drop=(TotalDrop("macro-F1"),)), replace(found, totals={"macro-F1": total}), "total_drop")
     assert result.verdict is verdict

@@ -235,7 +235,7 @@ def calibration() -> Callable[..., object]:
         from onnxptq.calibrators.samples import draw as draw_set
         from onnxptq.data import Dataset, fingerprint
         from onnxptq.graphs import load_model
-        from onnxptq.tasks import TASKS
+        from onnxptq.tasks import make_task
 
         rows = [{name: array[0] for name, array in feeds.items()} for _, feeds in draw_samples(path, count)]
         dataset = Dataset(
@@ -248,7 +248,7 @@ def calibration() -> Callable[..., object]:
             attributes={},
             fingerprints=np.array([fingerprint(row) for row in rows]),
         )
-        task = TASKS.get("tensor-classification").build({}, load_model(path).signature)
+        task = make_task("tensor-classification", {}, load_model(path).signature)
         return draw_set(CalibrationSet.parse(name), task, dataset)
 
     return make

@@ -11,7 +11,7 @@ from onnxptq.errors import UsageError
 from onnxptq.graphs import load_model
 from onnxptq.quantization.plugins import bounded
 from onnxptq.recipe import Step
-from onnxptq.tasks import TASKS
+from onnxptq.tasks import make_task
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def pixels(tmp_path):
     )
     path = tmp_path / "pixels.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path, TASKS.get("tensor-classification").build({}, load_model(path).signature)
+    return path, make_task("tensor-classification", {}, load_model(path).signature)
 
 
 def f32(low, high):
@@ -79,5 +79,5 @@ def test_widened_ranges_stay_inside_the_operators_bounds(pixels):
 
 def test_an_input_whose_bounds_nobody_knows_keeps_its_observed_range(save_classifier):
     path = save_classifier()
-    task = TASKS.get("tensor-classification").build({}, load_model(path).signature)
+    task = make_task("tensor-classification", {}, load_model(path).signature)
     assert bounded({"x": f32(-1, 2)}, path, task, [Step("input-range"), Step("operator-bounds")])["x"] == f32(-1, 2)

@@ -12,7 +12,7 @@ from onnxptq.errors import ModelError, UsageError
 from onnxptq.graphs import load_model, read_provenance
 from onnxptq.methods import apply_method, fitted, method_label
 from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step
-from onnxptq.tasks import TASKS
+from onnxptq.tasks import make_task
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_each_step_has_its_switch():
 
 def test_augmentations_are_those_of_the_task(save_classifier):
     signature = load_model(save_classifier()).signature
-    task = TASKS.get("tensor-classification").build({}, signature)
+    task = make_task("tensor-classification", {}, signature)
     recipe = fitted(apply_method("robust", Recipe()), task)
     assert [environment.shifts for environment in recipe.environments] == ["", *task.augmentations()]
     assert fitted(recipe, task) == recipe

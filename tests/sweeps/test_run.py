@@ -76,7 +76,7 @@ def test_predictions_are_parquet_files_in_the_store(finished: Path) -> None:
 
     for cell in load_study("last", finished).cells:
         (run,) = load_predictions(finished / cell.predictions)
-        assert run.correct.mean() == pytest.approx(cell.report["int8_average"])
+        assert (run.code == run.label).mean() == pytest.approx(cell.report["int8_average"])
 
 
 def test_what_is_stored_is_not_made_again(begun: Path, run_plan: RunPlan, finished: Path) -> None:

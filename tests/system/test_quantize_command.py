@@ -234,12 +234,13 @@ def test_groups_and_corruptions_are_the_ones_asked_for(place: Any) -> None:
 def test_without_labels_everything_is_agreement_with_fp32(place: Any, inputs: Path) -> None:
     arrays = np.load(inputs / "good.npz")
     np.savez(place.work / "unlabelled.npz", x=arrays["x"])
-    report = place.json("quantize", inputs / "tensor.onnx", "--data", "unlabelled.npz")
+    report = place.json("quantize", inputs / "tensor.onnx", "--data", "unlabelled.npz", "--head", "classification")
     assert report["measure"] == "agreement"
     assert report["fp32_average"] == 1.0
     assert report["average_drop"] == pytest.approx(report["flip_rate"])
     assert {group["name"] for group in report["groups"]} == {"corruption=clean", "corruption=tensor_noise@3"}
-    assert "No labels" in place.succeeded("quantize", inputs / "tensor.onnx", "--data", "unlabelled.npz").stdout
+    said = place.succeeded("quantize", inputs / "tensor.onnx", "--data", "unlabelled.npz", "--head", "classification")
+    assert "No labels" in said.stdout
 
 
 def test_noise_calibrates_without_data_when_asked_for_by_name(place: Any, inputs: Path) -> None:

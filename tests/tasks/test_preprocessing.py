@@ -13,7 +13,7 @@ import pytest
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.tasks import Preprocessing, Signature, TensorSpec, find_specification
-from onnxptq.tasks.image_classification import build
+from onnxptq.tasks.image_input import build
 
 IMAGES = Signature((TensorSpec("x", "float32", (None, 3, None, None)),), (TensorSpec("y", "float32", (None, 2)),))
 TENSORS = Signature((TensorSpec("x", "float32", (None, 16)),), (TensorSpec("y", "float32", (None, 2)),))
@@ -90,14 +90,14 @@ def test_a_broken_file_beside_the_model_is_named(tmp_path: Path) -> None:
 
 def test_nothing_at_all_means_pixels_over_255_with_a_warning(tmp_path: Path) -> None:
     found = find(tmp_path)
-    assert (found.task, found.specification) == ("image-classification", {})
+    assert (found.task, found.specification) == ("image", {})
     assert "divided by 255" in str(found.warning)
     assert find(tmp_path, mean=[0.5]).warning is None
 
 
 def test_nothing_at_all_means_tensors_where_the_input_is_no_image(tmp_path: Path) -> None:
     found = find(tmp_path, made=TENSORS)
-    assert (found.task, found.warning) == ("tensor-classification", None)
+    assert (found.task, found.warning) == ("tensor", None)
 
 
 # Hugging Face
@@ -121,7 +121,7 @@ def test_vit_stretches_and_normalises(tmp_path: Path) -> None:
     assert made["interpolation"] == "bilinear"
     assert made["mean"] == [0.5] * 3
     assert made["std"] == [0.25] * 3
-    assert made["classes"] == ["cat", "dog"]
+    assert found["classes"] == ["cat", "dog"]
 
 
 def test_clip_resizes_the_shortest_edge_and_crops(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_channels_are_flipped_where_the_processor_flips_them(tmp_path: Path) -> 
 def test_the_configuration_of_another_kind_of_input_is_passed_over(tmp_path: Path) -> None:
     audio = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True, "sampling_rate": 16000}
     hugging_face(tmp_path, audio)
-    assert find(tmp_path, made=TENSORS).task == "tensor-classification"
+    assert find(tmp_path, made=TENSORS).task == "tensor"
 
 
 def test_a_size_of_an_unknown_form_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from onnxptq.evaluation.measures import kind_of
+from onnxptq.evaluation.paired import scores_of
 from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import AVERAGE_MARGIN, Policy, ProviderAgreement, tolerated
@@ -27,8 +27,10 @@ def judge_provider_agreement(table: ProviderAgreement, policy: Policy, evidence:
             step = "Add a run on it to the file of predictions, or check the model itself."
             results.append(not_judged("provider_agreement", f"there are no predictions on {provider}", step))
             continue
-        agree = (other.prediction == evidence.predictions.prediction).astype(np.float64)
-        found = share_of(evidence.pairing.over(evidence.pairing.all_rows, agree, binary=True), policy, floor=True)
+        measure = kind_of(other).agreement
+        agree = scores_of(other, evidence.predictions, measure)
+        rows = evidence.pairing.all_rows
+        found = share_of(evidence.pairing.over(rows, agree, binary=measure.binary), policy, floor=True)
         if found.sources < policy.samples.minimum:
             results.append(too_few("provider_agreement", None, found, table.limit, policy, "fraction"))
             continue

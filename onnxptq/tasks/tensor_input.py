@@ -1,9 +1,9 @@
-"""Classification of tensors: inputs are stored as the model takes them, one value a class comes out."""
+"""Tensors: inputs are stored as the model takes them. Any number of them, of any type and rank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,18 @@ import numpy.typing as npt
 from onnxptq.data import not_finite
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
-from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind, TensorSpec
-from onnxptq.tasks._scores import check_classes, choose_output, classify, input_columns, row_name, shown
+from onnxptq.signature import Signature, TensorSpec, shown
+from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.tasks._rows import input_columns, row_name
 
-DTYPES = ("float32", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+FLOATS = ("float32", "float64", "float16")
+DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "object")
+
+NOISE_SIDE = 224
+"""Size of noise along the dynamic height and width of an input of four dimensions, where nobody says."""
+
+NOISE_LENGTH = 16
+"""Size of noise along any other dynamic dimension: a short sequence."""
 
 EVALUATION_SHIFTS = ("tensor_noise@3",)
 """The default evaluation, where an input is of floats."""
@@ -29,40 +37,26 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class TensorClassification(Task):
+class TensorInput(Input):
     """Batches are {input: array (N, ...)} in the dtypes of the model, and are fed as they are.
 
     Attributes:
-        inputs: the model's inputs, with the shapes that the specification fixes filled in.
-        output: name of the output to score.
-        output_position: where it stands among the model's outputs.
-        scores: what it holds, "logits" or "probabilities".
-        class_names: class names in the order of the output, or ().
+        inputs: the model's inputs as the data stores them: (N, and the shape of one sample), with the sizes that the
+            specification fixes filled in. An input without a dimension for samples (a rate, a state) is stored once a
+            sample too.
+        axes: of each input the dimension that counts samples in the model, None where it has none; () is the first.
     """
 
     inputs: tuple[TensorSpec, ...]
-    output: str
-    output_position: int
-    scores: str
-    class_names: tuple[str, ...]
+    axes: tuple[int | None, ...] = field(default=(), compare=False)
 
-    name = "tensor-classification"
+    name = "tensor"
     modality = "tensor"
 
     @property
     def specification(self) -> dict[str, Any]:
-        """The shape of each input (null where it is dynamic), output, scores and classes."""
-        return {
-            "shape": {spec.name: list(spec.shape) for spec in self.inputs},
-            "output": self.output,
-            "scores": self.scores,
-            "classes": list(self.class_names),
-        }
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The model's class names, or ()."""
-        return self.class_names
+        """The shape of each input as the data stores it, null where it is dynamic."""
+        return {"shape": {spec.name: list(spec.shape) for spec in self.inputs}}
 
     def load(self, rows: Sequence[Row]) -> Batch:
         """Stacks the samples: {input: array (N, ...)} in the dtype of the model.
@@ -87,36 +81,47 @@ class TensorClassification(Task):
         """The batch itself, contiguous."""
         return {spec.name: np.ascontiguousarray(batch[spec.name]) for spec in self.inputs}
 
-    def predict(self, outputs: Sequence[Array]) -> Scores:
-        """Class, score and margin from the output that the specification names, else the first of shape (N, K).
-
-        Raises:
-            ModelError: the output has another shape or holds NaN.
-        """
-        return classify(outputs[self.output_position], self.scores, self.output)
+    def arrange(self, feeds: Feeds) -> Feeds:
+        """Each array with the samples where the model has them."""
+        axes = dict(zip((spec.name for spec in self.inputs), self.axes, strict=False))
+        return {
+            name: array[0] if axis is None else np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
+            for name, array, axis in ((name, array, axes.get(name, 0)) for name, array in feeds.items())
+        }
 
     def noise(self, count: int, seed: int) -> Batch:
         """Standard normal numbers for float inputs; 0 or 1, equally often, for integers and bool, which any table of
-        embeddings can look up.
+        embeddings can look up; the letter a or b for text.
 
-        Raises:
-            ModelError: an input has a dynamic dimension that the specification does not fix.
+        A dynamic dimension has the size that the specification gives ("shape", or `--shape`), else `NOISE_SIDE` for
+        height and width of an input of four dimensions and `NOISE_LENGTH` otherwise; one name has one size.
         """
         generator = np.random.default_rng(seed)
         batch: dict[str, Array] = {}
         for spec in self.inputs:
-            sizes = [size for size in spec.shape[1:] if size is not None]
-            if len(sizes) < len(spec.shape) - 1:
-                raise ModelError(
-                    f"input {spec.name!r} has shape {shown(spec.shape)}: noise needs a fixed one. "
-                    f'Fix it in the preprocessing, for example {{"shape": {{"{spec.name}": [null, 3, 16]}}}}.'
-                )
-            shape = (count, *sizes)
-            if spec.dtype == "float32":
-                batch[spec.name] = generator.standard_normal(shape, np.float32)
+            shape = (count, *self._noise_sizes(spec))
+            if spec.dtype in FLOATS:
+                batch[spec.name] = generator.standard_normal(shape, np.float32).astype(spec.dtype)
+            elif spec.dtype == "object":
+                batch[spec.name] = np.where(generator.random(shape) < 0.5, "a", "b").astype(object)
             else:
                 batch[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
         return batch
+
+    def _noise_sizes(self, spec: TensorSpec) -> list[int]:
+        named = {
+            symbol: size
+            for one in self.inputs
+            for symbol, size in zip(one.symbols[1:], one.shape[1:], strict=False)
+            if symbol is not None and size is not None
+        }
+        sizes = []
+        for axis, size in enumerate(spec.shape[1:], 1):
+            symbol = spec.symbols[axis] if axis < len(spec.symbols) else None
+            spatial = len(spec.shape) == 4 and axis in _spatial(spec.shape)
+            default = NOISE_SIDE if spatial else NOISE_LENGTH
+            sizes.append(size if size is not None else named.get(symbol, default) if symbol else default)
+        return sizes
 
     def input_bounds(self) -> Mapping[str, tuple[float, float]]:
         """Of inputs of 8 bits and of bool what the type can hold; wider integers seldom use all of it."""
@@ -135,13 +140,13 @@ class TensorClassification(Task):
         shift = SHIFTS.get(shift_name.partition("@")[0])
         if shift.modality != self.modality:
             return f"{shift.name} is for {shift.modality} samples, not for tensors"
-        if all(spec.dtype != "float32" for spec in self.inputs):
+        if all(spec.dtype not in FLOATS for spec in self.inputs):
             return f"{shift.name} changes floats only, and the model takes none"
         return None
 
     def _sample(self, row: Row, spec: TensorSpec) -> Array:
         columns = input_columns(row)
-        if any(isinstance(row[name], str) for name in columns):
+        if spec.dtype != "object" and any(isinstance(row[name], str) for name in columns):
             raise DataError(
                 f"{row_name(row)} is text, and nothing says how the model reads text. Put its tokenizer beside it, or "
                 "into its metadata (docs/text.md)."
@@ -155,11 +160,17 @@ class TensorClassification(Task):
                 f"{row_name(row)} has no column for the input {spec.name!r}, but {', '.join(columns) or 'none'}. "
                 "Name the columns after the model's inputs."
             )
+        if isinstance(value, (int, float, bool, np.generic)) or (isinstance(value, str) and spec.dtype == "object"):
+            value = np.asarray(value)
         if not isinstance(value, np.ndarray):
             raise DataError(
                 f"{row_name(row)}: the input {spec.name!r} is {type(value).__name__}; expected an array of numbers."
             )
         wanted = spec.shape[1:]
+        if not wanted and value.size == 1:
+            value = value.reshape(())
+        elif value.ndim == 0 and wanted in ((1,), (None,)):
+            value = value.reshape(1)
         if value.ndim != len(wanted) or any(w not in (None, size) for w, size in zip(wanted, value.shape, strict=True)):
             raise DataError(
                 f"{row_name(row)} has shape {value.shape}, but the input {spec.name!r} takes {shown(spec.shape)}, that "
@@ -173,6 +184,8 @@ def _cast(value: Array, spec: TensorSpec, name: str) -> Array:
     if reason := not_finite(value):
         raise DataError(f"{name} holds {reason} in the input {spec.name!r}. Repair it or leave bad ones out.")
     dtype = np.dtype(spec.dtype)
+    if spec.dtype == "object":
+        return value.astype(str).astype(object)
     if value.dtype == dtype:
         return value
     if value.dtype.kind not in "biuf" or (value.dtype.kind == "f" and dtype.kind != "f"):
@@ -187,49 +200,73 @@ def _cast(value: Array, spec: TensorSpec, name: str) -> Array:
     return cast
 
 
-def build(specification: Mapping[str, Any], signature: Signature) -> TensorClassification:
-    """The task for one model.
+def build(specification: Mapping[str, Any], signature: Signature) -> TensorInput:
+    """The input of one model.
 
     Args:
-        specification: "shape" ({input: [null, 3, 16]}, fixes dynamic dimensions), "output", "scores", "classes".
-        signature: inputs of float32, integers or bool, the batch in the first dimension.
+        specification: "shape" ({input: [null, 3, 16]}, fixes dynamic dimensions).
+        signature: inputs of numbers, bool or text.
 
     Raises:
-        UsageError: the specification names an input or an output that does not exist, or another number of classes.
+        UsageError: the specification names an input that does not exist.
         ModelError: an input's type is not supported, or its shape is not the one in the specification.
     """
     shapes = specification.get("shape") or {}
+    if not isinstance(shapes, Mapping):
+        raise UsageError(f'preprocessing: shape must be as {{"x": [null, 3, 16]}}, got {shapes!r}.')
     names = [spec.name for spec in signature.inputs]
     for name in shapes:
         if name not in names:
             raise UsageError(f"the model has no input {name!r}. {did_you_mean(str(name), names)}")
-    position, scores = choose_output(specification, signature.outputs)
-    output = signature.outputs[position]
-    return TensorClassification(
-        inputs=tuple(_fixed(spec, shapes.get(spec.name)) for spec in signature.inputs),
-        output=output.name,
-        output_position=position,
-        scores=scores,
-        class_names=check_classes(specification, output),
-    )
+    axes = signature.batch_axes
+    inputs = tuple(_fixed(_stored(spec, axes[spec.name]), shapes.get(spec.name)) for spec in signature.inputs)
+    return TensorInput(inputs, tuple(axes[spec.name] for spec in signature.inputs))
+
+
+def _spatial(shape: Sequence[int | None]) -> tuple[int, int]:
+    """Height and width of (N, C, H, W) or (N, H, W, C)."""
+    return (1, 2) if shape[3] in (1, 3) and shape[1] not in (1, 3) else (2, 3)
+
+
+def _stored(spec: TensorSpec, axis: int | None) -> TensorSpec:
+    """An input as the data stores it: the samples in the first dimension."""
+    if axis == 0:
+        return spec
+    if axis is None:
+        return TensorSpec(spec.name, spec.dtype, (None, *spec.shape), (None, *spec.symbols))
+    shape, symbols = list(spec.shape), list(spec.symbols)
+    shape.insert(0, shape.pop(axis))
+    if symbols:
+        symbols.insert(0, symbols.pop(axis))
+    return TensorSpec(spec.name, spec.dtype, tuple(shape), tuple(symbols))
 
 
 def _fixed(spec: TensorSpec, shape: Sequence[int | None] | None) -> TensorSpec:
     if spec.dtype not in DTYPES:
         raise ModelError(
-            f"input {spec.name!r} is {spec.dtype}; expected float32, integers or bool. Export it in float32."
+            f"input {spec.name!r} is {spec.dtype}; expected floats, integers, bool or text. Export it in float32."
         )
-    if not spec.shape:
-        raise ModelError(f"input {spec.name!r} is a single number; expected the batch in the first dimension.")
     if shape is None:
         return spec
+    if isinstance(shape, (list, tuple)) and len(shape) == len(spec.shape):
+        # The batch is no property of a sample: a size that is given for an open one says nothing.
+        shape = [spec.shape[0] if spec.shape[0] is None else shape[0], *shape[1:]]
     pairs = list(zip(spec.shape, shape, strict=False))
     if len(shape) != len(spec.shape) or any(None not in (own, given) and own != given for own, given in pairs):
         raise ModelError(
             f"input {spec.name!r} has shape {shown(spec.shape)}, but the preprocessing says {shown(shape)}. "
             "Give the batch and every dimension, null where the model's own holds."
         )
-    return TensorSpec(spec.name, spec.dtype, tuple(own if given is None else given for own, given in pairs))
+    return TensorSpec(
+        spec.name, spec.dtype, tuple(own if given is None else given for own, given in pairs), spec.symbols
+    )
 
 
-TASKS.register(TaskKind("tensor-classification", "arrays in as they are stored, one value a class out", build))
+INPUTS.register(
+    InputKind(
+        "tensor",
+        "arrays as they are stored, one for each input of the model",
+        build,
+        formats=(".npz, an array for each input", "a table with a column for each input"),
+    )
+)

@@ -1,4 +1,4 @@
-"""Image classification: one image in, one value a class out."""
+"""Images: decoded, resized and normalized as the specification says."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError
-from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind
+from onnxptq.signature import Signature
+from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._image_specification import ImageSpecification, image_specification
 from onnxptq.tasks._images import read_image
-from onnxptq.tasks._scores import classify, input_columns, row_name
+from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks._synthetic_images import coloured_noise, dead_leaves
 
 EVALUATION_SHIFTS = ("fog@3", "impulse@3", "gamma@3", "motion_blur@3", "shot@3")
@@ -36,24 +37,18 @@ Severity 5 inverts all, severity 3 what lies above one half (solarize)."""
 
 
 @dataclass(frozen=True)
-class ImageClassification(Task):
+class ImageInput(Input):
     """Images as float32 (N, H, W, C) in [0, 1], RGB or gray; feeds in the model's layout and normalisation."""
 
     details: ImageSpecification
-    output_position: int
 
-    name = "image-classification"
+    name = "image"
     modality = "image"
 
     @property
     def specification(self) -> dict[str, Any]:
-        """Input, output, layout, size, color, scale, mean, std, resize, interpolation, scores and classes."""
+        """Input, output, layout, size, color, scale, mean, std, resize and interpolation."""
         return self.details.to_json()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The model's class names, or ()."""
-        return self.details.classes
 
     def load(self, rows: Sequence[Row]) -> Batch:
         """Decodes, recolors and resizes: float32, (N, H, W, C) in [0, 1], C 1 or 3 (RGB also for BGR models).
@@ -69,7 +64,7 @@ class ImageClassification(Task):
             columns = input_columns(row)
             if len(columns) != 1:
                 raise DataError(
-                    f"{row_name(row)} has the input columns {', '.join(columns) or 'none'}; image-classification takes "
+                    f"{row_name(row)} has the input columns {', '.join(columns) or 'none'}; an image model takes "
                     "one. Name the column of the image."
                 )
             batch[position] = read_image(row[columns[0]], self.details, row_name(row))
@@ -84,17 +79,6 @@ class ImageClassification(Task):
         values = np.array(images, np.float32, order="C")
         self._normalise(values, axis)
         return {self.details.input: values}
-
-    def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
-        """Class, score and margin from the output that the specification names.
-
-        Args:
-            outputs: all outputs of the model in its order; the one read is (N, K) or (N, K, 1, 1).
-
-        Raises:
-            ModelError: the output has another shape or holds NaN.
-        """
-        return classify(outputs[self.output_position], self.details.scores, self.details.output)
 
     def noise(self, count: int, seed: int) -> Batch:
         """Images of independent pixels, uniform in [0, 1): float32, (count, H, W, C)."""
@@ -150,16 +134,21 @@ class ImageClassification(Task):
         values /= np.array(self.details.std, np.float32).reshape(shape)
 
 
-def build(specification: Mapping[str, Any], signature: Signature) -> ImageClassification:
-    """The task for one model.
+def build(specification: Mapping[str, Any], signature: Signature) -> ImageInput:
+    """The input of one model.
 
     Raises:
         UsageError: a value of the specification is wrong.
         ModelError: the model cannot take the images that the specification makes.
     """
-    details = image_specification(specification, signature)
-    names = [spec.name for spec in signature.outputs]
-    return ImageClassification(details, names.index(details.output))
+    return ImageInput(image_specification(specification, signature))
 
 
-TASKS.register(TaskKind("image-classification", "one image in, one value a class out", build))
+INPUTS.register(
+    InputKind(
+        "image",
+        "one image, decoded, resized and normalized",
+        build,
+        formats=("a folder of images", "a table with images or their paths", ".npz"),
+    )
+)

@@ -1,4 +1,4 @@
-"""Text classification: one sentence in, one value a class out. The model's tokenizer is part of the specification."""
+"""Texts, by way of the model's tokenizer, which is part of the specification."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError
-from onnxptq.tasks._base import TASKS, Feeds, Row, Scores, Signature, Task, TaskKind
-from onnxptq.tasks._scores import classify, input_columns, row_name
+from onnxptq.signature import Signature
+from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks._text_groups import length_of, negation_of
 from onnxptq.tasks._text_specification import TextSpecification, text_specification
 
@@ -27,25 +28,19 @@ NOISE_LENGTH = 32
 
 
 @dataclass(frozen=True)
-class TextClassification(Task):
+class TextInput(Input):
     """Batches are tuples of str. Feeds are int arrays (N, L), L the longest of the batch or what the model fixes."""
 
     details: TextSpecification
-    output_position: int
 
-    name = "text-classification"
+    name = "text"
     modality = "text"
     group_columns = ("length", "negation")
 
     @property
     def specification(self) -> dict[str, Any]:
-        """Tokenizer, inputs, max_length, length, output, scores and classes."""
+        """Tokenizer, inputs, max_length and length."""
         return self.details.to_json()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The model's class names, or ()."""
-        return self.details.classes
 
     def load(self, rows: Sequence[Row]) -> Batch:
         """The texts of the rows, as a tuple of str.
@@ -71,14 +66,6 @@ class TextClassification(Task):
         for length in np.unique(lengths).tolist():
             positions = np.flatnonzero(lengths == length)
             yield positions, self._arrays([tokens[i] for i in positions], length)
-
-    def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
-        """Class, score and margin from the output that the specification names, else the first of shape (N, K).
-
-        Raises:
-            ModelError: the output has another shape or holds NaN.
-        """
-        return classify(outputs[self.output_position], self.details.scores, self.details.output)
 
     def noise(self, count: int, seed: int) -> Batch:
         """Tokens drawn uniformly from the vocabulary; 1 to `NOISE_LENGTH` of them in a text, equally often."""
@@ -125,13 +112,13 @@ class TextClassification(Task):
         columns = input_columns(row)
         if len(columns) != 1:
             raise DataError(
-                f"{row_name(row)} has the input columns {', '.join(columns) or 'none'}; text-classification takes one. "
+                f"{row_name(row)} has the input columns {', '.join(columns) or 'none'}; a text model takes one. "
                 "Name the column of the text with --image-column."
             )
         text = row[columns[0]]
         if not isinstance(text, str):
             raise DataError(
-                f"{row_name(row)} is {type(text).__name__}; text-classification takes text. Name the column of the "
+                f"{row_name(row)} is {type(text).__name__}; the model takes text. Name the column of the "
                 "text with --image-column."
             )
         if not text.strip():
@@ -162,16 +149,16 @@ class TextClassification(Task):
         return feeds
 
 
-def build(specification: Mapping[str, Any], signature: Signature) -> TextClassification:
-    """The task for one model.
+def build(specification: Mapping[str, Any], signature: Signature) -> TextInput:
+    """The input of one model.
 
     Raises:
         UsageError: a value of the specification is wrong, or the tokenizer's library is not installed.
         ModelError: the model's inputs are not those of a text model.
     """
-    details = text_specification(specification, signature)
-    names = [spec.name for spec in signature.outputs]
-    return TextClassification(details, names.index(details.output))
+    return TextInput(text_specification(specification, signature))
 
 
-TASKS.register(TaskKind("text-classification", "one text in, by way of its tokenizer, one value a class out", build))
+INPUTS.register(
+    InputKind("text", "one text, by way of the model's tokenizer", build, formats=("a table with a column of text",))
+)

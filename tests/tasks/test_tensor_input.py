@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import DataError, ModelError, UsageError
-from onnxptq.tasks import TASKS, Signature, TensorSpec
-from onnxptq.tasks.tensor_classification import TensorClassification, build
+from onnxptq.tasks import Signature, TensorSpec, make_task
+from onnxptq.tasks.tensor_input import NOISE_LENGTH, NOISE_SIDE, TensorInput, build
 
 OUTPUT = TensorSpec("y", "float32", (None, 3))
 
 
-def task(*inputs: TensorSpec, **specification: Any) -> TensorClassification:
+def task(*inputs: TensorSpec, **specification: Any) -> TensorInput:
     return build(specification, Signature(inputs or (TensorSpec("x", "float32", (None, 2)),), (OUTPUT,)))
 
 
@@ -71,8 +71,9 @@ def test_text_is_not_a_tensor() -> None:
 
 def test_predictions_come_from_the_first_table() -> None:
     outputs = (TensorSpec("hidden", "float32", (None, 4, 8)), OUTPUT)
-    made = build({"classes": ["a", "b", "c"]}, Signature((TensorSpec("x", "float32", (None, 2)),), outputs))
-    scores = made.predict([np.zeros((2, 4, 8)), np.array([[0, 1, 5], [3, 1, 1]])])
+    signature = Signature((TensorSpec("x", "float32", (None, 2)),), outputs)
+    made = make_task("tensor-classification", {"classes": ["a", "b", "c"]}, signature)
+    scores = made.head.answers([np.zeros((2, 4, 8)), np.array([[0, 1, 5], [3, 1, 1]])])
     assert scores.prediction.tolist() == [2, 0]
     assert scores.margin.tolist() == [4, 2]
     assert made.classes == ("a", "b", "c")
@@ -80,7 +81,7 @@ def test_predictions_come_from_the_first_table() -> None:
 
 def test_the_specification_rebuilds_the_task() -> None:
     dynamic = TensorSpec("x", "float32", (None, None, 4))
-    made = task(dynamic, shape={"x": [None, 6, None]}, classes=["a", "b", "c"])
+    made = task(dynamic, shape={"x": [None, 6, None]})
     assert made.inputs[0].shape == (None, 6, 4)
     assert build(made.specification, Signature((dynamic,), (OUTPUT,))) == made
 
@@ -97,17 +98,38 @@ def test_noise_is_normal_for_floats_and_binary_for_integers() -> None:
     np.testing.assert_array_equal(noise["x"], made.noise(4, seed=0)["x"])
 
 
-def test_noise_needs_every_dimension_fixed() -> None:
+def test_noise_has_a_default_size_where_nothing_fixes_one() -> None:
     dynamic = TensorSpec("x", "float32", (None, None))
-    with pytest.raises(ModelError, match=r"\(N, \?\): noise needs a fixed one\. Fix it"):
-        task(dynamic).noise(2, seed=0)
+    assert task(dynamic).noise(2, seed=0)["x"].shape == (2, NOISE_LENGTH)
+    image = TensorSpec("x", "float32", (None, 3, None, None))
+    assert task(image).noise(2, seed=0)["x"].shape == (2, 3, NOISE_SIDE, NOISE_SIDE)
+    ids, mask = (TensorSpec(n, "int64", (None, None), ("N", "L")) for n in ("ids", "mask"))
+    made = task(ids, mask, shape={"ids": [None, 7]}).noise(2, seed=0)
+    assert made["ids"].shape == made["mask"].shape == (2, 7)  # One name is one size.
     assert task(dynamic, shape={"x": [None, 5]}).noise(2, seed=0)["x"].shape == (2, 5)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "unknown"])
-def test_types_that_are_not_quantized_from_are_refused(dtype: str) -> None:
-    with pytest.raises(ModelError, match=f"'x' is {dtype}; expected float32"):
-        task(TensorSpec("x", dtype, (None, 2)))
+def test_types_that_numpy_does_not_know_are_refused() -> None:
+    with pytest.raises(ModelError, match="'x' is unknown; expected floats"):
+        task(TensorSpec("x", "unknown", (None, 2)))
+
+
+def test_text_and_wide_floats_are_inputs_too() -> None:
+    made = task(TensorSpec("s", "object", (None, 1)), TensorSpec("d", "float64", (None, 2)))
+    batch = made.load([row(s=np.array(["a"]), d=np.array([1.0, 2.0]))])
+    assert (batch["s"].dtype, batch["d"].dtype) == (np.dtype(object), np.dtype("float64"))
+    assert made.noise(3, seed=0)["s"].shape == (3, 1)
+
+
+def test_a_state_and_a_rate_lie_where_the_model_has_them() -> None:
+    state = TensorSpec("state", "float32", (2, None, 4), (None, "N", None))
+    made = task(TensorSpec("x", "float32", (None, 3), ("N", None)), state, TensorSpec("rate", "int64", ()))
+    batch = made.load([row(x=np.zeros(3), state=np.full((2, 4), i), rate=np.int64(16000)) for i in range(5)])
+    feeds = made.feeds(batch)
+    assert (feeds["state"].shape, feeds["rate"].shape) == ((5, 2, 4), (5,))
+    fed = made.arrange({name: array[3:4] for name, array in feeds.items()})
+    assert (fed["x"].shape, fed["state"].shape, fed["rate"].shape) == ((1, 3), (2, 1, 4), ())
+    assert fed["state"].max() == 3
 
 
 def test_wrong_shapes_in_the_specification_are_refused() -> None:
@@ -115,8 +137,6 @@ def test_wrong_shapes_in_the_specification_are_refused() -> None:
         task(shape={"x": [None, 3]})
     with pytest.raises(UsageError, match="no input 'z'"):
         task(shape={"z": [None, 3]})
-    with pytest.raises(ModelError, match="batch in the first dimension"):
-        task(TensorSpec("x", "float32", ()))
 
 
 def test_shifts_fit_floats_only_and_images_not_at_all() -> None:
@@ -127,4 +147,4 @@ def test_shifts_fit_floats_only_and_images_not_at_all() -> None:
 
 
 def test_the_task_is_registered() -> None:
-    assert TASKS.get("tensor-classification").build({}, Signature(task().inputs, (OUTPUT,))) == task()
+    assert make_task("tensor-classification", {}, Signature(task().inputs, (OUTPUT,))).input == task()

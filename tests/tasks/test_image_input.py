@@ -12,8 +12,7 @@ import pytest
 
 from onnxptq.data import open_source
 from onnxptq.errors import DataError, ModelError, UsageError
-from onnxptq.tasks import TASKS, Signature, TensorSpec
-from onnxptq.tasks.image_classification import ImageClassification, build
+from onnxptq.tasks import Signature, Task, TensorSpec, make_task
 
 Shape = tuple[int | None, ...]
 
@@ -22,7 +21,11 @@ def signature(shape: Shape = (None, 3, 4, 4), dtype: str = "float32", outputs: S
     return Signature((TensorSpec("x", dtype, shape),), (TensorSpec("logits", "float32", outputs),))
 
 
-def task(shape: Shape = (None, 3, 4, 4), **specification: Any) -> ImageClassification:
+def build(specification: dict[str, Any], made: Signature) -> Task:
+    return make_task("image-classification", specification, made)
+
+
+def task(shape: Shape = (None, 3, 4, 4), **specification: Any) -> Task:
     return build(specification, signature(shape))
 
 
@@ -38,7 +41,7 @@ def colors(height: int = 4, width: int = 4) -> Any:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def load(made: ImageClassification, raw: Any, name: str = "cat/1.png") -> Any:
+def load(made: Task, raw: Any, name: str = "cat/1.png") -> Any:
     return made.load([{"image": raw, "_name": name}])
 
 
@@ -142,7 +145,7 @@ def test_no_resize_takes_the_centre_and_refuses_small_images() -> None:
         (np.full((4, 4, 3), np.inf), "holds infinity"),
         (np.full((4, 4, 3), 200.0), "values from 200.0 to 200.0; expected 0 to 1"),
         (np.full((4, 4), 300), "expected 0 to 255"),
-        (np.zeros((3, 5, 5)), r"shape \(3, 5, 5\); expected \(height, width\).*tensor-classification"),
+        (np.zeros((3, 5, 5)), r"shape \(3, 5, 5\); expected \(height, width\).*the task tensor"),
         (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
     ],
 )
@@ -197,7 +200,7 @@ def test_feeding_does_not_change_the_batch() -> None:
 def test_the_input_range_is_what_black_and_white_images_reach(specification: dict[str, Any]) -> None:
     made = task(**specification)
     ends = made.feeds(np.stack([np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.float32)]))["x"]
-    assert made.input_range() == (float(ends.min()), float(ends.max()))
+    assert made.input.input_range() == (float(ends.min()), float(ends.max()))
 
 
 # The model
@@ -227,7 +230,7 @@ def test_unknown_keys_are_ignored_and_missing_ones_follow_from_the_model() -> No
         (signature(), {"color": "L"}, r"shape \(N, 3, 4, 4\) \(NCHW\), 3 channels; L images have 1"),
         (signature((None, 6, 4, 4)), {}, "6 channels"),
         (Signature(signature().inputs * 2, signature().outputs), {}, "one input; this one has: x, x"),
-        (signature(outputs=(None, 1)), {}, r"no output can be read as classes: logits \(N, 1\)"),
+        (signature(outputs=(None, 1)), {}, r"no output can be read as classes: logits float32 \(N, 1\)"),
         (signature(outputs=(None, 5, 8, 8)), {}, "no output can be read"),
     ],
 )
@@ -273,30 +276,30 @@ def test_a_dynamic_size_is_fixed_by_the_specification() -> None:
 def test_predictions_are_the_largest_logit_its_softmax_and_its_lead() -> None:
     logits = np.zeros((2, 10), np.float32)
     logits[0, 3], logits[0, 5] = 2, 1
-    scores = task().predict([logits])
+    scores = task().head.answers([logits])
     assert scores.prediction.tolist() == [3, 0]  # Of equal ones the lowest index.
     assert scores.margin.tolist() == [1, 0]
-    np.testing.assert_allclose(scores.score, [np.exp(2) / (np.exp(2) + np.exp(1) + 8), 0.1], rtol=1e-6)
-    assert (scores.prediction.dtype, scores.score.dtype, scores.margin.dtype) == (np.int64, np.float32, np.float32)
+    np.testing.assert_allclose(scores.confidence, [np.exp(2) / (np.exp(2) + np.exp(1) + 8), 0.1], rtol=1e-6)
+    assert (scores.prediction.dtype, scores.confidence.dtype, scores.margin.dtype) == (np.int64, np.float32, np.float64)
 
 
 def test_large_logits_do_not_overflow() -> None:
-    scores = task().predict([np.array([[1e5] + [0] * 9], np.float32)])
-    assert scores.score.tolist() == [1]
+    scores = task().head.answers([np.array([[1e5] + [0] * 9], np.float32)])
+    assert scores.confidence.tolist() == [1]
 
 
 def test_probabilities_are_scores_already() -> None:
     probabilities = np.array([[0.7] + [0.3] + [0] * 8], np.float32)
-    np.testing.assert_allclose(task(scores="probabilities").predict([probabilities]).score, [0.7], rtol=1e-6)
+    np.testing.assert_allclose(task(scores="probabilities").head.answers([probabilities]).confidence, [0.7], rtol=1e-6)
 
 
 def test_outputs_with_empty_sides_are_read_and_others_refused() -> None:
     logits = np.random.default_rng(0).random((3, 10, 1, 1), np.float32)
-    assert task().predict([logits]).prediction.tolist() == logits.argmax(1).ravel().tolist()
+    assert task().head.answers([logits]).prediction.tolist() == logits.argmax(1).ravel().tolist()
     with pytest.raises(ModelError, match=r"shape \(3, 10, 2, 2\)"):
-        task().predict([np.zeros((3, 10, 2, 2), np.float32)])
+        task().head.answers([np.zeros((3, 10, 2, 2), np.float32)])
     with pytest.raises(ModelError, match="holds NaN for 1 of 3 samples"):
-        task().predict([np.where(np.arange(3)[:, None] == 1, np.nan, np.zeros((3, 10)))])
+        task().head.answers([np.where(np.arange(3)[:, None] == 1, np.nan, np.zeros((3, 10)))])
 
 
 def test_the_named_output_is_read_else_the_first_table() -> None:
@@ -307,8 +310,8 @@ def test_the_named_output_is_read_else_the_first_table() -> None:
     )
     made = Signature(signature().inputs, outputs)
     arrays = [np.zeros((1, 64, 1, 1)), np.eye(10)[4:5], np.eye(10)[7:8]]
-    assert build({}, made).predict(arrays).prediction.tolist() == [4]
-    assert build({"output": "auxiliary"}, made).predict(arrays).prediction.tolist() == [7]
+    assert build({}, made).head.answers(arrays).prediction.tolist() == [4]
+    assert build({"output": "auxiliary"}, made).head.answers(arrays).prediction.tolist() == [7]
 
 
 # Noise and shifts
@@ -343,7 +346,7 @@ def test_shifts_of_color_and_of_tensors_do_not_fit_gray_images() -> None:
 
 
 def test_the_task_is_registered() -> None:
-    assert TASKS.get("image-classification").build({}, signature()) == task()
+    assert make_task("image-classification", {}, signature()) == task()
 
 
 def test_a_trained_model_reaches_its_accuracy_on_the_shared_data(tmp_path: Path) -> None:
@@ -357,11 +360,11 @@ def test_a_trained_model_reaches_its_accuracy_on_the_shared_data(tmp_path: Path)
 
     model = load_model(Path(shared) / "models" / "cifar10_resnet20.onnx")
     found = find_specification(model.path, model.metadata, {}, model.signature)
-    made = TASKS.get(found.task).build(found.specification, model.signature)
+    made = make_task(found.task, found.specification, model.signature)
     dataset = open_source(str(Path(shared) / "data" / "cifar10" / "test.parquet"), cache=tmp_path).splits[""]
     session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
     positions = np.arange(0, 5000, 5)
-    scores = made.predict(session.run(None, made.feeds(made.load(dataset.read(positions)))))
+    scores = made.head.answers(session.run(None, made.feeds(made.load(dataset.read(positions)))))
     assert dataset.labels is not None
     assert dataset.label_names == made.classes
     assert np.mean(scores.prediction == dataset.labels[positions]) == pytest.approx(0.8385, abs=0.03)

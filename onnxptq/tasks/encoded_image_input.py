@@ -1,4 +1,4 @@
-"""Image classification by a model that decodes its images itself: JPEG or PNG bytes in, one value a class out.
+"""Images for a model that decodes them itself: JPEG or PNG bytes in.
 
 Pixels come from the model's own decoder and resizing, and go back into its own normalisation, so that what is
 calibrated and judged is what is deployed. Shifts work on the pixels between the two.
@@ -6,7 +6,7 @@ calibrated and judged is what is deployed. Shifts work on the pixels between the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from onnxptq.data import DecodeError, decode_picture
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError, ModelError, OnnxptqError
-from onnxptq.tasks._base import Feeds, Row, Scores, Signature, Task
-from onnxptq.tasks._scores import check_classes, choose_output, classify, input_columns, row_name
-from onnxptq.tasks.image_classification import EVALUATION_SHIFTS
+from onnxptq.tasks._base import Feeds, Input, Row
+from onnxptq.tasks._rows import input_columns, row_name
+from onnxptq.tasks.image_input import EVALUATION_SHIFTS
 
 FORMATS = ("JPEG", "PNG")
 """What onnxruntime-extensions decodes. Anything else ends the process, without an exception."""
@@ -45,40 +45,22 @@ class OwnPreprocessing:
 
 
 @dataclass(frozen=True)
-class EncodedImageClassification(Task):
+class EncodedImageInput(Input):
     """Images as float32 (N, H, W, 3) in [0, 1], RGB; feeds are those of the model behind its pre-processing.
 
     Attributes:
         own: the model's pre-processing.
-        output: name of the output to score.
-        output_position: where it stands among the model's outputs.
-        scores: what it holds, "logits" or "probabilities".
-        class_names: class names in the order of the output, or ().
     """
 
     own: OwnPreprocessing
-    output: str
-    output_position: int
-    scores: str
-    class_names: tuple[str, ...]
 
-    name = "encoded-image-classification"
+    name = "encoded-image"
     modality = "image"
 
     @property
     def specification(self) -> dict[str, Any]:
-        """Digest of the pre-processing, output, scores and classes."""
-        return {
-            "own_preprocessing": self.own.digest,
-            "output": self.output,
-            "scores": self.scores,
-            "classes": list(self.class_names),
-        }
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The model's class names, or ()."""
-        return self.class_names
+        """Digest of the pre-processing."""
+        return {"own_preprocessing": self.own.digest}
 
     def load(self, rows: Sequence[Row]) -> Batch:
         """The pixels that the model's own decoder makes: float32, (N, H, W, 3) in [0, 1].
@@ -106,14 +88,6 @@ class EncodedImageClassification(Task):
         finished = [self.own.finish(image) for image in pixels]
         return {name: np.concatenate([feeds[name] for feeds in finished]) for name in finished[0]}
 
-    def predict(self, outputs: Sequence[npt.NDArray[Any]]) -> Scores:
-        """Class, score and margin from the output that the specification names.
-
-        Raises:
-            ModelError: the output is not (N, K) or (N, K, 1, 1), or holds NaN.
-        """
-        return classify(outputs[self.output_position], self.scores, self.output)
-
     def noise(self, count: int, seed: int) -> Batch:
         """Images of independent pixels, uniform in [0, 1): float32, (count, H, W, 3).
 
@@ -127,7 +101,7 @@ class EncodedImageClassification(Task):
         return np.random.default_rng(seed).random((count, *self.own.size, 3), dtype=np.float32)
 
     def evaluation_shifts(self) -> tuple[str, ...]:
-        """Those of image classification that make sense at this size."""
+        """Those of images that make sense at this size."""
         return tuple(shift for shift in EVALUATION_SHIFTS if self.fits(shift) is None)
 
     def fits(self, shift_name: str) -> str | None:
@@ -182,20 +156,3 @@ def _verify(encoded: bytes, name: str) -> None:
         raise DataError(
             f"the image {name} is {form}; the model's own decoder takes {' and '.join(FORMATS)}. Convert it."
         )
-
-
-def build(own: OwnPreprocessing, specification: Mapping[str, Any], signature: Signature) -> EncodedImageClassification:
-    """The task for one model.
-
-    Args:
-        own: the model's pre-processing.
-        specification: "output", "scores" and "classes"; other keys are about images that the model does not take.
-        signature: of the model; its outputs matter.
-
-    Raises:
-        UsageError: the specification names an output that does not exist, or another number of classes.
-        ModelError: no output can be read as classes.
-    """
-    position, scores = choose_output(specification, signature.outputs)
-    output = signature.outputs[position]
-    return EncodedImageClassification(own, output.name, position, scores, check_classes(specification, output))

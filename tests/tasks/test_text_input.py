@@ -12,8 +12,7 @@ import pytest
 
 from onnxptq.data import Dataset
 from onnxptq.errors import DataError, ModelError, UsageError
-from onnxptq.tasks import TASKS, Signature, TensorSpec, add_groups, find_specification
-from onnxptq.tasks.text_classification import TextClassification, build
+from onnxptq.tasks import Signature, Task, TensorSpec, add_groups, find_specification, make_task
 
 WORDS = {"kind": "words", "vocabulary": ["<pad>", "<unk>", "good", "bad", "film"]}
 IDS, MASK, TYPES = (
@@ -22,7 +21,11 @@ IDS, MASK, TYPES = (
 OUTPUT = TensorSpec("y", "float32", (None, 2))
 
 
-def task(*inputs: TensorSpec, tokenizer: Any = WORDS, **specification: Any) -> TextClassification:
+def build(specification: dict[str, Any], made: Signature) -> Task:
+    return make_task("text-classification", specification, made)
+
+
+def task(*inputs: TensorSpec, tokenizer: Any = WORDS, **specification: Any) -> Task:
     return build({"tokenizer": tokenizer, **specification}, Signature(inputs or (IDS, MASK), (OUTPUT,)))
 
 
@@ -30,7 +33,7 @@ def row(text: Any, name: str = "row 0") -> dict[str, Any]:
     return {"_name": name, "sentence": text}
 
 
-def ids(made: TextClassification, *texts: str) -> list[list[int]]:
+def ids(made: Task, *texts: str) -> list[list[int]]:
     return made.feeds(texts)["input_ids"].tolist()
 
 
@@ -74,8 +77,8 @@ def test_the_models_integer_type_is_fed() -> None:
 
 def test_the_specification_rebuilds_the_task() -> None:
     made = task(IDS, MASK, TYPES, max_length=9, classes=["bad", "good"], scores="probabilities")
-    again = TASKS.get("text-classification").build(
-        json.loads(json.dumps(made.specification)), Signature((IDS, MASK, TYPES), (OUTPUT,))
+    again = make_task(
+        "text-classification", json.loads(json.dumps(made.specification)), Signature((IDS, MASK, TYPES), (OUTPUT,))
     )
     assert again == made
     assert again.classes == ("bad", "good")
@@ -141,7 +144,7 @@ def test_groups_join_those_of_the_data_and_never_replace_them() -> None:
     ("bad", "message"),
     [
         (row(" "), "row 0 has no word"),
-        (row(np.zeros(3)), "row 0 is ndarray; text-classification takes text"),
+        (row(np.zeros(3)), "row 0 is ndarray; the model takes text"),
         ({**row("a"), "title": "b"}, "row 0 has the input columns sentence, title"),
     ],
 )
@@ -153,7 +156,7 @@ def test_a_row_that_is_no_text_is_named(bad: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("specification", "message"),
     [
-        ({"tokenizer": None}, "needs the model's tokenizer: a file tokenizer.json beside the model"),
+        ({"tokenizer": None}, "needs its tokenizer: a file tokenizer.json beside the model"),
         ({"tokenizer": {"kind": "word"}}, "unknown kind of tokenizer 'word'.*'words'"),
         ({"tokenizer": {"kind": "words", "vocabulary": "abc"}}, '"vocabulary" must be a list of words'),
         ({"tokenizer": {"kind": "words", "vocabulary": ["<pad>", "a"]}}, "\"unknown\" is '<unk>', which is not in"),
@@ -225,13 +228,13 @@ HUGGING_FACE = {
 }  # fmt: skip
 
 
-def hugging_face(folder: Path) -> TextClassification:
+def hugging_face(folder: Path) -> Task:
     (folder / "tokenizer.json").write_text(json.dumps(HUGGING_FACE))
     (folder / "tokenizer_config.json").write_text('{"pad_token": "[PAD]", "model_max_length": 5}')
     (folder / "config.json").write_text('{"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}')
     signature = Signature((IDS, MASK), (OUTPUT,))
     found = find_specification(folder / "model.onnx", {}, {}, signature)
-    assert found.task == "text-classification"
+    assert found.task == "text"
     return build(found.specification, signature)
 
 
@@ -268,4 +271,4 @@ def test_a_tokenizer_can_be_a_file_beside_the_model(tmp_path: Path) -> None:
         find_specification(tmp_path / "model.onnx", {}, {}, signature)
     (tmp_path / "words.json").write_text(json.dumps(WORDS))
     found = find_specification(tmp_path / "model.onnx", {}, {}, signature)
-    assert (found.task, found.specification["tokenizer"]) == ("text-classification", WORDS)
+    assert (found.task, found.specification["tokenizer"]) == ("text", WORDS)

@@ -1,0 +1,36 @@
+"""Heads: what a model's outputs mean, and how good an answer is."""
+
+from __future__ import annotations
+
+from onnxptq.heads._base import (
+    HEADS,
+    Answers,
+    Head,
+    HeadKind,
+    Hints,
+    Output,
+    Scores,
+    Specification,
+    Total,
+    Truths,
+    rows_of,
+)
+from onnxptq.heads._choice import HeadChoice, choose_head
+from onnxptq.heads._measure import Measure
+
+__all__ = [
+    "HEADS",
+    "Answers",
+    "Head",
+    "HeadChoice",
+    "HeadKind",
+    "Hints",
+    "Measure",
+    "Output",
+    "Scores",
+    "Specification",
+    "Total",
+    "Truths",
+    "choose_head",
+    "rows_of",
+]
