@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from onnxptq.graphs import fold
 from onnxptq.graphs.external import install
 from onnxptq.graphs.modernize import modernization_notes
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_quantization
-from onnxptq.int8_file import default_name, make_int8, provenance_of, same_or_refuse
+from onnxptq.int8_file import default_name, make_int8, open_written, provenance_of, same_or_refuse
 from onnxptq.judging import (
     Judgement,
     check_same_outputs,
@@ -42,6 +43,7 @@ from onnxptq.judging import (
 )
 from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
 from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
+from onnxptq.quantization.verify import verify_int8
 from onnxptq.recipe import Recipe, Value
 from onnxptq.runtimes.selection import CPU, chosen_runtime
 
@@ -99,6 +101,7 @@ def quantize(
     output: str | Path | None = None,
     force: bool = False,
     evaluate: bool = True,
+    verify: bool = True,
     provider: str = "cpu",
     groups: Sequence[str] = (),
     corruptions: Sequence[str] | None = None,
@@ -125,6 +128,8 @@ def quantize(
         output: the file to write; None is a name made of model, calibration set and method, in the current folder.
         force: replace an existing file.
         evaluate: judge FP32 and INT8.
+        verify: look at the file before it is handed over: lint it, load it, run a few calibration samples. False
+            leaves it out, and the file's provenance says so.
         provider: what the INT8 model is judged on, as `compare` takes it: "cpu", "cpu:exact", "openvino", "cpu@1.20".
         groups: groupings such as "label*corruption".
         corruptions: to judge under, beside clean; None is the task's default list.
@@ -133,6 +138,7 @@ def quantize(
         progress: called as work goes on.
 
     Raises:
+        WrittenFileError: the INT8 file would be of no use (`verify`); nothing was written.
         OnnxptqError: the input is wrong; nothing was written.
     """
     room = cache_room()
@@ -165,18 +171,28 @@ def quantize(
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
     samples = None if known else draw_from(inputs, calibration_set, recipe.size, recipe.seed)
     narrow = early_note(recipe, samples) if samples is not None else None
-    provenance = provenance_of(inputs, recipe, known.origin.calibration if known else samples)
+    provenance = provenance_of(inputs, recipe, known.origin.calibration if known else samples, verified=verify)
     reused = same_or_refuse(path, provenance, force, inputs.model)
     judgement = Judgement()
     notes: tuple[str, ...] = ()
-    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
+    with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder, ExitStack() as sessions:
         made = path if reused else Path(folder) / path.name
         if not reused:
             collected = known.statistics if known else None
             notes = make_int8(
                 inputs.model, folded, samples, recipe, provenance, made, collected, inputs.task, room, progress
             )
-        int8 = open_model(made)
+        int8 = open_model(made) if reused else open_written(made)
+        if verify and not reused:
+            notes += verify_int8(
+                inputs.model,
+                int8,
+                folded,
+                samples or (),
+                recipe.target,
+                same_tensors=not recipe.weight_transforms,
+                stack=sessions if evaluate else None,
+            )
         if judged_on is not None:
             judgement = judge(
                 inputs.model, [int8], runtime, judged_on, groups, room, progress, allow_fallback=allow_fallback

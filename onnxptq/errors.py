@@ -4,7 +4,7 @@ Exit codes, the same for every command:
 
     0    done
     1    a verdict that failed
-    2    wrong use or bad input (every `OnnxptqError`)
+    2    wrong use, bad input, or an INT8 file that would be of no use (every `OnnxptqError`)
     3    undecided
     70   a bug of ours
     130  interrupted (Ctrl-C)
@@ -29,6 +29,10 @@ class OnnxptqError(Exception):
 
 class ModelError(OnnxptqError):
     """The ONNX file cannot be used: missing, truncated, already quantized, unsupported type or shape."""
+
+
+class WrittenFileError(OnnxptqError):
+    """The INT8 file that was made is of no use. Nothing is wrong with the model or the data that it was made from."""
 
 
 class DataError(OnnxptqError):

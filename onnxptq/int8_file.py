@@ -14,13 +14,14 @@ from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
-from onnxptq.errors import OnnxptqError, OutputError
+from onnxptq.errors import ModelError, OnnxptqError, OutputError
 from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.preprocessing_cut import rejoin
-from onnxptq.inputs import Inputs
+from onnxptq.inputs import Inputs, open_model
 from onnxptq.quantization.plugins import library_versions
 from onnxptq.quantization.static import environments_of, quantize_folded
+from onnxptq.quantization.verify import reason_of, useless
 from onnxptq.recipe import Recipe
 from onnxptq.tasks import Task
 
@@ -49,9 +50,20 @@ def default_name(inputs: Inputs, recipe: Recipe, method: str | None = None) -> s
 
 
 def provenance_of(
-    inputs: Inputs, recipe: Recipe, calibration: CalibrationSamples | Mapping[str, Any] | None
+    inputs: Inputs,
+    recipe: Recipe,
+    calibration: CalibrationSamples | Mapping[str, Any] | None,
+    *,
+    verified: bool = True,
 ) -> Provenance:
-    """Where the INT8 model comes from; `calibration` is the drawn set, or number and digest of one drawn before."""
+    """Where the INT8 model comes from.
+
+    Args:
+        inputs: the model and the data.
+        recipe: how it is made.
+        calibration: the drawn set, or number and digest of one drawn before.
+        verified: it is looked at before it is handed over.
+    """
     import onnx
     import onnxruntime
 
@@ -68,6 +80,7 @@ def provenance_of(
         calibration=_described(calibration),
         versions={**versions, **library_versions(recipe.weight_transforms)},
         cpu=" ".join(cpu_features()),
+        verified=verified,
     )
 
 
@@ -88,7 +101,8 @@ def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model
     except Exception:
         existing = None  # Whatever it is, it is not the file that we would write.
     if existing is not None and _same(existing, provenance):
-        return True
+        # One that nobody looked at is made again where it is to be looked at now.
+        return existing.verified or not provenance.verified
     if force:
         return False
     what = "made by another recipe, of another model, of other data or versions" if existing else "not made by onnxptq"
@@ -97,7 +111,7 @@ def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model
 
 def _same(existing: Provenance, provenance: Provenance) -> bool:
     """Whether the same model was made; what the source is called, and how the rest of it was split, makes no other."""
-    made, wanted = (replace(p, data={"digest": p.data.get("digest")}) for p in (existing, provenance))
+    made, wanted = (replace(p, data={"digest": p.data.get("digest")}, verified=True) for p in (existing, provenance))
     return made == wanted
 
 
@@ -150,6 +164,14 @@ def make_int8(
         write_with_provenance(written, provenance, path)
     written.unlink()
     return quantized.notes
+
+
+def open_written(path: Path) -> Model:
+    """The INT8 model at `path`, which was just made. Raises WrittenFileError where it is no valid model."""
+    try:
+        return open_model(path)
+    except ModelError as error:
+        raise useless(path, reason_of(error)) from error
 
 
 @contextmanager

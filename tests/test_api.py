@@ -202,6 +202,44 @@ def test_a_file_that_another_pytorch_rounded_is_another_file(quantize, data, mon
     assert "torch" not in metadata(quantize(source, force=True, evaluate=False).output).versions
 
 
+def test_a_file_that_nobody_looked_at_says_so_and_is_made_again_to_be_looked_at(quantize, data, monkeypatch):
+    from onnxptq import api
+
+    looked = []
+    real = api.verify_int8
+    monkeypatch.setattr(api, "verify_int8", lambda *given, **more: looked.append(given) or real(*given, **more))
+    unseen = quantize(data(), evaluate=False, verify=False)
+    assert not looked
+    assert not metadata(unseen.output).verified
+    assert load_model(unseen.output).metadata["onnxptq.verified"] == "no (--no-verify)"
+    assert quantize(data(), evaluate=False, verify=False).reused
+    seen = quantize(data(), evaluate=False)
+    assert not seen.reused
+    assert len(looked) == 1
+    assert metadata(seen.output).verified
+    assert "onnxptq.verified" not in load_model(seen.output).metadata
+    assert quantize(data(), evaluate=False, verify=False).reused  # It is better than what was asked for.
+
+
+def test_a_file_of_no_use_is_not_written(quantize, data, tmp_path, monkeypatch):
+    from onnxptq import int8_file
+    from onnxptq.errors import WrittenFileError
+
+    real = int8_file.write_with_provenance
+
+    def write(quantized, provenance, output):
+        proto = onnx.load(quantized)
+        for node in proto.graph.node:
+            node.domain = "com.acme"
+        onnx.save(proto, quantized)
+        real(quantized, provenance, output)
+
+    monkeypatch.setattr(int8_file, "write_with_provenance", write)
+    with pytest.raises(WrittenFileError, match=r"int8\.onnx was made and is of no use.*FP32 model is not at fault"):
+        quantize(data(), evaluate=False)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 def test_a_recipe_makes_what_its_options_make_whatever_it_calls_the_set(quantize, data, tmp_path):
     source = data()
     options = quantize(source, calib="tensor_noise@3", method="percentile:percentile=99", target="cuda")

@@ -81,6 +81,12 @@ _IN_A_RECIPE = (
 @click.option("-o", "--output", metavar="OUT", help="INT8 file. [default: MODEL.CALIB.METHOD.int8.onnx here]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--evaluate/--no-evaluate", default=True, show_default=True, help="Judge FP32 and INT8 per group.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Look at the INT8 file before it is handed over: lint it, load it, run a few calibration samples.",
+)
 @click.option("--predictions", metavar="FILE", help="Write the predictions of FP32 and INT8 to a Parquet file.")
 @judging_options
 @reading_options

@@ -17,6 +17,9 @@ from onnxptq.text_files import json_object
 FORMAT = "1"
 PREFIX = "onnxptq."
 
+_NOT_VERIFIED = "no (--no-verify)"
+"""Nothing is said of a file that was looked at, which is the rule."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -32,6 +35,7 @@ class Provenance:
         calibration: {"samples", "digest"} of what was drawn.
         versions: onnxptq, onnx and onnxruntime, and libraries that the recipe's weight transforms are made with.
         cpu: the CPU features that calibration ran with.
+        verified: the file was looked at before it was handed over; False only with `--no-verify`.
     """
 
     task: str
@@ -42,6 +46,7 @@ class Provenance:
     calibration: Mapping[str, Any]
     versions: Mapping[str, str]
     cpu: str
+    verified: bool = True
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -58,6 +63,7 @@ class Provenance:
             "target": self.recipe.target,
             "versions": _json(self.versions),
             "cpu": self.cpu,
+            **({} if self.verified else {"verified": _NOT_VERIFIED}),
         }
         return {PREFIX + key: entries[key] for key in sorted(entries)}
 
@@ -97,7 +103,13 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
     except (KeyError, ModelError) as error:
         raise ModelError(f"the model's provenance cannot be read ({error}); quantize it again.") from error
     recipe = Recipe.from_dict(tables.pop("recipe"))
-    read = Provenance(recipe=recipe, **texts, **tables)
+    read = Provenance(
+        task=texts["task"],
+        cpu=texts["cpu"],
+        recipe=recipe,
+        verified=metadata.get(f"{PREFIX}verified") != _NOT_VERIFIED,
+        **tables,
+    )
     rule = read.data.get("split", {"kind": ""})
     named = (read.source.get("name", ""), read.source.get("digest"), isinstance(rule, Mapping) and rule.get("kind"))
     if not all(isinstance(text, str) for text in named):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError, OnnxptqError, RuntimeUnavailableError, UsageError, did_you_mean
+from onnxptq.files import FileState, state_of
 from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS, preload_libraries
 from onnxptq.runtimes._messages import gpu_remedy, readable_cause
 from onnxptq.runtimes._probe import RECORD_PLACEMENT, placement
@@ -132,6 +134,10 @@ def open_session(
     chosen = {**provider_options(found, DeviceSettings()), **(options or {})}
     if not model.is_file():
         raise ModelError(f"there is no model at {model}: expected an ONNX file. Check the path.")
+    if found.name == _CPU and threads is None:
+        left = _handed_over.pop((model, state_of(model), _CPU, optimization), None)
+        if left is not None:
+            return left
     try:
         return _open(model, found, threads, optimization, chosen)
     except (RuntimeUnavailableError, ModelError) as error:
@@ -143,6 +149,30 @@ def open_session(
             raise
         reason = str(error)
     return _open(model, find_provider(_CPU), threads, optimization, {}, requested=found.name, fallback_reason=reason)
+
+
+_handed_over: dict[tuple[Path, FileState, str, str], Session] = {}
+"""Sessions of the CPU with ONNX Runtime's own number of threads, by model and optimization."""
+
+
+@contextmanager
+def handing_over(sessions: Iterable[Session], optimization: Optimization = "all") -> Iterator[None]:
+    """Leaves sessions to who opens the same models in the same way next: each is taken once, and not loaded again.
+
+    Args:
+        sessions: of the CPU, opened with no number of threads, unchanged files.
+        optimization: what they were opened with.
+    """
+    keys = []
+    for session in sessions:
+        key = (session.model, state_of(session.model), _CPU, optimization)
+        _handed_over[key] = session
+        keys.append(key)
+    try:
+        yield
+    finally:
+        for key in keys:
+            _handed_over.pop(key, None)
 
 
 def _check_arguments(
