@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxptq.data._columns import Columns
+from onnxptq.data._decoder import resized_size
 from onnxptq.data._labels import align_labels
 from onnxptq.data._samples import decode_picture, fingerprint, not_finite
 from onnxptq.data.dataset import Dataset, Indices, Rows
@@ -32,6 +33,7 @@ __all__ = [
     "not_finite",
     "open_source",
     "replay",
+    "resized_size",
     "split_source",
     "split_sources",
     "without_calibration",

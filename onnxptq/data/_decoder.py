@@ -30,6 +30,9 @@ OTHER_FORMATS = ("WEBP", "TIFF", "AVIF", "JPEG2000", "DIB", "ICO", "TGA", "PCX",
 _ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
 
+_TURNED = (5, 6, 7, 8)
+"""Values of that tag for images that lie on their side."""
+
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file; some programs write a little more behind it."""
 
@@ -39,7 +42,7 @@ Answer = tuple[Any, Sequence[bytes]]
 
 
 def picture(
-    payloads: list[bytes], color: str | None, size: Sequence[int] | None, cover: bool, interpolation: str
+    payloads: list[bytes], color: str | None, size: Sequence[int] | None, resize: str, interpolation: str
 ) -> Answer:
     """One encoded image as raw pixels: {"mode", "size" (width, height), "format"} and the bytes of the pixels.
 
@@ -50,7 +53,7 @@ def picture(
         payloads: the image.
         color: "L" makes gray of colors.
         size: height and width to resize to, or None. It is done here because few pixels travel faster than many.
-        cover: keep the shape, and cover `size`.
+        resize: how, see `resized_size`.
         interpolation: Pillow's filter, for example "bilinear".
     """
     from PIL import Image, ImageOps
@@ -67,17 +70,32 @@ def picture(
         if color == "L" and mode == "RGB":
             image = image.convert("L")
         if size is not None:
-            height, width = covering(image.height, image.width, size[0], size[1]) if cover else size
+            height, width = resized_size(image.height, image.width, size, resize)
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling[interpolation.upper()])
     return {"mode": image.mode, "size": image.size, "format": form}, [image.tobytes()]
 
 
-def covering(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
-    """The smallest size of the same shape that covers another; rounded down as torchvision.transforms.Resize does."""
-    if least_height * width >= least_width * height:
-        return least_height, least_height * width // height
-    return least_width * height // width, least_width
+def resized_size(height: int, width: int, size: Sequence[int], resize: str) -> tuple[int, int]:
+    """Height and width that a picture is resized to.
+
+    Args:
+        height: of the picture.
+        width: of the picture.
+        size: height and width that were asked for.
+        resize: "stretch" to exactly that; "shortest" keeps the shape and covers it (rounded down, as
+            torchvision.transforms.Resize does); "letterbox" keeps the shape and fits into it; "none" leaves it.
+    """
+    if resize == "none":
+        return height, width
+    if resize == "letterbox":
+        factor = min(size[0] / height, size[1] / width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+    if resize == "stretch":
+        return size[0], size[1]
+    if size[0] * width >= size[1] * height:
+        return size[0], size[0] * width // height
+    return size[1] * height // width, size[1]
 
 
 def defects(payloads: list[bytes], whole: bool) -> Answer:
@@ -88,6 +106,16 @@ def defects(payloads: list[bytes], whole: bool) -> Answer:
         whole: decode all pixels; else the header, the checksums of a PNG and the end of the file are looked at.
     """
     return [_defect(data, whole) for data in payloads], ()
+
+
+def sizes(payloads: list[bytes]) -> Answer:
+    """Height and width of each encoded image as it is shown, read from its head."""
+    found = []
+    for data in payloads:
+        image = _opened(data)
+        width, height = image.size
+        found.append([width, height] if image.getexif().get(_ORIENTATION) in _TURNED else [height, width])
+    return found, ()
 
 
 def _defect(data: bytes, whole: bool) -> str | None:
@@ -235,7 +263,7 @@ def tokenizer(payloads: list[bytes], texts: Sequence[str]) -> Answer:
 
 OPERATIONS: dict[str, Callable[..., Answer]] = {
     operation.__name__: operation
-    for operation in (picture, defects, tables, arrow, parquet, parquet_size, npz, tokenizer)
+    for operation in (picture, defects, sizes, tables, arrow, parquet, parquet_size, npz, tokenizer)
 }
 
 

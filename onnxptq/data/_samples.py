@@ -102,7 +102,7 @@ def decode_picture(
     *,
     color: str | None = None,
     size: tuple[int, int] | None = None,
-    cover: bool = False,
+    resize: str = "stretch",
     interpolation: str = "bilinear",
 ) -> Picture:
     """Decodes an image, in the decoder's process. One of more than 8 bits comes as it is stored.
@@ -111,13 +111,13 @@ def decode_picture(
         encoded: the file.
         color: "L" makes gray of colors (ITU-R BT.601).
         size: height and width to resize it to; None leaves it.
-        cover: keep the shape, and cover `size`.
+        resize: "stretch", "shortest" (keeps the shape and covers `size`) or "letterbox" (fits into it).
         interpolation: Pillow's filter.
 
     Raises:
         DecodeError: it is no image that we know, is damaged, or decoding it crashed, hung or took too much memory.
     """
-    answer, (data,) = ask("picture", [encoded], color=color, size=size, cover=cover, interpolation=interpolation)
+    answer, (data,) = ask("picture", [encoded], color=color, size=size, resize=resize, interpolation=interpolation)
     channels, dtype = _MODES[answer["mode"]]
     width, height = answer["size"]
     # A copy, because what lies in bytes cannot be written.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.data._annotations import open_annotated
 from onnxptq.data._arrays import open_npz
 from onnxptq.data._columns import Columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, open_folder
@@ -55,7 +56,7 @@ class Source:
 def open_source(
     source: str, *, columns: Columns | None = None, cache: Path, skip_bad: bool = False, trusted: bool = False
 ) -> Source:
-    """Opens a folder of images, a table, an `.npz`, a saved `datasets` folder, or `hub:NAME`.
+    """Opens a folder of images, pictures with boxes, a table, an `.npz`, a saved `datasets` folder, or `hub:NAME`.
 
     Every row's raw content is read once, in pieces, for its digest, and looked at: headers, checksums and ends of
     images, NaN and infinity in arrays. All pixels are decoded only with `skip_bad`.
@@ -94,6 +95,8 @@ def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[
         }
     path = Path(source)
     _check_path(path)
+    if (annotated := open_annotated(path)) is not None:
+        return annotated
     if path.is_file() and path.suffix.lower() == ".npz":
         return open_npz(path, columns, cache, trusted=trusted)
     if path.is_file():

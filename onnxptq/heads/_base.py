@@ -60,6 +60,8 @@ class Head(ABC):
     """
 
     name: str
+    group_columns: tuple[str, ...] = ()
+    """Columns to group by that the truth tells; see `group_values`."""
     finite = True
     """Whether NaN or infinity in a judged output makes a sample one that cannot be judged, which is then an error."""
 
@@ -120,7 +122,7 @@ class Head(ABC):
         return {}
 
     def group_values(self, truths: Truths) -> dict[str, list[str]]:
-        """Group columns that the truth tells (size of the objects, length of the text), one value a sample each."""
+        """The values of `group_columns` (size of the objects, length of the text), one a sample each."""
         return {}
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxptq.errors import ModelError, UsageError
+from onnxptq.geometry import ALIGNMENTS, RESIZES, Geometry
 from onnxptq.signature import Signature, TensorSpec, shown
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 LAYOUTS = ("NCHW", "NHWC")
-RESIZES = ("stretch", "shortest", "none")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
@@ -30,8 +30,11 @@ class ImageSpecification:
         std: one a channel.
         resize: how an image becomes `resize_to`, out of whose centre `size` is cut: "stretch" both sides; "shortest"
             keeps the shape and covers it (a square: its shortest side has that length); "none": it stays as it is.
+            "letterbox" keeps the shape, fits it into `size` and fills the rest, as detectors want it.
         resize_to: height and width in pixels, at least `size`.
         interpolation: a filter of Pillow.
+        fill: gray of a letterbox, 0 to 255.
+        align: where a letterbox puts the image, "center" or "corner" (top left).
     """
 
     input: str
@@ -44,15 +47,25 @@ class ImageSpecification:
     resize: str
     resize_to: tuple[int, int]
     interpolation: str
+    fill: int = 114
+    align: str = "center"
 
     @property
     def channels(self) -> int:
         """Number of channels, 1 or 3."""
         return CHANNELS[self.color]
 
+    @property
+    def geometry(self) -> Geometry:
+        """What it does to coordinates."""
+        return Geometry(self.size, self.resize, self.resize_to, self.align)
+
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON; `image_specification` reads it again."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """All of it, as JSON; `image_specification` reads it again. A letterbox alone has a fill and an alignment."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        if self.resize != "letterbox":
+            del values["fill"], values["align"]
+        return values
 
 
 def image_specification(given: Mapping[str, Any], signature: Signature) -> ImageSpecification:
@@ -89,6 +102,8 @@ def image_specification(given: Mapping[str, Any], signature: Signature) -> Image
         resize=_one_of(given, "resize", RESIZES, "stretch"),
         resize_to=resize_to,
         interpolation=_one_of(given, "interpolation", INTERPOLATIONS, "bilinear"),
+        fill=_gray(given),
+        align=_one_of(given, "align", ALIGNMENTS, "center"),
     )
 
 
@@ -175,3 +190,10 @@ def _one_of(given: Mapping[str, Any], key: str, allowed: tuple[str, ...], defaul
     if value is not None and value not in allowed:
         raise UsageError(f"preprocessing: {key} must be one of {', '.join(allowed)}, got {value!r}.")
     return default if value is None else str(value)
+
+
+def _gray(given: Mapping[str, Any]) -> int:
+    value = 114 if given.get("fill") is None else given["fill"]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+        raise UsageError(f"preprocessing: fill must be a gray from 0 to 255, got {value!r}.")
+    return value

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.data import DecodeError, decode_picture, not_finite
-from onnxptq.data._decoder import covering
 from onnxptq.errors import DataError
 from onnxptq.tasks._image_specification import ImageSpecification
 
@@ -39,8 +38,8 @@ def _decoded(raw: Any, specification: ImageSpecification, name: str) -> npt.NDAr
         pixels = decode_picture(
             raw if isinstance(raw, bytes) else Path(raw).read_bytes(),
             color=specification.color,
-            size=None if specification.resize == "none" else specification.resize_to,
-            cover=specification.resize == "shortest",
+            size=specification.geometry.target,
+            resize=specification.resize,
             interpolation=specification.interpolation,
         ).pixels
     except (DecodeError, OSError) as error:
@@ -93,21 +92,28 @@ def _recolored(pixels: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
 
 
 def _resized(pixels: npt.NDArray[Any], specification: ImageSpecification, name: str) -> npt.NDArray[Any]:
-    """Resized and cut as the specification says, then scaled to [0, 1]."""
+    """Resized, and cut or filled up as the specification says, then scaled to [0, 1]."""
     height, width = specification.size
-    if specification.resize != "none":
-        target = specification.resize_to
-        if specification.resize == "shortest":
-            target = covering(pixels.shape[0], pixels.shape[1], *target)
-        pixels = _scaled_to(pixels, *target, specification.interpolation)
-    if pixels.shape[0] < height or pixels.shape[1] < width:
+    placed = specification.geometry.place(*pixels.shape[:2])
+    pixels = _scaled_to(pixels, placed.height, placed.width, specification.interpolation)
+    if specification.resize == "letterbox":
+        pixels = _filled_up(pixels, height, width, placed.top, placed.left, specification.fill)
+    elif placed.height < height or placed.width < width:
         raise DataError(
-            f"the image {name} is {pixels.shape[0]} x {pixels.shape[1]} pixels, but the model takes {height} x {width} "
+            f"the image {name} is {placed.height} x {placed.width} pixels, but the model takes {height} x {width} "
             "and its preprocessing does not resize. Give larger images or another resize."
         )
-    top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
-    pixels = pixels[top : top + height, left : left + width]
+    else:
+        pixels = pixels[-placed.top : height - placed.top, -placed.left : width - placed.left]
     return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
+
+
+def _filled_up(pixels: npt.NDArray[Any], height: int, width: int, top: int, left: int, fill: int) -> npt.NDArray[Any]:
+    """An image of the model's size that is `fill` (0 to 255) around the pixels."""
+    value = fill if pixels.dtype == np.uint8 else np.float32(fill / 255)
+    canvas = np.full((height, width, pixels.shape[2]), value, pixels.dtype)
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas
 
 
 def _scaled_to(pixels: npt.NDArray[Any], height: int, width: int, interpolation: str) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.data.dataset import TRUTH
 from onnxptq.data.shifts import Batch
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.heads import HEADS, Head, Hints, choose_head
@@ -50,8 +51,8 @@ class Task:
 
     @property
     def group_columns(self) -> tuple[str, ...]:
-        """Columns to group by that a sample's content itself tells."""
-        return self.input.group_columns
+        """Columns to group by that a sample's content or its truth tells."""
+        return (*self.input.group_columns, *self.head.group_columns)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,8 +104,12 @@ class Task:
         return self.input.fits(shift_name)
 
     def group_values(self, rows: Sequence[Row]) -> dict[str, list[str]]:
-        """The values of `group_columns`, one a row each."""
-        return self.input.group_values(rows)
+        """The values of `group_columns`, one a row each. Raises DataError naming a bad sample."""
+        values = dict(self.input.group_values(rows))
+        if self.head.group_columns:
+            columns = self.head.truth_columns()
+            values |= self.head.group_values({name: [row.get(TRUTH, {}).get(name) for row in rows] for name in columns})
+        return values
 
 
 def split_name(name: str) -> tuple[str, str | None]:
