@@ -30,19 +30,19 @@ def student_tail(t: npt.ArrayLike, degrees: npt.ArrayLike) -> Floats:
         t: number or array; infinite is allowed.
         degrees: of freedom, at least 1.
     """
-    t, degrees = np.broadcast_arrays(np.asarray(t, dtype=np.float64), np.asarray(degrees, dtype=np.float64))
-    degrees = np.minimum(degrees, _MOST_DEGREES)
-    finite = np.where(np.isfinite(t), t, 0.0)
-    beyond = 0.5 * _incomplete_beta(degrees / 2.0, degrees / (degrees + finite**2))
-    beyond = np.where(np.isfinite(t), beyond, 0.0)
-    return np.where(t >= 0.0, beyond, 1.0 - beyond)
+    at, freedom = np.broadcast_arrays(np.asarray(t, dtype=np.float64), np.asarray(degrees, dtype=np.float64))
+    freedom = np.minimum(freedom, _MOST_DEGREES)
+    finite = np.where(np.isfinite(at), at, 0.0)
+    beyond = 0.5 * _incomplete_beta(freedom / 2.0, freedom / (freedom + finite**2))
+    beyond = np.where(np.isfinite(at), beyond, 0.0)
+    return np.where(at >= 0.0, beyond, 1.0 - beyond)
 
 
 def student_quantile(probability: float, degrees: npt.ArrayLike) -> Floats:
     """The t that T stays below with this probability, 0.5 to below 1: float64, of the shape of `degrees`."""
-    degrees = np.minimum(np.asarray(degrees, dtype=np.float64), _MOST_DEGREES)
-    distinct, index = np.unique(degrees, return_inverse=True)
-    found: Floats = _quantiles(probability, tuple(distinct.tolist()))[index].reshape(degrees.shape)
+    freedom = np.minimum(np.asarray(degrees, dtype=np.float64), _MOST_DEGREES)
+    distinct, index = np.unique(freedom, return_inverse=True)
+    found: Floats = _quantiles(probability, tuple(distinct.tolist()))[index].reshape(freedom.shape)
     return found
 
 

@@ -91,6 +91,25 @@ def test_the_compiled_counter_equals_the_numpy_one(arrays):
     assert not fast._counter.tables.any()
 
 
+def test_a_counter_that_refused_nan_counts_nothing_of_that_array_for_the_next_accumulator():
+    """All accumulators of a pass share the tables of one counter; what a refused array left there must be gone."""
+    kernels = _histogram.compiled()
+    if kernels is None:
+        pytest.skip("Numba is not installed")
+    counter = _histogram.Counter()
+    refusing, next_one = Accumulator(counter=counter), Accumulator(counter=counter)
+    with pytest.raises(NotFiniteError):
+        refusing.add_compiled(np.array([1.0, -2.0, np.nan], np.float32).view(np.uint32), kernels)
+    assert not counter.tables.any()
+    values = np.array([0.5, 1.0, -3.0], np.float32)
+    next_one.add_compiled(values.view(np.uint32), kernels)
+    alone = Accumulator()
+    alone.add_compiled(values.view(np.uint32), kernels)
+    for one, other in zip(next_one.sparse(), alone.sparse(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert next_one.sparse()[1].sum() == 3
+
+
 def test_without_numba_everything_is_counted_by_numpy(monkeypatch):
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     monkeypatch.setattr(_histogram, "_WORTH_COMPILING", 0)
