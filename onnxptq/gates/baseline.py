@@ -15,13 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
+from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
 from onnxptq.evaluation.paired import measure_of, scores_of
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.files import replacing
 from onnxptq.foreign_text import json_text
 from onnxptq.text_files import parse_json, read_text
 
-FORMAT = 1
+FORMAT = 2
+"""Of scores from 0 to 1. A classifier's rows are right or wrong: they are kept in format 1, a bit a row."""
+
+_CLASSIFIERS = {True: ACCURACY.name, False: AGREEMENT.name}
+"""The measure of a file of format 1, by whether it has labels."""
 
 _COMPARED = {
     "data": "another dataset (or another part of it)",
@@ -42,8 +47,9 @@ class Baseline:
         model: {"name", "digest"} of it.
         samples: what it was judged on: data, preprocessing, task, classes, corruptions, seed.
         rows_digest: SHA-256 over the ids of the rows, in order.
-        labelled: `outcomes` are right or wrong; else agreement with the reference.
-        outcomes: bool, (n,).
+        labelled: answers were judged by the truth; else by those of the reference.
+        measure: what the scores are.
+        scores: float32, (n,), from 0 to 1.
         provider: what it ran on.
         bytes: size of the file, or None where only predictions were judged.
         latency_ratio: median latency against the reference, or None where it was not measured.
@@ -53,22 +59,30 @@ class Baseline:
     samples: Mapping[str, Any]
     rows_digest: str
     labelled: bool
-    outcomes: npt.NDArray[np.bool_]
+    measure: str
+    scores: npt.NDArray[np.float32]
     provider: str
     bytes: int | None = None
     latency_ratio: float | None = None
 
 
 def make_baseline(
-    reference: Predictions, model: Predictions, *, size: int | None = None, latency_ratio: float | None = None
+    reference: Predictions,
+    model: Predictions,
+    measure: Measure | None = None,
+    *,
+    size: int | None = None,
+    latency_ratio: float | None = None,
 ) -> Baseline:
-    """The baseline of a run."""
+    """The baseline of a run; the measure is that of its task where none is given."""
+    measure = measure or measure_of(model)
     return Baseline(
         model=dict(model.identity["model"]),
         samples=_samples(model),
         rows_digest=_rows_digest(model),
-        labelled=measure_of(model).against == "truth",
-        outcomes=scores_of(model, reference) == 1.0,
+        labelled=measure.against == "truth",
+        measure=measure.name,
+        scores=scores_of(model, reference, measure).astype(np.float32),
         provider=model.runtime,
         bytes=size,
         latency_ratio=latency_ratio,
@@ -78,20 +92,35 @@ def make_baseline(
 def save_baseline(path: Path, baseline: Baseline) -> None:
     """Writes a baseline as JSON. Raises OutputError when it cannot be written."""
     values = {
-        "format": FORMAT,
+        **_scores_to_json(baseline),
         "model": dict(baseline.model),
         "samples": dict(baseline.samples),
         "provider": baseline.provider,
-        "rows": len(baseline.outcomes),
+        "rows": len(baseline.scores),
         "rows_digest": baseline.rows_digest,
         "labelled": baseline.labelled,
-        "outcomes": base64.b64encode(np.packbits(baseline.outcomes).tobytes()).decode(),
-        "right": int(baseline.outcomes.sum()),
         "bytes": baseline.bytes,
         "latency_ratio": baseline.latency_ratio,
     }
     with replacing(path) as temporary:
         temporary.write_text(json_text(values), encoding="utf-8")
+
+
+def _scores_to_json(baseline: Baseline) -> dict[str, Any]:
+    if baseline.measure == _CLASSIFIERS[baseline.labelled]:
+        right = baseline.scores == 1.0
+        return {
+            "format": 1,
+            "outcomes": base64.b64encode(np.packbits(right).tobytes()).decode(),
+            "right": int(right.sum()),
+        }
+    little_endian = baseline.scores.astype("<f4")
+    return {
+        "format": FORMAT,
+        "measure": baseline.measure,
+        "scores": base64.b64encode(little_endian.tobytes()).decode(),
+        "scores_digest": hashlib.sha256(little_endian.tobytes()).hexdigest(),
+    }
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -109,9 +138,10 @@ def load_baseline(path: Path) -> Baseline:
         raise DataError(f"the baseline {path} is truncated or damaged: {error} {anew}") from error
     if not isinstance(values, dict) or "format" not in values:
         raise DataError(f"{path} is not a baseline of onnxptq check: it has no format. {anew}")
-    if values["format"] != FORMAT:
+    if values["format"] not in (1, FORMAT) or isinstance(values["format"], bool):
         raise DataError(
-            f"the baseline {path} has format {values['format']!r}; this version reads format {FORMAT}. Update onnxptq."
+            f"the baseline {path} has format {values['format']!r}; this version reads formats 1 and {FORMAT}. Update "
+            "onnxptq."
         )
     try:
         return _from_json(values)
@@ -120,13 +150,7 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def _from_json(values: Mapping[str, Any]) -> Baseline:
-    rows = values["rows"]
-    packed = np.frombuffer(base64.b64decode(values["outcomes"], validate=True), dtype=np.uint8)
-    if type(rows) is not int or len(packed) != (rows + 7) // 8:
-        raise ValueError(f"{rows!r} rows do not fit {len(packed)} bytes of outcomes")
-    outcomes = np.unpackbits(packed, count=rows).astype(np.bool_)
-    if int(outcomes.sum()) != values["right"]:
-        raise ValueError("the outcomes do not add up")
+    measure, scores = _scores_from_json(values)
     for key, kinds in _KINDS.items():
         if not isinstance(values[key], kinds) or isinstance(values[key], bool) != (kinds is bool):
             raise TypeError(f"{key} is {values[key]!r}")
@@ -135,11 +159,35 @@ def _from_json(values: Mapping[str, Any]) -> Baseline:
         samples=values["samples"],
         rows_digest=values["rows_digest"],
         labelled=values["labelled"],
-        outcomes=outcomes,
+        measure=measure,
+        scores=scores,
         provider=values["provider"],
         bytes=values["bytes"],
         latency_ratio=values["latency_ratio"],
     )
+
+
+def _scores_from_json(values: Mapping[str, Any]) -> tuple[str, npt.NDArray[np.float32]]:
+    rows = values["rows"]
+    if type(rows) is not int:
+        raise TypeError(f"rows is {rows!r}")
+    if values["format"] == 1:
+        packed = np.frombuffer(base64.b64decode(values["outcomes"], validate=True), dtype=np.uint8)
+        if len(packed) != (rows + 7) // 8:
+            raise ValueError(f"{rows!r} rows do not fit {len(packed)} bytes of outcomes")
+        right = np.unpackbits(packed, count=rows)
+        if int(right.sum()) != values["right"]:
+            raise ValueError("the outcomes do not add up")
+        return _CLASSIFIERS[bool(values["labelled"])], right.astype(np.float32)
+    content = base64.b64decode(values["scores"], validate=True)
+    if len(content) != 4 * rows or hashlib.sha256(content).hexdigest() != values["scores_digest"]:
+        raise ValueError(f"the scores are not those of {rows} rows that were written")
+    scores = np.frombuffer(content, dtype="<f4").astype(np.float32)
+    if not ((scores >= 0.0) & (scores <= 1.0)).all():
+        raise ValueError("a score is not from 0 to 1")
+    if not isinstance(values["measure"], str):
+        raise TypeError(f"measure is {values['measure']!r}")
+    return values["measure"], scores
 
 
 _KINDS: dict[str, Any] = {
@@ -153,8 +201,15 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def check_comparable(baseline: Baseline, model: Predictions, path: Path) -> None:
-    """Raises DataError when the baseline's model was judged on other samples, so that a comparison would mislead."""
+def check_comparable(baseline: Baseline, model: Predictions, path: Path, measure: Measure | None = None) -> None:
+    """Raises DataError when the baseline's model was judged on other samples, so that a comparison would mislead.
+
+    Args:
+        baseline: what was accepted.
+        model: predictions of what is judged now.
+        path: of the baseline, for messages.
+        measure: what scores are judged now; None is that of the task.
+    """
     now = _samples(model)
     for key, difference in _COMPARED.items():
         if baseline.samples.get(key) != now[key]:
@@ -162,10 +217,16 @@ def check_comparable(baseline: Baseline, model: Predictions, path: Path) -> None
                 f"the baseline {path} was made with {difference}: {_short(baseline.samples.get(key))} there, "
                 f"{_short(now[key])} here. Check on the same, or make the baseline again with --update-baseline."
             )
-    if baseline.rows_digest != _rows_digest(model) or baseline.labelled != model.labelled:
+    if baseline.rows_digest != _rows_digest(model):
         raise DataError(
-            f"the baseline {path} was made on other rows ({len(baseline.outcomes)} there, {len(model)} here). "
+            f"the baseline {path} was made on other rows ({len(baseline.scores)} there, {len(model)} here). "
             "Make it again with --update-baseline."
+        )
+    judged = (measure or measure_of(model)).name
+    if baseline.measure != judged:
+        raise DataError(
+            f"the baseline {path} holds the {baseline.measure} of its rows, and the {judged} is judged here. Name the "
+            "same `score` in the policy, or make the baseline again with --update-baseline."
         )
 
 

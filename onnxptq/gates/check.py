@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.errors import UsageError
+from onnxptq.evaluation.measures import Measure
 from onnxptq.gates.baseline import Baseline, check_comparable, load_baseline, make_baseline, save_baseline
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.isolation import Limits
@@ -95,7 +96,7 @@ def check(
     if before is not None:
         if evidence.predictions is None:
             raise UsageError("--baseline compares predictions, and no rule of the policy needs any. Leave it out.")
-        check_comparable(before, evidence.predictions, Path(str(baseline)))
+        check_comparable(before, evidence.predictions, Path(str(baseline)), _judged_by(evidence))
         evidence = dataclasses.replace(evidence, baseline=before)
     results = judge(rules, evidence)
     result = CheckResult(
@@ -159,6 +160,10 @@ def _subject(evidence: Evidence) -> dict[str, Any]:
     return values
 
 
+def _judged_by(evidence: Evidence) -> Measure | None:
+    return None if evidence.pairing is None else evidence.pairing.measure
+
+
 def _baseline(evidence: Evidence) -> Baseline:
     if evidence.predictions is None or evidence.reference_predictions is None:
         raise UsageError("--update-baseline keeps predictions, and no rule of the policy needs any. Leave it out.")
@@ -166,6 +171,7 @@ def _baseline(evidence: Evidence) -> Baseline:
     return make_baseline(
         evidence.reference_predictions,
         evidence.predictions,
+        _judged_by(evidence),
         size=evidence.model.size if evidence.model else None,
         latency_ratio=ratios[len(ratios) // 2] if ratios else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import DataError
-from onnxptq.gates.baseline import check_comparable, load_baseline, make_baseline, save_baseline
+from onnxptq.evaluation.measures import AGREEMENT, Measure
+from onnxptq.gates.baseline import Baseline, check_comparable, load_baseline, make_baseline, save_baseline
+from onnxptq.gates.policy import Policy
+from onnxptq.gates.rules import judge
+from onnxptq.gates.verdict import Verdict
 
 Make = Callable[..., Any]
 
@@ -25,7 +30,7 @@ def written(make_runs: Make, tmp_path: Path) -> Path:
 def test_what_was_written_is_read_again(make_runs: Make, written: Path) -> None:
     reference, model = make_runs(50, {"label=cat": 0.3})
     read, made = load_baseline(written), make_baseline(reference, model, size=7)
-    assert np.array_equal(read.outcomes, model.code == model.label) and not read.outcomes.all()
+    assert np.array_equal(read.scores, model.code == model.label) and not read.scores.all()
     assert (read.model, read.samples, read.rows_digest) == (made.model, made.samples, made.rows_digest)
     assert (read.labelled, read.provider, read.bytes, read.latency_ratio) == (True, "cpu", 7, None)
 
@@ -40,7 +45,7 @@ def test_without_labels_agreement_is_kept(make_runs: Make) -> None:
     reference, model = make_runs(50, {"corruption=fog@3": 0.3}, labelled=False)
     made = make_baseline(reference, model)
     assert not made.labelled
-    assert np.array_equal(made.outcomes, reference.code == model.code)
+    assert np.array_equal(made.scores, reference.code == model.code)
 
 
 OTHERS = {
@@ -95,8 +100,65 @@ def test_a_damaged_baseline_is_refused(written: Path, damage: str) -> None:
 
 
 def test_a_newer_format_is_refused(written: Path) -> None:
-    written.write_text(json.dumps({**json.loads(written.read_text()), "format": 2}))
-    with pytest.raises(DataError, match=r"format 2; this version reads format 1\. Update onnxptq"):
+    written.write_text(json.dumps({**json.loads(written.read_text()), "format": 3}))
+    with pytest.raises(DataError, match=r"format 3; this version reads formats 1 and 2\. Update onnxptq"):
         load_baseline(written)
     with pytest.raises(DataError, match="there is no baseline"):
         load_baseline(written.with_name("gone.json"))
+
+
+F1 = Measure("F1 at IoU 0.5", binary=False)
+
+
+@pytest.fixture
+def graded(make_runs: Make) -> Baseline:
+    made = make_baseline(*make_runs(50, {"label=cat": 0.3}))
+    return replace(made, measure=F1.name, scores=np.linspace(0, 1, len(made.scores), dtype=np.float32))
+
+
+def test_graded_scores_are_read_as_they_were_written(graded: Baseline, tmp_path: Path) -> None:
+    save_baseline(tmp_path / "b.json", graded)
+    read = load_baseline(tmp_path / "b.json")
+    np.testing.assert_array_equal(read.scores, graded.scores)
+    assert (read.measure, read.labelled, read.scores.dtype) == (F1.name, True, np.float32)
+
+
+def test_a_classifiers_baseline_is_written_as_it_always_was(written: Path) -> None:
+    values = json.loads(written.read_text())
+    assert values["format"] == 1 and "scores" not in values
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values: {**values, "rows": values["rows"] + 1},
+        lambda values: {**values, "scores": "AQAA" + values["scores"][4:]},
+        lambda values: {**values, "measure": 3},
+    ],
+)
+def test_damaged_graded_scores_are_refused(graded: Baseline, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "b.json"
+    save_baseline(path, graded)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match="--update-baseline"):
+        load_baseline(path)
+    save_baseline(path, replace(graded, scores=graded.scores * 2))
+    with pytest.raises(DataError, match="not from 0 to 1"):
+        load_baseline(path)
+
+
+def test_a_baseline_of_another_score_is_refused(make_runs: Make, written: Path, graded: Baseline) -> None:
+    run = make_runs(50, {"label=cat": 0.3})[1]
+    with pytest.raises(DataError, match=r"holds the F1 at IoU 0\.5 of its rows, and the accuracy is judged here"):
+        check_comparable(graded, run, written)
+    with pytest.raises(DataError, match=r"holds the accuracy .* and the agreement is judged here"):
+        check_comparable(load_baseline(written), run, written, AGREEMENT)
+
+
+def test_a_regression_of_graded_scores_is_found_row_by_row(evidence: Make, graded: Baseline) -> None:
+    found = evidence(50)
+    better = replace(graded, scores=np.full(len(found.pairing), 0.9, np.float32))
+    worse = replace(found.pairing, measure=F1, after=np.full(len(found.pairing), 0.8))
+    judged = {result.rule: result for result in judge(Policy(), replace(found, pairing=worse, baseline=better))}
+    assert judged["regression (average)"].verdict is Verdict.FAILED
+    assert judged["regression (average)"].value == pytest.approx(0.1)

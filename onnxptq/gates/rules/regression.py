@@ -19,7 +19,7 @@ def judge_regression(table: Regression, policy: Policy, evidence: Evidence) -> l
     assert evidence.pairing is not None
     if evidence.baseline is None:
         return [not_judged("regression", "no baseline was given", "Give --baseline FILE.")]
-    pairing = replace(evidence.pairing, before=evidence.baseline.outcomes.astype(np.float64))
+    pairing = replace(evidence.pairing, before=evidence.baseline.scores.astype(np.float64))
     return [
         average_drop("regression (average)", pairing, policy, table),
         worst_group_drop("regression (worst group)", pairing, policy, table),
