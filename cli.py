@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "List, show and export what sweeps have stored.",
     "compare": "Run models on several execution providers and versions, and show what differs.",
     "check": "Judge a model by a policy: the gate that it must pass before it is deployed.",
+    "policy": "List the policies by name, and say in words what one asks for.",
     "audit": "Say whether a calibration set is dangerous, before any model is made from it.",
     "lint": "Read a graph for what a provider will reject, run in float or fail to fuse.",
     "diagnose": "Rank the tensors and nodes of an INT8 file by what they do to the worst group.",

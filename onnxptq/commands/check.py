@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
 @click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")
 @click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]")
-@click.option("--policy", metavar="FILE", help="The rules, in TOML. [default: average and worst group]")
+@click.option(
+    "--policy", metavar="NAME|FILE", help="The rules: a name (onnxptq policy list) or TOML. [default: default]"
+)
 @click.option("--predictions", metavar="FILE", help="Judge these again (evaluate --predictions); runs nothing.")
 @click.option("--ep", "provider", metavar="RUNTIME", help=f"{EP_HELP} [default: cpu]")
 @click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP)

@@ -51,6 +51,8 @@ def why_not_worth_judging(reference: Predictions, confidence: float = 0.95) -> s
 def _alike(reference: Predictions, sources: int) -> str | None:
     """Identical outputs for different samples."""
     same = _most_frequent_output(reference)
+    if same is None:
+        return None
     alike = len(np.unique(reference.source_id[same]))
     name = reference.identity["model"]["name"]
     if same.all():
@@ -58,12 +60,12 @@ def _alike(reference: Predictions, sources: int) -> str | None:
             f"{name} gives identical outputs for all {sources} original samples; expected outputs that depend on the "
             "input. Look at the samples (are they empty?) and at the preprocessing"
         )
-    suspicious = _MOSTLY
+    suspicious, wrong = _MOSTLY, ""
     if reference.labelled and measure_of(reference).binary:
+        wrong = ", and is wrong on most of them"
         # What a saturated classifier gives alike it also gets right; what an empty sample gets is right by chance.
         suspicious = _ALIKE if scores_of(reference, reference)[same].mean() < 0.5 else 1.0
     if alike >= _FEWEST and alike > suspicious * sources:
-        wrong = ", and is wrong on most of them" if reference.labelled else ""
         return (
             f"{name} gives identical outputs for {alike} of {sources} original samples{wrong}; expected outputs that "
             "depend on the input. Look at the samples (are they empty or damaged?)"
@@ -71,12 +73,19 @@ def _alike(reference: Predictions, sources: int) -> str | None:
     return None
 
 
-def _most_frequent_output(reference: Predictions) -> npt.NDArray[np.bool_]:
-    """bool, (N,): the rows that have the output that most rows have."""
-    known = [reference.code, reference.certainty, reference.signal_energy]
-    numbers = [np.nan_to_num(values) for values in known if values is not None]
+def _most_frequent_output(reference: Predictions) -> npt.NDArray[np.bool_] | None:
+    """bool, (N,): the rows that have the output that most rows have; None where what was kept cannot tell them apart.
+
+    A class alone cannot: many samples of one class have other outputs each.
+    """
+    kept = [values for values in (reference.certainty, reference.signal_energy) if values is not None]
+    numbers = [np.asarray(values, dtype=np.float64) for values in kept if not np.isnan(values).any()]
     if reference.outputs is not None:
-        numbers += list(reference.outputs.T[:_COLUMNS])
+        numbers += [np.asarray(values, dtype=np.float64) for values in reference.outputs.T[:_COLUMNS]]
+    if not numbers:
+        return None
+    if reference.code is not None:
+        numbers.append(reference.code.astype(np.float64))
     _, codes = np.unique(np.stack(numbers, axis=1), axis=0, return_inverse=True)
     codes = codes.reshape(-1)
     found: npt.NDArray[np.bool_] = codes == np.bincount(codes).argmax()

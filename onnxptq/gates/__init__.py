@@ -8,7 +8,7 @@ result.verdict, result.exit_code
 
 from __future__ import annotations
 
-from onnxptq.gates.check import check
+from onnxptq.gates.check import check, policy_to_dict
 from onnxptq.gates.isolation import Limits
 from onnxptq.gates.policy import Policy, default_policy
 from onnxptq.gates.policy_file import load_policy
@@ -25,4 +25,5 @@ __all__ = [
     "default_policy",
     "load_policy",
     "policy_schema",
+    "policy_to_dict",
 ]

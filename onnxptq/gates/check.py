@@ -14,8 +14,8 @@ from onnxptq.gates.baseline import Baseline, check_comparable, load_baseline, ma
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.isolation import Limits
 from onnxptq.gates.measure import Request, measure
+from onnxptq.gates.named_policies import find_policy
 from onnxptq.gates.policy import FORMAT, Policy
-from onnxptq.gates.policy_file import load_policy
 from onnxptq.gates.rejudge import read_evidence
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import CheckResult, Verdict, overall
@@ -48,7 +48,7 @@ def check(
         model: the file; may be left out with `predictions`.
         reference: the FP32 file; None finds it where the model says what it was made from.
         data: what to judge on; None is the built-in data, for models made from the built-in one.
-        policy: a TOML file or a Policy; None is the default one.
+        policy: a name (`onnxptq policy list`), a TOML file, or a Policy; None is the default one.
         provider: what to judge on, as `compare` takes it ("cpu@1.20"); None is the CPU (with
             `predictions` the first run).
         baseline: file of the last accepted model; the check fails on a significant regression against it.
@@ -66,7 +66,7 @@ def check(
         OnnxptqError: the input is wrong; nothing was judged.
     """
     _check_arguments(model, data, baseline, update_baseline, predictions)
-    rules = policy if isinstance(policy, Policy) or policy is None else load_policy(Path(policy))
+    rules = policy if isinstance(policy, Policy) or policy is None else find_policy(policy)
     before = load_baseline(Path(baseline)) if baseline is not None and not update_baseline else None
     if predictions is not None:
         rules, evidence = read_evidence(

@@ -10,7 +10,7 @@ is a table here and a function in `rules/` that registers itself under the name 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Protocol, get_args
+from typing import Annotated, ClassVar, Literal, Protocol, get_args
 
 from onnxptq.toml_tables import About
 
@@ -76,15 +76,23 @@ class Tolerant(Protocol):
     def tolerance(self) -> float | None: ...  # noqa: D102
     @property
     def mode(self) -> Mode: ...  # noqa: D102
+    @property
+    def margin(self) -> float: ...  # noqa: D102
 
 
-def tolerated(rule: Tolerant, margin: float) -> float:
-    """What a rule tolerates: its own tolerance, else its limit and a margin (negative where the limit is a floor)."""
-    return rule.limit + margin if rule.tolerance is None else rule.tolerance
+def tolerated(rule: Tolerant, margin: float | None = None) -> float:
+    """What a rule tolerates: its own tolerance, else its limit and a margin; None is the margin of its table."""
+    return rule.limit + (rule.margin if margin is None else margin) if rule.tolerance is None else rule.tolerance
 
 
 class _Ceiling:
-    """A rule whose limit is a largest value."""
+    """A rule whose limit is a largest value.
+
+    Attributes:
+        margin: from the limit to the tolerance, where that is left out.
+    """
+
+    margin: ClassVar[float] = AVERAGE_MARGIN
 
     def __post_init__(self: Tolerant) -> None:
         if self.tolerance is not None and self.tolerance < self.limit:
@@ -95,7 +103,9 @@ class _Ceiling:
 
 
 class _FloorRule:
-    """A rule whose limit is a smallest value."""
+    """A rule whose limit is a smallest value; `margin` as above, downward."""
+
+    margin: ClassVar[float] = -AVERAGE_MARGIN
 
     def __post_init__(self: Tolerant) -> None:
         if self.tolerance is not None and self.tolerance > self.limit:
@@ -123,8 +133,19 @@ class AverageDrop(_Ceiling):
 
 
 @dataclass(frozen=True)
+class QualityShare(_FloorRule):
+    """The model's quality as a share of the reference's, as MLPerf's targets are (Reddi et al. 2020)."""
+
+    limit: Annotated[Share, About("Smallest share of the reference's mean score.")] = 0.99
+    mode: Treatment = "fail-if-likely"
+    tolerance: Floor = None
+
+
+@dataclass(frozen=True)
 class WorstGroupDrop(_Ceiling):
     """The drop of the worst group, chosen on one half of the sources and measured on the other (cross-fitted)."""
+
+    margin: ClassVar[float] = GROUP_MARGIN
 
     limit: Annotated[Drop, About("Largest drop of the worst group's accuracy.")] = 0.02
     mode: Treatment = "fail-if-likely"
@@ -134,6 +155,8 @@ class WorstGroupDrop(_Ceiling):
 @dataclass(frozen=True)
 class GroupDrop(_Ceiling):
     """The drop of one named group; several such rules are corrected for their number."""
+
+    margin: ClassVar[float] = GROUP_MARGIN
 
     group: GroupName
     limit: Annotated[Drop, About("Largest drop of the group's accuracy.")] = 0.05
@@ -145,6 +168,8 @@ class GroupDrop(_Ceiling):
 class GroupAccuracy(_FloorRule):
     """A floor for the accuracy of one named group; several such rules are corrected for their number."""
 
+    margin: ClassVar[float] = -GROUP_MARGIN
+
     group: GroupName
     limit: Annotated[Share, About("Smallest accuracy of the group.")]
     mode: Treatment = "fail-if-likely"
@@ -154,6 +179,8 @@ class GroupAccuracy(_FloorRule):
 @dataclass(frozen=True)
 class GroupScore(_FloorRule):
     """A floor for the mean score of one named group, whatever the task."""
+
+    margin: ClassVar[float] = -GROUP_MARGIN
 
     group: GroupName
     limit: Annotated[Share, About("Smallest mean score of the group.")]
@@ -185,6 +212,8 @@ class Fidelity(_FloorRule):
 class WorstGroupFidelity(_FloorRule):
     """The fidelity of the group with the lowest, cross-fitted. It needs no truth."""
 
+    margin: ClassVar[float] = -GROUP_MARGIN
+
     limit: Annotated[Share, About("Smallest fidelity of the worst group.")] = 0.85
     mode: Treatment = "fail-if-likely"
     tolerance: Floor = None
@@ -202,6 +231,8 @@ class FlipRate(_Ceiling):
 @dataclass(frozen=True)
 class WorstGroupFlipRate(_Ceiling):
     """The flip rate of the group in which most predictions differ, cross-fitted. It needs no labels."""
+
+    margin: ClassVar[float] = GROUP_MARGIN
 
     limit: Annotated[Drop, About("Largest flip rate of the worst group.")] = 0.15
     mode: Treatment = "fail-if-likely"
@@ -230,6 +261,8 @@ class Regression(_Ceiling):
 @dataclass(frozen=True)
 class Latency(_Ceiling):
     """The median latency as a ratio. Measured while FP32 and INT8 alternate; not deterministic."""
+
+    margin: ClassVar[float] = RATIO_MARGIN
 
     limit: Annotated[Ratio, About("Largest ratio of the median latency.")] = 1.0
     mode: Treatment = "fail-if-likely"
@@ -315,6 +348,7 @@ class Policy:
     score: Score = ""
     samples: Samples = field(default_factory=Samples)
     average_drop: AverageDrop | None = None
+    quality_share: QualityShare | None = None
     worst_group_drop: WorstGroupDrop | None = None
     group_drop: tuple[GroupDrop, ...] = ()
     group_accuracy: tuple[GroupAccuracy, ...] = ()

@@ -44,6 +44,20 @@ def emptied(one: Predictions, share: float, prediction: int = 0) -> Predictions:
     )
 
 
+def test_where_only_classes_are_kept_outputs_are_not_called_identical() -> None:
+    one = replace(run(labelled=False), certainty=None, signal_energy=np.full(200, np.nan))
+    assert why_not_worth_judging(replace(one, code=np.zeros(200, np.int64))) is None
+    assert why_not_worth_judging(replace(one, code=None)) is None
+
+
+def test_numbers_that_are_all_the_same_are_found_without_classes() -> None:
+    one = replace(run(labelled=False), certainty=None, code=None, outputs=np.zeros((200, 3), np.float32))
+    said = why_not_worth_judging(one)
+    assert said is not None and "identical outputs" in said
+    varied = np.random.default_rng(0).random((200, 3)).astype(np.float32)
+    assert why_not_worth_judging(replace(one, outputs=varied)) is None
+
+
 @pytest.mark.parametrize("accuracy", [1.0, 0.9, 0.5, 0.4])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_model_that_knows_something_is_worth_judging_on(accuracy: float, labelled: bool) -> None:

@@ -6,7 +6,7 @@ from onnxptq.evaluation.measures import kind_of
 from onnxptq.evaluation.paired import scores_of
 from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import AVERAGE_MARGIN, Policy, ProviderAgreement, tolerated
+from onnxptq.gates.policy import Policy, ProviderAgreement, tolerated
 from onnxptq.gates.rules._common import not_judged, percent, share_of, too_few
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -39,7 +39,7 @@ def judge_provider_agreement(table: ProviderAgreement, policy: Policy, evidence:
                 "provider_agreement",
                 found,
                 table.limit,
-                tolerated(table, -AVERAGE_MARGIN),
+                tolerated(table),
                 table.mode,
                 f"{provider} predicts what {own} does on {percent(found.value)} of the samples",
                 _REPAIR,

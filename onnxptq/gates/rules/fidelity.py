@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnxptq.evaluation.paired import fidelity_measure
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import AVERAGE_MARGIN, GROUP_MARGIN, Fidelity, Policy, WorstGroupFidelity, tolerated
+from onnxptq.gates.policy import Fidelity, Policy, WorstGroupFidelity, tolerated
 from onnxptq.gates.rules._common import no_group, percent, scored, share_of, too_few, worst_group
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -26,7 +26,7 @@ def judge_fidelity(table: Fidelity, policy: Policy, evidence: Evidence) -> list[
     if found.sources < policy.samples.minimum:
         return [too_few("fidelity", None, found, table.limit, policy, "fraction")]
     text = f"the answers are {percent(found.value)} of the way to the reference's ({pairing.measure.name})"
-    tolerance = tolerated(table, -AVERAGE_MARGIN)
+    tolerance = tolerated(table)
     return [
         Claim("fidelity", found, table.limit, tolerance, table.mode, text, _REPAIR, "fidelity on average", floor=True)
     ]
@@ -51,7 +51,7 @@ def judge_worst_group_fidelity(table: WorstGroupFidelity, policy: Policy, eviden
             "worst_group_fidelity",
             found,
             table.limit,
-            tolerated(table, -GROUP_MARGIN),
+            tolerated(table),
             table.mode,
             text,
             _REPAIR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import AVERAGE_MARGIN, GROUP_MARGIN, FlipRate, Policy, WorstGroupFlipRate, tolerated
+from onnxptq.gates.policy import FlipRate, Policy, WorstGroupFlipRate, tolerated
 from onnxptq.gates.rules._common import no_group, percent, share_of, too_few, worst_group
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -23,7 +23,7 @@ def judge_flip_rate(table: FlipRate, policy: Policy, evidence: Evidence) -> list
     if found.sources < policy.samples.minimum:
         return [too_few("flip_rate", None, found, table.limit, policy, "fraction")]
     text = f"{percent(found.value)} of the predictions differ from the reference's"
-    tolerance = tolerated(table, AVERAGE_MARGIN)
+    tolerance = tolerated(table)
     return [Claim("flip_rate", found, table.limit, tolerance, table.mode, text, _REPAIR, "flips on average")]
 
 
@@ -40,7 +40,7 @@ def judge_worst_group_flip_rate(table: WorstGroupFlipRate, policy: Policy, evide
         f"in the group with most flips {percent(found.value)} of the predictions differ, chosen on one half of the "
         "samples and measured on the other"
     )
-    tolerance = tolerated(table, GROUP_MARGIN)
+    tolerance = tolerated(table)
     return [
         Claim(
             "worst_group_flip_rate",

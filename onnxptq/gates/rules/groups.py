@@ -6,7 +6,7 @@ from onnxptq.evaluation.paired import Paired, measure_named
 from onnxptq.evaluation.statistics import exceedance_p_values
 from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import GROUP_MARGIN, GroupAccuracy, GroupDrop, GroupScore, Policy, tolerated
+from onnxptq.gates.policy import GroupAccuracy, GroupDrop, GroupScore, Policy, tolerated
 from onnxptq.gates.rules._common import drop_of, named_rows, percent, points, scored, share_of, too_few
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -31,7 +31,7 @@ def judge_group_drop(tables: tuple[GroupDrop, ...], policy: Policy, evidence: Ev
                 "group_drop",
                 found,
                 table.limit,
-                tolerated(table, GROUP_MARGIN),
+                tolerated(table),
                 table.mode,
                 f"the group loses {points(found.value)} (p = {p:.2g} that it loses at most {points(table.limit)})",
                 _REPAIR,
@@ -72,7 +72,7 @@ def _floor(name: str, table: GroupAccuracy | GroupScore, pairing: Paired, policy
         name,
         found,
         table.limit,
-        tolerated(table, -GROUP_MARGIN),
+        tolerated(table),
         table.mode,
         f"the group's {measure} is {percent(found.value)}; the floor is {percent(table.limit)}",
         _REPAIR,

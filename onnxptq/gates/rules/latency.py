@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import RATIO_MARGIN, Latency, Policy, tolerated
+from onnxptq.gates.policy import Latency, Policy, tolerated
 from onnxptq.gates.rules._common import not_judged
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -36,7 +36,7 @@ def judge_latency(table: Latency, policy: Policy, evidence: Evidence) -> list[Fi
     spread = bounds(policy.confidence)[1] - value
     found = Estimate(value, bounds, len(ratios), len(ratios), spread)
     text = f"on {evidence.latency.provider} the model takes {value:.2f} times as long as {than}"
-    tolerance = tolerated(table, RATIO_MARGIN)
+    tolerance = tolerated(table)
     about = f"as long as {than}"
     return [Claim("latency", found, table.limit, tolerance, table.mode, text, _REPAIR, about, unit="ratio")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxptq.errors import did_you_mean
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import AVERAGE_MARGIN, Policy, TotalDrop, tolerated
+from onnxptq.gates.policy import Policy, TotalDrop, tolerated
 from onnxptq.gates.rules._common import not_judged, too_few
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -35,7 +35,7 @@ def judge_total_drop(tables: tuple[TotalDrop, ...], policy: Policy, evidence: Ev
                 "total_drop",
                 found,
                 table.limit,
-                tolerated(table, AVERAGE_MARGIN),
+                tolerated(table),
                 table.mode,
                 f"{total.name} goes from {100 * total.before:.1f} to {100 * total.after:.1f}",
                 _REPAIR,
