@@ -10,8 +10,8 @@ import click
 from onnxptq.errors import UsageError
 
 EP_HELP = (
-    "What to judge on: a provider or one of `onnxptq runtimes`, with :none, :basic or :extended for less optimization, "
-    "or :exact for a CPU that would clip INT8 sums."
+    "What to judge on: a provider (cuda:1 is the second GPU) or one of `onnxptq runtimes`, with :none, :basic or "
+    ":extended for less optimization, or :exact for a CPU that would clip INT8 sums."
 )
 
 FALLBACK_HELP = "Run on the CPU where the provider does not load or does not take the model, and say so."

@@ -273,7 +273,8 @@ def _probe(provider: Provider, options: tuple[tuple[str, str], ...]) -> Provider
             compiled=False,
             loads=False,
             reason=_why_not_available(provider, onnxruntime),
-            remedy=" ".join(problems) or provider.compiled_remedy,
+            remedy=" ".join(problems)
+            or (provider.library_remedy if plugin_libraries((provider,)) else provider.compiled_remedy),
         )
     companions = [name for name in provider.companions if name in available]
     answer, reason = _ask(provider, companions, dict(options), None)

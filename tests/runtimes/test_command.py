@@ -21,7 +21,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
 
 
 def test_the_table_shows_each_provider_and_the_remedy_with_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "900")
     result = CliRunner().invoke(providers)
     assert result.exit_code == 0
     for name in ("cpu", "cuda", "tensorrt", "openvino"):

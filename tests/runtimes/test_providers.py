@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onnxptq.errors import UsageError
+from onnxptq.errors import RuntimeUnavailableError, UsageError
 from onnxptq.runtimes import ProviderStatus, cpu_features, find_provider, probe, probe_all, providers, runtime_identity
 from onnxptq.runtimes._libraries import library_name
 
@@ -324,3 +325,28 @@ def test_the_identity_on_a_gpu_holds_its_libraries_and_the_gpu_of_the_device(mon
 def test_the_library_of_a_provider_is_named_as_onnx_runtime_ships_it() -> None:
     assert library_name("CUDAExecutionProvider") == "libonnxruntime_providers_cuda.so"
     assert library_name("TensorrtExecutionProvider") == "libonnxruntime_providers_tensorrt.so"
+
+
+PLUGIN = providers.Provider(
+    "npu", "NpuExecutionProvider", "pip install npu.", "Install its driver.", plugin="fake_npu_ep"
+)
+
+
+def test_the_library_of_a_plugin_is_where_its_package_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert providers.plugin_libraries((PLUGIN,)) == {}
+    (tmp_path / "fake_npu_ep.py").write_text("def get_library_path():\n    return '/nowhere/libnpu.so'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert providers.plugin_libraries((PLUGIN,)) == {"NpuExecutionProvider": "/nowhere/libnpu.so"}
+    status = providers._probe(PLUGIN, ())
+    assert not status.loads
+    assert "cannot load the plug-in /nowhere/libnpu.so" in status.reason
+    assert status.remedy == "Install its driver."
+
+
+def test_a_plugin_that_does_not_say_where_its_library_lies_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "silent_ep.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RuntimeUnavailableError, match="get_library_path"):
+        providers.plugin_libraries((replace(PLUGIN, plugin="silent_ep"),))
