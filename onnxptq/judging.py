@@ -183,7 +183,7 @@ def judge(
     progress("evaluating", 0, total)
     with candidates(models, runtime, room, allow_fallback=allow_fallback) as chosen:
         predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
-    reports = tuple(compare(predictions[0], run, groups) for run in predictions[1:])
+    reports = tuple(compare(predictions[0], run, groups, totals=True) for run in predictions[1:])
     return Judgement(predictions, reports, _fallback_notes(predictions) + saturation_notes(chosen))
 
 

@@ -148,7 +148,7 @@ def scores_of(run: Predictions, reference: Predictions, measure: Measure | None 
         return run.scores[measure.name].astype(np.float64)
     if run is reference and measure.against == "reference":
         return np.ones(len(run))
-    if run.code is None or reference.code is None:
+    if run.code is None or reference.code is None or not measure.binary:
         return fidelity_of(run, reference)
     truth = reference.code if measure.against == "reference" else run.label
     scores: Floats = (run.code == truth).astype(np.float64)

@@ -24,6 +24,7 @@ from onnxptq.evaluation.statistics import (
     mean_interval,
     percentile_interval,
 )
+from onnxptq.evaluation.totals import TotalDrop, totals_of
 
 MINIMUM_SAMPLES = 20
 """Sources below which a group is shown but never called worst: a Wilson interval is then wider than 40 points."""
@@ -92,6 +93,8 @@ class Report:
         against: answers were judged by the "truth", or by those of the "reference".
         task: name of the task that the models were judged by; "" in predictions of old files.
         judged: names of the outputs that were judged; () in predictions of old files.
+        totals: numbers of the whole data set under both models (mAP, WER), where the task has any and they were asked
+            for.
         sqnr_db_by_output: the same ratio of every output of numbers, by its name.
     """
 
@@ -123,6 +126,7 @@ class Report:
     task: str = ""
     judged: tuple[str, ...] = ()
     sqnr_db_by_output: Mapping[str, float | None] = field(default_factory=dict)
+    totals: tuple[TotalDrop, ...] = ()
 
     @property
     def possible_drop(self) -> float:
@@ -138,6 +142,9 @@ class Report:
         groups = [_finite(vars(group)) for group in self.groups]
         mine = {**vars(self), "judged": list(self.judged), "sqnr_db_by_output": dict(self.sqnr_db_by_output)}
         values = _finite({"report_version": REPORT_VERSION, **mine, "groups": groups})
+        values["totals"] = [total.to_dict() for total in self.totals]
+        if not self.totals:
+            del values["totals"]
         if self.measure in (ACCURACY.name, AGREEMENT.name):
             # A classifier's report is what it was before there were other measures.
             del values["binary"], values["against"]
@@ -152,6 +159,7 @@ def compare(
     layout: GroupLayout | None = None,
     minimum_samples: int = MINIMUM_SAMPLES,
     seed: int = 0,
+    totals: bool = False,
 ) -> Report:
     """Compares a model with its reference, group by group.
 
@@ -162,6 +170,7 @@ def compare(
         layout: what `lay_out` gives for these groupings and another run on the same samples, where that was done.
         minimum_samples: sources below which a group is never called worst.
         seed: of the bootstrap and the cross-fitting.
+        totals: with the totals of the task, each of which is computed 42 times.
 
     Raises:
         DataError: the two runs are not over the same samples.
@@ -206,6 +215,7 @@ def compare(
         task=str(model.identity.get("task") or ""),
         judged=model.judged,
         sqnr_db_by_output={name: _decibel(*energies) for name, energies in model.energies.items()},
+        totals=totals_of(reference, model) if totals else (),
     )
 
 

@@ -6,7 +6,7 @@ A total has no score per sample, so it is never cross-fitted and has no groups: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,11 +16,14 @@ import numpy.typing as npt
 from onnxptq.errors import DataError
 from onnxptq.evaluation._intervals import one_sided_quantile
 from onnxptq.evaluation._student import student_quantile
+from onnxptq.evaluation.measures import kind_of
+from onnxptq.evaluation.predictions import Predictions
 
 BLOCKS = 20
 """Blocks of sources that are left out in turn: the interval is then 7 % wider than with any number of them, and a total
 is computed 21 times for each model."""
 
+Floats = npt.NDArray[np.float64]
 Records = Mapping[str, Any]
 """What a total is computed from, by name: N values each, an array (N, ...) or a list."""
 
@@ -50,10 +53,11 @@ class TotalDrop:
 
     Attributes:
         name: of the total.
-        before: of the reference.
-        after: of the model.
+        before: of the reference; NaN where it is not defined (no object of that size).
+        after: of the model; the same.
         drop: before - after, or after - before where smaller is better; in the unit of the total.
-        standard_error: of the drop, sources as independent; NaN with fewer than two sources.
+        standard_error: of the drop, sources as independent; NaN with fewer than two sources, or where the drop is not
+            defined without one of the blocks.
         blocks: how many blocks of sources were left out in turn.
         n: samples.
         sources: original samples behind them.
@@ -83,50 +87,88 @@ class TotalDrop:
         half = max(quantile * self.standard_error, least)
         return self.drop - half, self.drop + half
 
+    def to_dict(self) -> dict[str, Any]:
+        """The total as JSON types, with its 95 % interval; NaN becomes None."""
+        low, high = self.bounds(0.975)
+        values = {**vars(self), "drop_low": low, "drop_high": high}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
-def total_drop(
-    total: Total,
+
+def total_drops(
+    totals: Sequence[Total],
     before: Records,
     after: Records,
     source: npt.ArrayLike,
     *,
     blocks: int = BLOCKS,
     seed: int = 0,
-) -> TotalDrop:
-    """A total under both models, with the standard error of its drop by leaving out blocks of sources.
+) -> tuple[TotalDrop, ...]:
+    """Totals under both models, with the standard errors of their drops by leaving out blocks of sources.
 
     The delete-a-group jackknife (Kott 2001, J. Off. Stat. 17:521): sources are dealt at random to blocks of equal size,
     and the drop is computed without each block in turn, both models without the same.
 
     Args:
-        total: what is computed.
+        totals: what is computed. All of them are computed from the same rows before the next ones, so that totals that
+            come out of one computation may keep it.
         before: records of the reference, N rows.
         after: records of the model on the same rows.
         source: integers, (N,): a code for the original sample of each row; copies of one stay together.
         blocks: at most as many as there are sources are used.
         seed: deals the sources.
 
+    Returns:
+        One for each total. What is not defined, on all rows or without a block, is NaN.
+
     Raises:
-        DataError: there are no rows, or the total of all of them is no number.
+        DataError: there are no rows.
     """
     codes = np.unique(np.asarray(source), return_inverse=True)[1]
     if not len(codes):
-        raise DataError(f"there are no rows to compute {total.name} of. Evaluate on at least one sample.")
+        raise DataError("there are no rows to compute totals of. Evaluate on at least one sample.")
     sources = int(codes.max()) + 1
     used = min(blocks, sources)
     block = (np.random.default_rng(seed).permutation(sources) % used)[codes]
-    sign = 1.0 if total.larger_is_better else -1.0
-    whole = total.compute(before), total.compute(after)
-    if not all(math.isfinite(value) for value in whole):
-        raise DataError(f"{total.name} is {whole[0]:g} for the reference and {whole[1]:g} for the model: no number.")
-    error = math.nan
+    sign = np.array([1.0 if total.larger_is_better else -1.0 for total in totals])
+
+    def both(rows: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        return _computed(totals, _rows(before, rows)), _computed(totals, _rows(after, rows))
+
+    was, now = both(np.arange(len(codes)))
+    errors = np.full(len(totals), math.nan)
     if used > 1:
-        kept = [np.flatnonzero(block != number) for number in range(used)]
-        parts = [sign * (total.compute(_rows(before, rows)) - total.compute(_rows(after, rows))) for rows in kept]
-        # A block without which the total is not defined (a class is gone) leaves the error unknown.
-        error = math.sqrt((used - 1) / used * float(((np.array(parts) - np.mean(parts)) ** 2).sum()))
-    drop = sign * (whole[0] - whole[1])
-    return TotalDrop(total.name, *whole, drop, error, used, len(codes), sources)
+        without = [both(np.flatnonzero(block != number)) for number in range(used)]
+        parts = np.array([sign * (one - other) for one, other in without])
+        errors = np.sqrt((used - 1) / used * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
+    columns = zip(totals, was.tolist(), now.tolist(), (sign * (was - now)).tolist(), errors.tolist(), strict=True)
+    return tuple(TotalDrop(total.name, *numbers, used, len(codes), sources) for total, *numbers in columns)
+
+
+def totals_of(reference: Predictions, model: Predictions) -> tuple[TotalDrop, ...]:
+    """The totals of the head that made two runs over the same samples; () where it has none.
+
+    Totals read the head's records, and the label and the code (the class) of each row.
+    """
+    kind = kind_of(model)
+    before, after = ({**_columns(run), **run.records} for run in (reference, model))
+    return (
+        total_drops(kind.totals, before, after, np.unique(model.source_id, return_inverse=True)[1])
+        if kind.totals
+        else ()
+    )
+
+
+def totals_by_name(reference: Predictions, model: Predictions) -> dict[str, TotalDrop]:
+    """`totals_of` two runs, by the name of the total."""
+    return {total.name: total for total in totals_of(reference, model)}
+
+
+def _columns(run: Predictions) -> Records:
+    return {"label": run.label} if run.code is None else {"label": run.label, "code": run.code}
+
+
+def _computed(totals: Sequence[Total], records: Records) -> Floats:
+    return np.array([total.compute(records) for total in totals], dtype=np.float64)
 
 
 def _rows(records: Records, rows: npt.NDArray[np.int64]) -> Records:

@@ -15,6 +15,7 @@ from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.sample_runner import SampleRunner, arranged
+from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.gates.evidence import Evidence, Latency
 from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.policy import Policy, settle
@@ -101,6 +102,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 predictions=runs[1],
                 reference_predictions=runs[0],
                 pairing=paired(runs[0], runs[1], measure_named(runs[1], policy.score), policy.group_by),
+                totals=totals_by_name(runs[0], runs[1]) if policy.total_drop else {},
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
             warnings += _fallback_note(runs[1]) + saturation_notes([subject])

@@ -11,6 +11,7 @@ import numpy as np
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
 from onnxptq.evaluation.paired import measure_named, paired
+from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.foreign_text import one_line
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, settle
@@ -60,6 +61,7 @@ def read_evidence(
         predictions=chosen,
         reference_predictions=before,
         pairing=paired(before, chosen, measure_named(chosen, found.score), found.group_by),
+        totals=totals_by_name(before, chosen) if found.total_drop else {},
         by_provider={name: run for name, run in names.items() if run is not chosen},
     )
     return found, evidence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxptq.evaluation.report import GroupResult, Report
+from onnxptq.evaluation.totals import TotalDrop
 from onnxptq.reports.measured import CLASSIFIERS, reference_note, test_name
 from onnxptq.reports.tables import print_table
 
@@ -82,8 +83,17 @@ def _legend(report: Report) -> str:
     if len(report.sqnr_db_by_output) > 1:
         each = (f"{name} {'exact' if db is None else f'{db:.1f}'}" for name, db in report.sqnr_db_by_output.items())
         quality.append(f"by output {', '.join(each)}")
+    lines += [_total(total) for total in report.totals]
     lines.append("Overall: " + ", ".join(quality) + ".")
     return "\n".join(lines)
+
+
+def _total(total: TotalDrop) -> str:
+    if math.isnan(total.drop):
+        return f"{total.name}: not defined on these samples."
+    low, high = total.bounds(0.975)
+    interval = "" if math.isnan(total.standard_error) else f" (95 % interval {_points(low)} to {_points(high)})"
+    return f"{total.name}: {100 * total.before:.1f} -> {100 * total.after:.1f}, drop {_points(total.drop)}{interval}."
 
 
 def _mark(group: GroupResult) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxptq.errors import DataError
-from onnxptq.evaluation.totals import Records, total_drop
+from onnxptq.evaluation.measures import kind_of
+from onnxptq.evaluation.totals import Records, TotalDrop, total_drops, totals_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Named:
 
 
 MEAN = Named(lambda records: float(np.mean(records["value"])))
+
+
+def total_drop(total: Named, *arguments: Any, **options: Any) -> TotalDrop:
+    (found,) = total_drops([total], *arguments, **options)
+    return found
 
 
 def macro_f1(records: Records) -> float:
@@ -107,8 +113,40 @@ def test_one_source_tells_nothing_of_others():
     assert found.bounds(0.95) == (0.0, 2.0)
 
 
-def test_a_total_that_is_no_number_or_of_no_rows_is_refused():
-    with pytest.raises(DataError, match="total is nan"):
-        total_drop(MEAN, records(np.array([np.nan])), records(np.ones(1)), [0])
+def test_a_total_that_is_not_defined_is_not_a_number_and_no_rows_are_refused():
+    found = total_drop(MEAN, records(np.array([np.nan, 1.0])), records(np.ones(2)), [0, 1])
+    assert math.isnan(found.drop) and math.isnan(found.bounds(0.95)[1])
+    assert (found.to_dict()["drop"], found.to_dict()["drop_low"], found.to_dict()["n"]) == (None, None, 2)
     with pytest.raises(DataError, match="no rows"):
         total_drop(MEAN, records(np.ones(0)), records(np.ones(0)), [])
+
+
+def test_a_total_that_is_not_defined_without_a_block_has_no_error():
+    """Of one object, no mAP is left without its picture: the drop is known, and how sure it is, is not."""
+    only_one = Named(lambda kept: float(np.max(kept["value"])) if np.max(kept["value"]) > 0 else math.nan)
+    value = np.zeros(40)
+    value[7] = 1.0
+    found = total_drop(only_one, records(value), records(value / 2), np.arange(40))
+    assert found.drop == 0.5 and found.bounds(0.95) == (-0.5, 1.5)
+
+
+def test_totals_that_share_a_computation_get_the_same_rows_in_turn():
+    seen: list[tuple[str, int]] = []
+
+    def counting(name: str) -> Named:
+        return Named(lambda kept: seen.append((name, len(kept["value"]))) or 0.0, name)
+
+    total_drops([counting("a"), counting("b")], records(np.ones(40)), records(np.ones(40)), np.arange(40))
+    assert len(seen) == 2 * 2 * 21
+    assert all(seen[i][1] == seen[i + 1][1] for i in range(0, len(seen), 2))
+
+
+def test_the_totals_of_a_task_come_from_its_head(predictions, monkeypatch):
+    label = [0, 0, 1, 1, 2, 2] * 10
+    runs = [predictions(code, label) for code in (label, [0, 0, 1, 0, 2, 2] * 10)]
+    assert totals_of(*runs) == ()
+    kind = replace(kind_of(runs[0]), totals=(Named(macro_f1, "macro-F1"),))
+    monkeypatch.setattr("onnxptq.evaluation.totals.kind_of", lambda run: kind)
+    (found,) = totals_of(*runs)
+    assert (found.name, found.before, found.sources) == ("macro-F1", 1.0, 60)
+    assert found.after == pytest.approx((0.8 + 2 / 3 + 1) / 3)

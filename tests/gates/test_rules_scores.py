@@ -11,7 +11,7 @@ import pytest
 
 from onnxptq.errors import UsageError
 from onnxptq.evaluation.measures import AGREEMENT, Measure
-from onnxptq.evaluation.totals import total_drop
+from onnxptq.evaluation.totals import total_drops
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import (
     AverageDrop,
@@ -138,7 +138,7 @@ def test_a_total_is_judged_beside_the_groups(evidence: Make, lost: float, verdic
     found = evidence(100, {"label=cat": lost})
     runs = (found.reference_predictions, found.predictions)
     records = [{"label": run.label, "code": run.code} for run in runs]
-    total = total_drop(MacroF1(), *records, found.pairing.sources)
+    (total,) = total_drops([MacroF1()], *records, found.pairing.sources)
     result = only(Policy(total_drop=(TotalDrop("macro-F1"),)), replace(found, totals={"macro-F1": total}), "total_drop")
     assert result.verdict is verdict
     assert (result.value, result.sources) == (pytest.approx(total.drop), 400)
@@ -148,7 +148,7 @@ def test_a_total_is_judged_beside_the_groups(evidence: Make, lost: float, verdic
 def test_a_total_that_the_task_lacks_is_not_judged(evidence: Make) -> None:
     found = evidence(100)
     assert only(Policy(total_drop=(TotalDrop("mAP"),)), found, "total_drop").verdict is Verdict.NOT_JUDGED
-    total = total_drop(MacroF1(), *[{"label": np.ones(9), "code": np.ones(9)}] * 2, np.arange(9))
+    (total,) = total_drops([MacroF1()], *[{"label": np.ones(9), "code": np.ones(9)}] * 2, np.arange(9))
     known = replace(found, totals={"macro-F1": total})
     assert "macro-F1" in only(Policy(total_drop=(TotalDrop("macro-f1"),)), known, "total_drop").next_step
     few = only(Policy(total_drop=(TotalDrop("macro-F1"),)), known, "total_drop")

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from onnxptq.evaluation.report import GroupResult, Report
+from onnxptq.evaluation.totals import TotalDrop
 from onnxptq.reports.terminal import print_report, summary_line
 
 
@@ -120,6 +121,17 @@ def test_scores_that_are_no_accuracy_are_called_by_their_name(printed):
     assert f1.to_dict()["binary"] is False and f1.to_dict()["groups"][0]["flips"] is None
     fidelity = report(measure="fidelity", binary=False, against="reference")
     assert "No truth: fidelity says how near the answers are to those of FP32." in printed(fidelity)
+
+
+def test_totals_stand_beside_the_groups(printed):
+    found = TotalDrop("mAP@.5", 0.389, 0.371, 0.018, 0.005, 20, 64, 64)
+    unsure = TotalDrop("mAP small", math.nan, math.nan, math.nan, math.nan, 20, 64, 64)
+    made = report(measure="F1 at IoU 0.5", binary=False, totals=(found, unsure))
+    out = printed(made)
+    assert "mAP@.5: 38.9 -> 37.1, drop +1.8 (95 % interval -3.9 to +7.5)." in out
+    assert "mAP small: not defined on these samples." in out
+    assert [total["name"] for total in made.to_dict()["totals"]] == ["mAP@.5", "mAP small"]
+    assert "totals" not in report().to_dict()
 
 
 def test_the_report_of_a_classifier_has_the_keys_that_it_always_had():
