@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -238,3 +239,13 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
 def test_a_folder_that_does_not_exist_is_said_so(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         run_of(np.float32([1])).save(tmp_path / "no" / "s")
+
+
+def test_parts_of_different_gpus_are_not_merged_and_only_what_differs_is_named():
+    def made(**facts):
+        runtime = json.dumps({"provider": "cuda", "gpu": "H100", "cudnn": "91200", **facts}, sort_keys=True)
+        return CalibrationStatistics({"": {}}, {"": 1}, {"runtime": runtime})
+
+    merge(made(), made())
+    with pytest.raises(DataError, match=r"runtime 'cudnn=91200' cannot be merged with runtime 'cudnn=91300'"):
+        merge(made(), made(cudnn="91300"))
