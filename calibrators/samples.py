@@ -130,7 +130,7 @@ class CalibrationSamples:
                 before = replace(self, shifts=self.shifts[:index])
                 partner = (position + 1) % self.count
                 partners = before._shifted(partner, self._read(partner)[1])
-            batch = apply_shift(shift, batch, severity, seeds + np.uint64(index), partners)
+            batch = apply_shift(shift, batch, severity, seeds + np.uint64(index), partners, self.task.input_facts())
         return batch
 
     def _read(self, position: int) -> tuple[str, Batch]:

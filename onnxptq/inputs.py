@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -413,3 +414,24 @@ def parse_numbers(option: str, text: str) -> list[float]:
         raise UsageError(
             f"{option} must be numbers separated by commas, for example 0.49,0.48,0.45; got {text!r}."
         ) from None
+
+
+def parse_ranges(given: Sequence[str]) -> dict[str, list[float]] | list[float]:
+    """Bounds of inputs from "x=-1:1", by name; without names, from "-1:1", of the only float input.
+
+    Raises:
+        UsageError: not two numbers, the first below the second; or several, of which one has no name.
+    """
+    found: dict[str, list[float]] = {}
+    for text in given:
+        name, _, ends = text.rpartition("=")
+        low, colon, high = ends.partition(":")
+        try:
+            found[name] = [float(low), float(high)]
+        except ValueError:
+            found[name] = []
+        if not colon or not found[name] or not -math.inf < found[name][0] < found[name][1] < math.inf:
+            raise UsageError(f"--input-range must be NAME=LOW:HIGH, for example x=-1:1, got {text!r}.")
+    if "" in found and len(given) > 1:
+        raise UsageError("--input-range is given several times, so each must name its input: NAME=LOW:HIGH.")
+    return found.get("", found)

@@ -15,7 +15,7 @@ from onnxptq.calibrators._histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.statistics import TensorStatistics
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step, Value, check_parameters
+from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step, Value, check_parameters
 from onnxptq.registry import Registry
 from onnxptq.tasks import Task
 
@@ -122,15 +122,21 @@ def canonical(recipe: Recipe) -> Recipe:
 
 
 def fitted(recipe: Recipe, task: Task) -> Recipe:
-    """The recipe for models of one task: the environment "augmentations" becomes one for each that fits the task.
+    """The recipe for models of one task: the environments "augmentations" and "cleaned" become what fits the task.
 
     A recipe is made before the task is known, and says in the file which augmentations they were.
     """
     environments: list[Environment] = []
     for environment in recipe.environments:
-        chains = task.augmentations() if environment.shifts == AUGMENTATIONS else (environment.shifts,)
+        chains = _chains(environment.shifts, task)
         environments.extend(replace(environment, shifts=chain) for chain in chains)
     return recipe.changed(environments=tuple(dict.fromkeys(environments)))
+
+
+def _chains(shifts: str, task: Task) -> tuple[str, ...]:
+    if shifts == AUGMENTATIONS:
+        return task.augmentations()
+    return (task.cleaned(),) if shifts == CLEANED else (shifts,)
 
 
 @functools.lru_cache(maxsize=256)  # A sweep asks for each method once a cell.

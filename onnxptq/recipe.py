@@ -40,6 +40,9 @@ class Step:
 AUGMENTATIONS = "augmentations"
 """The shifts of an environment that stands for one each of the task's own augmentations (`methods.fitted`)."""
 
+CLEANED = "cleaned"
+"""The shifts of an environment that stands for the drawn set without what the task takes out of it (`Task.cleaned`)."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -63,6 +66,7 @@ class Recipe:
         bounds: rules that cut or widen ranges after the method chose them, in this order.
         float_nodes: names of nodes that stay in float.
         float_outputs: the graph's outputs are left unquantized (a fused INT8 Gemm with float output).
+        float_normalizers: nodes that only standardize an input stay in float (`graphs.normalizers`).
         target: what the deployment needs of the graph.
         engine: what computes the ranges: "stock" is ONNX Runtime's calibrators, "one-pass" ours.
     """
@@ -76,6 +80,7 @@ class Recipe:
     bounds: tuple[Step, ...] = ()
     float_nodes: tuple[str, ...] = ()
     float_outputs: bool = False
+    float_normalizers: bool = False
     target: str = "cpu"
     engine: str = "one-pass"
 
@@ -222,8 +227,11 @@ def _list(key: str, value: Any) -> list[Any] | tuple[Any, ...]:
     return value
 
 
+_FLAGS = (("float_outputs", bool), ("float_normalizers", bool))
+
+
 def _check(recipe: Recipe) -> None:
-    for key, kind in (("calibration", str), ("seed", int), ("target", str), ("engine", str), ("float_outputs", bool)):
+    for key, kind in (("calibration", str), ("seed", int), ("target", str), ("engine", str), *_FLAGS):
         value = getattr(recipe, key)
         if type(value) is not kind:  # isinstance would take True for a seed.
             raise UsageError(f"{key!r} in the recipe must be {kind.__name__}, got {value!r}.")

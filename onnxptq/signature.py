@@ -11,6 +11,20 @@ _BATCH_NAMES = ("n", "b", "bs")
 
 
 @dataclass(frozen=True)
+class Normalizer:
+    """What the first nodes of a graph subtract from an input and divide it by: how its training data was distributed.
+
+    Attributes:
+        mean, deviation: in the order of the columns or channels; one number where it is the same for all.
+        axis: which axis of a sample, counted from its end, they lie along; of one number it means nothing.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    axis: int = -1
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a model.
 
@@ -20,6 +34,7 @@ class TensorSpec:
         shape: with None where a dimension is dynamic; () also where the file does not say.
         symbols: the names of dynamic dimensions, None for the others; () where they are not known.
         maker: operator that computes it ("Softmax"), for outputs, where it is known.
+        normalizer: of an input that the graph standardizes first.
     """
 
     name: str
@@ -27,6 +42,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     symbols: tuple[str | None, ...] = field(default=(), compare=False)
     maker: str | None = field(default=None, compare=False)
+    normalizer: Normalizer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ OTHER = {
     "bounds": (Step.of("cut", at=6.0),),
     "float_nodes": ("head",),
     "float_outputs": True,
+    "float_normalizers": True,
     "target": "cuda",
     "engine": "stock",
 }

@@ -33,6 +33,13 @@ _READING = (
         "--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's open sizes. Repeatable."
     ),
     click.option("--preprocessing", metavar="FILE", help="JSON file with the preprocessing (docs/data.md)."),
+    click.option(
+        "--input-range",
+        "input_ranges",
+        multiple=True,
+        metavar="[NAME=]LOW:HIGH",
+        help="The least and greatest number that a tensor input can hold. Repeatable.",
+    ),
     click.option("--size", metavar="HxW", help="Height and width of the input, where the model leaves them open."),
     click.option("--mean", metavar="R,G,B", help="Mean for each channel, of values from 0 to 1."),
     click.option("--std", metavar="R,G,B", help="Standard deviation for each channel, of values from 0 to 1."),
@@ -83,12 +90,21 @@ judging_options = _all(_JUDGING)
 def data_options(values: dict[str, Any], **sources: str | None) -> Any:
     """Takes the reading options out of a command's values, as `DataOptions`."""
     from onnxptq.data import Columns
-    from onnxptq.inputs import DataOptions, parse_numbers, parse_shape, parse_size, read_preprocessing
+    from onnxptq.inputs import (
+        DataOptions,
+        parse_numbers,
+        parse_ranges,
+        parse_shape,
+        parse_size,
+        read_preprocessing,
+    )
 
     image, label = values.pop("image_column"), values.pop("label_column")
     preprocessing: dict[str, Any] = {}
     if (path := values.pop("preprocessing")) is not None:
         preprocessing.update(read_preprocessing(path))
+    if ranges := values.pop("input_ranges"):
+        preprocessing["input_range"] = parse_ranges(ranges)
     if (size := values.pop("size")) is not None:
         preprocessing["size"] = parse_size(size)
     if shapes := values.pop("shapes"):

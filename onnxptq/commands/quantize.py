@@ -29,6 +29,7 @@ ROBUST_SWITCHES = (
     "robust_no_operator_bounds",
     "robust_no_masked_scores",
     "robust_no_augmentation",
+    "robust_no_float_normalizer",
     "robust_no_float_outputs",
 )
 
@@ -60,6 +61,7 @@ _IN_A_RECIPE = (
 @click.option("--robust-no-operator-bounds", is_flag=True, help="Robust methods: do not cut ranges to operator bounds.")
 @click.option("--robust-no-masked-scores", is_flag=True, help="Robust methods: keep attention's mask in its ranges.")
 @click.option("--robust-no-augmentation", is_flag=True, help="Robust methods: calibrate on the set as drawn alone.")
+@click.option("--robust-no-float-normalizer", is_flag=True, help="Robust methods: quantize a normalizer in the graph.")
 @click.option("--robust-no-float-outputs", is_flag=True, help="Robust methods: quantize the outputs too.")
 @click.option(
     "--stats", "statistics", metavar="FILE", help="Start from statistics (onnxptq calibrate), without a pass."

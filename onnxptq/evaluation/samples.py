@@ -68,7 +68,9 @@ class EvaluationSamples:
             if corruption != CLEAN:
                 shift, severity = parse_shift(corruption)
                 fingerprints = [f"{f}+{corruption}" for f in self.dataset.fingerprints[positions]]
-                batch = apply_shift(shift, raw, severity, sample_seeds(self.seed, fingerprints))
+                batch = apply_shift(
+                    shift, raw, severity, sample_seeds(self.seed, fingerprints), facts=self.task.input_facts()
+                )
             for together, feeds in self.task.feed_groups(batch):
                 for first in range(0, len(together), batch_size):
                     part = slice(first, first + batch_size)

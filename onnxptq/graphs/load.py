@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxptq.errors import ModelError
 from onnxptq.files import FileState, digest_file, remember_digest, state_of
 from onnxptq.graphs.hostile import check_bytes, check_declared
+from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.order import keep_last_constants, sort_model
 from onnxptq.graphs.parts import STANDARD_DOMAINS, subgraphs
 from onnxptq.graphs.skeleton import remember
@@ -330,8 +331,10 @@ def is_quantized(proto: onnx.ModelProto) -> bool:
 def _signature(proto: onnx.ModelProto) -> Signature:
     initializers = {tensor.name for tensor in proto.graph.initializer}
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    known = {chain.input: chain.normalizer for chain in input_chains(proto.graph)}
+    inputs = (_spec(value) for value in proto.graph.input if value.name not in initializers)
     return Signature(
-        inputs=tuple(_spec(value) for value in proto.graph.input if value.name not in initializers),
+        inputs=tuple(replace(spec, normalizer=known.get(spec.name)) for spec in inputs),
         outputs=tuple(_spec(value, makers.get(value.name)) for value in proto.graph.output),
     )
 

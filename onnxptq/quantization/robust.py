@@ -2,7 +2,8 @@
 
 What breaks is ranges that a shifted set makes too narrow, those of the input and of the logits first. So the input gets
 its exact range; ranges come from the set and from augmented copies of it that undo some of its shift; no range leaves
-what its operator can give; and the outputs are not quantized at all. Measured in docs/methods.md.
+what its operator can give; and a normalizer inside the graph and the outputs are not quantized at all. Measured in
+docs/methods.md.
 """
 
 from __future__ import annotations
@@ -13,12 +14,19 @@ from onnxptq.methods import METHODS, Method
 from onnxptq.quantization.masked_scores import MASKED_SCORES
 from onnxptq.quantization.range_bounds import INPUT_RANGE, OPERATOR_BOUNDS
 from onnxptq.quantization.renormalized import NAME as RENORMALIZE
-from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step
+from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step
 
 AUGMENTED_SIZE = 64
 """Samples of the calibration set that each augmentation copies."""
 
-SWITCHES = {"input_range": 1, "operator_bounds": 1, "masked_scores": 1, "augmentation": 1, "float_outputs": 1}
+SWITCHES = {
+    "input_range": 1,
+    "operator_bounds": 1,
+    "masked_scores": 1,
+    "augmentation": 1,
+    "float_normalizer": 1,
+    "float_outputs": 1,
+}
 """Parameters of the robust methods: 0 leaves the step out."""
 
 
@@ -29,9 +37,10 @@ def robust(
     operator_bounds: int = 1,
     masked_scores: int = 1,
     augmentation: int = 1,
+    float_normalizer: int = 1,
     float_outputs: int = 1,
 ) -> Recipe:
-    """MinMax over the set and its augmented copies, exact input range, operator bounds, outputs in float.
+    """MinMax over the set and its augmented copies, exact input range, operator bounds, both ends in float.
 
     Raises:
         UsageError: a switch that is neither 0 nor 1.
@@ -41,18 +50,20 @@ def robust(
         "operator_bounds": operator_bounds,
         "masked_scores": masked_scores,
         "augmentation": augmentation,
+        "float_normalizer": float_normalizer,
         "float_outputs": float_outputs,
     }
     for name, value in switches.items():
         if value not in (0, 1):
             raise UsageError(f"{name} of a robust method is 1 (with this step) or 0 (without it), got {value}.")
     bounds = [INPUT_RANGE] * input_range + [OPERATOR_BOUNDS] * operator_bounds + [MASKED_SCORES] * masked_scores
-    copies = (Environment(AUGMENTATIONS, AUGMENTED_SIZE),) * augmentation
+    copies = (Environment(AUGMENTATIONS, AUGMENTED_SIZE),) if augmentation else ()
     return recipe.changed(
-        environments=(Environment(), *copies),
+        environments=(Environment(CLEANED if augmentation else ""), *copies),
         ranges=Step("minmax"),
         bounds=tuple(Step(name) for name in bounds),
         float_outputs=bool(float_outputs),
+        float_normalizers=bool(float_normalizer),
     )
 
 

@@ -16,6 +16,7 @@ from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import float_parts, nothing_quantized
+from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.grids import Grid, moved_grids
@@ -193,6 +194,8 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
         UsageError: an unknown target, or a node that the folded model does not have.
     """
     settings = target_settings(recipe.target, folded)
+    if recipe.float_normalizers:
+        settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *normalizer_nodes(folded)))
     if not recipe.float_nodes:
         return settings
     names = node_names(folded)
@@ -207,6 +210,12 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
             )
         excluded.update(dict.fromkeys(matches))
     return replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *excluded))
+
+
+def normalizer_nodes(folded: Path) -> tuple[str, ...]:
+    """Names of the nodes that standardize an input of a model."""
+    chains = [chain for chain in input_chains(skeleton(folded).graph) if chain.normalizer is not None]
+    return tuple(node.name for chain in chains for node in chain.nodes if node.name)
 
 
 def node_names(folded: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxptq.signature import Signature, TensorSpec
+from onnxptq.signature import Normalizer, Signature, TensorSpec
 from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._groups import add_groups
 from onnxptq.tasks._task import ENCODED, Task, make_task, split_name, with_head
@@ -14,6 +14,7 @@ __all__ = [
     "Feeds",
     "Input",
     "InputKind",
+    "Normalizer",
     "Preprocessing",
     "Row",
     "Signature",

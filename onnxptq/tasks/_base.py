@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data.shifts import Batch
+from onnxptq.data.shifts import Batch, Facts
 from onnxptq.errors import UsageError
 from onnxptq.registry import Registry
 from onnxptq.signature import Signature
@@ -81,6 +81,17 @@ class Input(ABC):
     def input_bounds(self) -> Mapping[str, tuple[float, float]]:
         """The least and the greatest value that each input can hold, for the inputs of which that is known."""
         return {}
+
+    def input_facts(self) -> Facts:
+        """What is known of the numbers of each tensor input: its kind, bounds, mean and deviation; for shifts."""
+        return {}
+
+    def cleaned(self) -> str:
+        """The chain of shifts that the robust methods put on the drawn set itself, "" where there is none.
+
+        It takes out what no model was trained on, such as columns a dozen deviations off.
+        """
+        return ""
 
     def augmentations(self) -> tuple[str, ...]:
         """Chains of shifts that widen a calibration set without leaving what such samples can be.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.data.dataset import TRUTH
-from onnxptq.data.shifts import Batch
+from onnxptq.data.shifts import Batch, Facts
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.heads import HEADS, Head, Hints, choose_head
 from onnxptq.signature import Signature
@@ -90,6 +90,14 @@ class Task:
     def input_bounds(self) -> Mapping[str, tuple[float, float]]:
         """The least and the greatest value that each input can hold."""
         return self.input.input_bounds()
+
+    def input_facts(self) -> Facts:
+        """What is known of the numbers of each tensor input."""
+        return self.input.input_facts()
+
+    def cleaned(self) -> str:
+        """The chain of shifts that the robust methods put on the drawn set itself."""
+        return self.input.cleaned()
 
     def augmentations(self) -> tuple[str, ...]:
         """Chains of shifts that widen a calibration set."""

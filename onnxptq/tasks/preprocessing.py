@@ -52,6 +52,9 @@ _KNOWN_KEYS = frozenset(
         "tokenizer",
         "head",
         "outputs",
+        "input_range",
+        "kind",
+        "normalizer",
     }
 )
 
@@ -119,6 +122,11 @@ def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None
             f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
             f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
         )
+    if task in (IMAGE, TEXT) and "input_range" in said:
+        raise UsageError(
+            f"--input-range is for inputs that are tensors, and the task of {model.name} is {task}, whose "
+            "preprocessing tells what its input can hold. Leave it out."
+        )
 
 
 def _in_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:
@@ -136,7 +144,8 @@ def _in_json(file: Path) -> Preprocessing | None:
         return None
     if not isinstance(specification.get("task", ""), str):
         raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
-    default = TEXT if "tokenizer" in specification else TENSOR if "shape" in specification else IMAGE
+    of_tensors = {"shape", "input_range", "kind", "normalizer"} & specification.keys()
+    default = TEXT if "tokenizer" in specification else TENSOR if of_tensors else IMAGE
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 
 

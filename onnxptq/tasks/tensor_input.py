@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.data import not_finite
-from onnxptq.data.shifts import SHIFTS, Batch
+from onnxptq.data.shifts import SHIFTS, Batch, Facts, InputFacts
 from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
 from onnxptq.signature import Signature, TensorSpec, shown
 from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._rows import input_columns, row_name
+from onnxptq.tasks._tensor_facts import FLOATS, cleaned, copies, facts_of, facts_to_json, why_not
 
-FLOATS = ("float32", "float64", "float16")
 DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "object")
 
 NOISE_SIDE = 224
@@ -27,11 +27,6 @@ NOISE_LENGTH = 16
 
 EVALUATION_SHIFTS = ("tensor_noise@3",)
 """The default evaluation, where an input is of floats."""
-
-AUGMENTATIONS = ("tensor_noise@3", "scale@1")
-"""What the robust methods calibrate on beside the set."""
-
-BOUNDED = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 
 Array = npt.NDArray[Any]
 
@@ -45,18 +40,21 @@ class TensorInput(Input):
             specification fixes filled in. An input without a dimension for samples (a rate, a state) is stored once a
             sample too.
         axes: of each input the dimension that counts samples in the model, None where it has none; () is the first.
+        facts: what is known of the numbers of the inputs, by name.
     """
 
     inputs: tuple[TensorSpec, ...]
     axes: tuple[int | None, ...] = field(default=(), compare=False)
+    facts: Facts = field(default_factory=dict, hash=False)
 
     name = "tensor"
     modality = "tensor"
 
     @property
     def specification(self) -> dict[str, Any]:
-        """The shape of each input as the data stores it, null where it is dynamic."""
-        return {"shape": {spec.name: list(spec.shape) for spec in self.inputs}}
+        """The shape of each input as the data stores it, null where it is dynamic, and what is known of its numbers."""
+        shapes = {spec.name: list(spec.shape) for spec in self.inputs}
+        return {"shape": shapes, **facts_to_json(self.facts, self.inputs)}
 
     def load(self, rows: Sequence[Row]) -> Batch:
         """Stacks the samples: {input: array (N, ...)} in the dtype of the model.
@@ -90,7 +88,8 @@ class TensorInput(Input):
         }
 
     def noise(self, count: int, seed: int) -> Batch:
-        """Standard normal numbers for float inputs; 0 or 1, equally often, for integers and bool, which any table of
+        """Normal numbers for float inputs, of the training data's mean and deviation where they are known, else uniform
+        ones inside the bounds, else standard ones; 0 or 1, equally often, for integers and bool, which any table of
         embeddings can look up; the letter a or b for text.
 
         A dynamic dimension has the size that the specification gives ("shape", or `--shape`), else `NOISE_SIDE` for
@@ -101,7 +100,7 @@ class TensorInput(Input):
         for spec in self.inputs:
             shape = (count, *self._noise_sizes(spec))
             if spec.dtype in FLOATS:
-                batch[spec.name] = generator.standard_normal(shape, np.float32).astype(spec.dtype)
+                batch[spec.name] = _noise(generator, shape, self.facts[spec.name]).astype(spec.dtype)
             elif spec.dtype == "object":
                 batch[spec.name] = np.where(generator.random(shape) < 0.5, "a", "b").astype(object)
             else:
@@ -124,12 +123,24 @@ class TensorInput(Input):
         return sizes
 
     def input_bounds(self) -> Mapping[str, tuple[float, float]]:
-        """Of inputs of 8 bits and of bool what the type can hold; wider integers seldom use all of it."""
-        return {spec.name: BOUNDED[spec.dtype] for spec in self.inputs if spec.dtype in BOUNDED}
+        """Declared bounds, and those of inputs of 8 bits and of bool."""
+        return {name: one.bounds for name, one in self.facts.items() if one.bounds is not None}
+
+    def input_facts(self) -> Facts:
+        """What is known of each input."""
+        return self.facts
+
+    def cleaned(self) -> str:
+        """Cuts outliers of tables whose columns' mean and deviation are known."""
+        return cleaned(self.facts)
 
     def augmentations(self) -> tuple[str, ...]:
-        """`AUGMENTATIONS` where an input is of floats, else none."""
-        return tuple(shift for shift in AUGMENTATIONS if self.fits(shift) is None)
+        """Copies by what is known of the float inputs (`_tensor_facts.copies`); none without such an input."""
+        return copies(self._float_facts)
+
+    @property
+    def _float_facts(self) -> Facts:
+        return {spec.name: self.facts[spec.name] for spec in self.inputs if spec.dtype in FLOATS}
 
     def evaluation_shifts(self) -> tuple[str, ...]:
         """`EVALUATION_SHIFTS` where an input is of floats, else none."""
@@ -142,7 +153,7 @@ class TensorInput(Input):
             return f"{shift.name} is for {shift.modality} samples, not for tensors"
         if all(spec.dtype not in FLOATS for spec in self.inputs):
             return f"{shift.name} changes floats only, and the model takes none"
-        return None
+        return why_not(shift.name, self._float_facts)
 
     def _sample(self, row: Row, spec: TensorSpec) -> Array:
         columns = input_columns(row)
@@ -204,7 +215,8 @@ def build(specification: Mapping[str, Any], signature: Signature) -> TensorInput
     """The input of one model.
 
     Args:
-        specification: "shape" ({input: [null, 3, 16]}, fixes dynamic dimensions).
+        specification: "shape" ({input: [null, 3, 16]}, fixes dynamic dimensions), and what is known of the numbers
+            (`_tensor_facts`).
         signature: inputs of numbers, bool or text.
 
     Raises:
@@ -220,7 +232,14 @@ def build(specification: Mapping[str, Any], signature: Signature) -> TensorInput
             raise UsageError(f"the model has no input {name!r}. {did_you_mean(str(name), names)}")
     axes = signature.batch_axes
     inputs = tuple(_fixed(_stored(spec, axes[spec.name]), shapes.get(spec.name)) for spec in signature.inputs)
-    return TensorInput(inputs, tuple(axes[spec.name] for spec in signature.inputs))
+    return TensorInput(inputs, tuple(axes[spec.name] for spec in signature.inputs), facts_of(specification, inputs))
+
+
+def _noise(generator: np.random.Generator, shape: tuple[int, ...], facts: InputFacts) -> Array:
+    if facts.bounds is not None and not facts.standard:
+        return generator.uniform(*facts.bounds, shape)
+    unit = generator.standard_normal(shape, np.float32)
+    return unit * facts.deviation + facts.mean if facts.standard else unit
 
 
 def _spatial(shape: Sequence[int | None]) -> tuple[int, int]:
@@ -257,9 +276,7 @@ def _fixed(spec: TensorSpec, shape: Sequence[int | None] | None) -> TensorSpec:
             f"input {spec.name!r} has shape {shown(spec.shape)}, but the preprocessing says {shown(shape)}. "
             "Give the batch and every dimension, null where the model's own holds."
         )
-    return TensorSpec(
-        spec.name, spec.dtype, tuple(own if given is None else given for own, given in pairs), spec.symbols
-    )
+    return replace(spec, shape=tuple(own if given is None else given for own, given in pairs))
 
 
 INPUTS.register(

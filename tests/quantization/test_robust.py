@@ -5,14 +5,65 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxptq
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.graphs import load_model, read_provenance
 from onnxptq.methods import apply_method, fitted, method_label
-from onnxptq.recipe import AUGMENTATIONS, Environment, Recipe, Step
+from onnxptq.quantization.robust import SWITCHES
+from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step
 from onnxptq.tasks import make_task
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """(form, model, data): a linear classifier of a table with its normalizer in the graph, in each form."""
+    folder = tmp_path_factory.mktemp("tables")
+    random = np.random.default_rng(0)
+    columns = [
+        random.uniform(18, 80, 600),
+        random.gamma(2, 3, 600),
+        random.gamma(1, 300, 600),
+        random.integers(0, 2, 600),
+    ]
+    x = np.stack(columns, axis=1).astype(np.float32)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    weights = np.array([-0.8, 1, 0.3, 0.6], np.float32)
+    label = ((x - mean) / deviation @ weights > 0).astype(np.int64)
+    data = folder / "table.npz"
+    np.savez(data, x=x, label=label)
+    constants = {
+        "mean": mean,
+        "deviation": deviation,
+        "gain": 1 / deviation,
+        "shift": -mean / deviation,
+        "one": np.ones(4, np.float32),
+        "zero": np.zeros(4, np.float32),
+        "variance": deviation**2,
+        "w": np.stack([-weights, weights], axis=1),
+    }
+    forms = {
+        "Sub and Div": [("Sub", ["x", "mean"], "c"), ("Div", ["c", "deviation"], "z")],
+        "Mul and Add": [("Mul", ["x", "gain"], "c"), ("Add", ["c", "shift"], "z")],
+        "BatchNormalization": [("BatchNormalization", ["x", "one", "zero", "mean", "variance"], "z")],
+    }
+    found = []
+    for number, (form, steps) in enumerate(forms.items()):
+        nodes = [helper.make_node(operator, inputs, [output]) for operator, inputs, output in steps]
+        nodes.append(helper.make_node("MatMul", ["z", "w"], ["logits"]))
+        used = {name for node in nodes for name in node.input}
+        graph = helper.make_graph(
+            nodes,
+            "table",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+            [numpy_helper.from_array(array, name) for name, array in constants.items() if name in used],
+        )
+        path = folder / f"{number}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        found.append((form, path, str(data)))
+    return found
 
 
 @pytest.fixture
@@ -84,16 +135,17 @@ def test_the_stock_engine_makes_the_same_ranges(digits):
 
 def test_each_step_has_its_switch():
     whole = apply_method("robust", Recipe())
-    assert whole.environments == (Environment(), Environment(AUGMENTATIONS, 64))
+    assert whole.environments == (Environment(CLEANED), Environment(AUGMENTATIONS, 64))
     for text, changes in (
         ("robust:input_range=0", {"bounds": (Step("operator-bounds"), Step("masked-scores"))}),
         ("robust:operator_bounds=0", {"bounds": (Step("input-range"), Step("masked-scores"))}),
         ("robust:augmentation=0", {"environments": (Environment(),)}),
+        ("robust:float_normalizer=0", {"float_normalizers": False}),
         ("robust:float_outputs=0", {"float_outputs": False}),
         ("robust-bn", {"weight_transforms": (Step("renormalize"),)}),
     ):
         assert apply_method(text, Recipe()) == whole.changed(**changes)
-    nothing = {"input_range": 0, "operator_bounds": 0, "masked_scores": 0, "augmentation": 0, "float_outputs": 0}
+    nothing = dict.fromkeys(SWITCHES, 0)
     assert apply_method("robust", Recipe(), nothing) == Recipe()
     assert method_label("robust:augmentation=0", {"input_range": 0}) == "robust:augmentation=0,input_range=0"
     with pytest.raises(UsageError, match=r"augmentation of a robust method is 1 .* or 0 .*, got 2"):
@@ -147,8 +199,33 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(save_classifier, tmp_pat
     options = {"data": str(data), "evaluate": False, "output": tmp_path / "int8.onnx"}
     with pytest.raises(ModelError, match=r"no BatchNormalization.*--method robust"):
         onnxptq.quantize(save_classifier(), method="robust-bn", **options)
-    with pytest.raises(
-        UsageError, match=r"no generator of synthetic samples for tensor-classification.*--calib random"
-    ):
+    with pytest.raises(UsageError, match=r"no generator of synthetic samples for tensor.*--calib random"):
         onnxptq.quantize(save_classifier(), method="robust-synthetic", **options)
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_normalizer_in_the_graph_stays_in_float_and_a_table_keeps_its_predictions(tables, tmp_path):
+    """Columns of different units, whatever nodes standardize them, on sets as they are and shifted."""
+    for form, model, data in tables:
+        for calib in ("clean", "scale@3", "tensor_noise@5"):
+            result = onnxptq.quantize(
+                model,
+                data=data,
+                calib=calib,
+                method="robust",
+                corruptions=["clean"],
+                output=tmp_path / "int8.onnx",
+                force=True,
+            )
+            assert result.report.flip_rate < 0.02, (form, calib)
+
+
+def test_one_scale_for_columns_of_different_units_ruins_a_table_that_robust_keeps(tables, tmp_path):
+    (_, model, data) = next(table for table in tables if table[0] == "Mul and Add")
+    rates = [
+        onnxptq.quantize(
+            model, data=data, method=method, corruptions=["clean"], output=tmp_path / "int8.onnx", force=True
+        ).report.flip_rate
+        for method in ("robust:float_normalizer=0", "robust")
+    ]
+    assert rates[0] > 0.2 > 0.02 > rates[1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from onnxptq.data.shifts._apply import Images, Texts, apply_shift, generators, parse_shift, sample_seeds
-from onnxptq.data.shifts._base import DEFINITIONS, SHIFTS, Batch, Seeds, Shift
+from onnxptq.data.shifts._base import DEFINITIONS, KINDS, SHIFTS, Batch, Facts, InputFacts, Seeds, Shift
 
 __all__ = [
     "DEFINITIONS",
+    "KINDS",
     "SHIFTS",
     "Batch",
+    "Facts",
     "Images",
+    "InputFacts",
     "Seeds",
     "Shift",
     "Texts",

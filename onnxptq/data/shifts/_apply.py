@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.data.shifts._base import SHIFTS, Batch, Seeds, Shift
+from onnxptq.data.shifts._base import SHIFTS, Batch, Facts, Seeds, Shift
 from onnxptq.errors import DataError, UsageError
 
 Images = npt.NDArray[np.float32]
@@ -67,7 +68,14 @@ def generators(name: str, seeds: Seeds) -> Iterator[np.random.Generator]:
         yield np.random.Generator(np.random.PCG64(seed))
 
 
-def apply_shift(shift: Shift, batch: Batch, severity: int, seeds: Seeds, partners: Batch | None = None) -> Batch:
+def apply_shift(
+    shift: Shift,
+    batch: Batch,
+    severity: int,
+    seeds: Seeds,
+    partners: Batch | None = None,
+    facts: Facts = MappingProxyType({}),
+) -> Batch:
     """`batch` under `shift`; `batch` itself is not changed.
 
     Args:
@@ -78,6 +86,7 @@ def apply_shift(shift: Shift, batch: Batch, severity: int, seeds: Seeds, partner
         seeds: uint64, (N,), one a sample; see `sample_seeds`.
         partners: a second sample beside each sample, in a batch of the same shape. Needed by the shifts that mix,
             ignored by the others.
+        facts: what is known of tensor inputs, for the shifts that are `informed`.
 
     Raises:
         UsageError: the severity does not exist, the partners are missing, the seeds do not fit, or the images are
@@ -95,7 +104,7 @@ def apply_shift(shift: Shift, batch: Batch, severity: int, seeds: Seeds, partner
         return _apply_to_texts(shift, batch, severity, seeds, others)
     if shift.modality == "tensor":
         _check_seeds(shift, seeds, _check_tensors(shift, batch))
-    return shift.apply(batch, severity, seeds, *others)
+    return shift.apply(batch, severity, seeds, *others, **({"facts": facts} if shift.informed else {}))
 
 
 def _apply_to_images(shift: Shift, batch: Any, severity: int, seeds: Seeds, others: list[Any]) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxptq.registry import Registry
 
-DEFINITIONS = 2
+DEFINITIONS = 3
 """Raised whenever a shift changes what it computes, so that nothing made with the old definition is found again."""
 
 Batch = Any
@@ -19,6 +19,48 @@ Batch = Any
 
 Seeds = npt.NDArray[np.uint64]
 """One seed a sample, (N,): what a shift does to a sample never depends on its neighbours or on the batch size."""
+
+
+KINDS = ("table", "log-mel", "audio", "tensor")
+"""What the numbers of a tensor input are: columns of different units, log spectra, waveforms, or anything else."""
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What is known of the numbers of one tensor input, beside its samples.
+
+    Attributes:
+        kind: one of `KINDS`.
+        bounds: the least and the greatest number that it can hold, or None.
+        means, deviations: of the data that the model was trained on, one number for all or one a column or channel; ()
+            where nobody knows them.
+        axis: of a sample, counted from its end (-1 is the last), along which they lie.
+    """
+
+    kind: str = "tensor"
+    bounds: tuple[float, float] | None = None
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
+    axis: int = -1
+
+    @property
+    def standard(self) -> bool:
+        """Whether the training data's means and deviations are known."""
+        return bool(self.means)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """The means, float64, of a shape that broadcasts to a sample."""
+        return np.asarray(self.means, np.float64).reshape(-1, *(1,) * (-1 - self.axis))
+
+    @property
+    def deviation(self) -> npt.NDArray[np.float64]:
+        """The deviations, as `mean`."""
+        return np.asarray(self.deviations, np.float64).reshape(-1, *(1,) * (-1 - self.axis))
+
+
+Facts = Mapping[str, InputFacts]
+"""By the name of the input."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +80,7 @@ class Shift:
         needs_color: it changes nothing on gray images.
         mixes: it needs a second sample beside each sample.
         seeded: it draws random numbers (the others ignore the seeds).
+        informed: it is called with the keyword `facts`, what is known of each tensor input (`Facts`, maybe empty).
     """
 
     name: str
@@ -51,6 +94,7 @@ class Shift:
     needs_color: bool = False
     mixes: bool = False
     seeded: bool = False
+    informed: bool = False
 
 
 SHIFTS: Registry[Shift] = Registry(
@@ -64,6 +108,7 @@ SHIFTS: Registry[Shift] = Registry(
         "onnxptq.data.shifts._digital",
         "onnxptq.data.shifts._augment",
         "onnxptq.data.shifts._tensor",
+        "onnxptq.data.shifts._tensor_fill",
         "onnxptq.data.shifts._text",
     ),
 )

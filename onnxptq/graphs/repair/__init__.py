@@ -96,6 +96,7 @@ AFTER_FOLDING: tuple[Repair, ...] = (
     ),
     Repair("Nodes that share a bias have names.", "microsoft/onnxruntime#24705", names.named_where_bias_is_shared),
     Repair("Nodes that must stay in float have names.", "measured", names.named_where_kept_in_float),
+    Repair("The first nodes behind an input have names.", "measured", names.named_behind_inputs),
     Repair(
         "Names are clear of those that the quantizer makes up.",
         "microsoft/onnxruntime#24705",

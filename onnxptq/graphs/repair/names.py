@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from onnxptq.graphs.kept_in_float import kept_in_float
+from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.parts import subgraphs
 from onnxptq.graphs.repair.editing import Editing
 
@@ -39,6 +40,20 @@ def named_where_kept_in_float(editing: Editing) -> bool:
     nameless = [node for node in kept_in_float(editing.graph) if not node.name]
     for node in nameless:
         node.name = _unused(f"{node.op_type}_{node.output[0]}", taken)
+        taken[node.name] += 1
+    return bool(nameless)
+
+
+def named_behind_inputs(editing: Editing) -> bool:
+    """Names the nameless nodes that normalize an input, and those that read it then: they may have to stay in float."""
+    taken = Counter(node.name for node in editing.graph.node)
+    chains = input_chains(editing.graph)
+    first = {chain.output for chain in chains}
+    found = [node for chain in chains for node in chain.nodes]
+    found += [node for node in editing.graph.node if first.intersection(node.input)]
+    nameless = [node for node in found if not node.name]
+    for node in nameless:
+        node.name = node.name or _unused(f"{node.op_type}_{node.output[0]}", taken)
         taken[node.name] += 1
     return bool(nameless)
 

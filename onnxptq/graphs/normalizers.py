@@ -1,0 +1,182 @@
+"""Normalizers inside a graph: the first nodes behind an input, where they only move and stretch it by constants.
+
+Exporters put them there in several forms: Sub and Div, Mul and Add, BatchNormalization on the input, and the Scaler of
+ai.onnx.ml. They say how the training data was distributed. Where ONNX Runtime's quantizer quantizes them (all but Sub
+and Div), one scale serves columns of different units, and small columns are lost.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxptq.signature import Normalizer
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[Any]
+
+LARGEST = 1 << 16
+"""Numbers of a constant up to which it may be one of a normalizer; weights of a layer are not read."""
+
+_PASSING = ("Identity", "Dropout", "Cast")
+
+
+@dataclass(frozen=True)
+class InputChain:
+    """The first nodes behind one input.
+
+    Attributes:
+        input: its name.
+        nodes: those that only move and stretch it, in the order of the graph.
+        output: the tensor behind them; the input itself where there are none.
+        normalizer: what they subtract and divide by, or None where they do not standardize.
+    """
+
+    input: str
+    nodes: tuple[Any, ...]
+    output: str
+    normalizer: Normalizer | None
+
+
+def input_chains(graph: onnx.GraphProto) -> tuple[InputChain, ...]:
+    """The chain behind every input of a main graph, in the order of the inputs."""
+    constants = _constants(graph)
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    ends = {value.name for value in graph.output}
+    inputs = [value for value in graph.input if value.name not in constants]
+    return tuple(
+        _chain(value.name, len(value.type.tensor_type.shape.dim), constants, readers, ends) for value in inputs
+    )
+
+
+@dataclass
+class _Affine:
+    """gain * x + shift, elementwise, as far as a chain was read; and the statistics of a BatchNormalization in it."""
+
+    gain: Array
+    shift: Array
+    moved: bool = False
+    stretched: bool = False
+    mean: Array | None = None
+    deviation: Array | None = None
+
+
+def _chain(
+    name: str, rank: int, constants: dict[str, Any], readers: dict[str, list[Any]], ends: set[str]
+) -> InputChain:
+    state = _Affine(np.ones(1), np.zeros(1))
+    nodes: list[Any] = []
+    tensor = name
+    while len(readers[tensor]) == 1 and tensor not in ends:
+        (node,) = readers[tensor]
+        if not _step(node, tensor, rank, constants, state):
+            break
+        nodes.append(node)
+        tensor = node.output[0]
+    return InputChain(name, tuple(nodes), tensor, _normalizer(state, rank))
+
+
+def _step(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _Affine) -> bool:
+    """Takes one node into the affine map; False where it is none."""
+    if node.op_type in _PASSING and node.domain in ("", "ai.onnx"):
+        return True
+    if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx"):
+        return _batch_normalization(node, tensor, rank, constants, state)
+    if node.op_type == "Scaler" and node.domain == "ai.onnx.ml":
+        given = {attribute.name: np.asarray(attribute.floats, np.float64) for attribute in node.attribute}
+        gain = given.get("scale", np.ones(1))
+        _apply(state, gain, -given.get("offset", np.zeros(1)) * gain, moved=True, stretched=True)
+        return True
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or node.domain not in ("", "ai.onnx"):
+        return False
+    first, second = node.input
+    value = _value(constants.get(second if first == tensor else first), rank)
+    if value is None or first == second:
+        return False
+    if node.op_type == "Add":
+        _apply(state, np.ones(1), value, moved=True)
+    elif node.op_type == "Sub":
+        swapped = second == tensor
+        _apply(state, np.full(1, -1.0 if swapped else 1.0), value if swapped else -value, moved=True)
+    elif node.op_type == "Mul":
+        _apply(state, value, np.zeros(1), stretched=True)
+    elif second == tensor or not np.all(value):  # A constant over the input is no normalizer.
+        return False
+    else:
+        _apply(state, 1 / value, np.zeros(1), stretched=True)
+    return True
+
+
+def _batch_normalization(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _Affine) -> bool:
+    parameters = [_value(constants.get(name), 1) for name in node.input[1:5]]
+    if node.input[0] != tensor or len(parameters) < 4 or any(value is None for value in parameters):
+        return False
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    shape = (-1, *(1,) * (rank - 2))
+    gamma, beta, mean, variance = (np.asarray(value).reshape(shape) for value in parameters)
+    deviation = np.sqrt(np.maximum(variance + epsilon, 1e-12))
+    if np.all(state.gain):
+        # Its moments are those of what it reads: gain * x + shift.
+        state.mean, state.deviation = (mean - state.shift) / state.gain, deviation / np.abs(state.gain)
+    _apply(state, gamma / deviation, beta - gamma * mean / deviation, moved=True, stretched=True)
+    return True
+
+
+def _apply(state: _Affine, gain: Array, shift: Array, *, moved: bool = False, stretched: bool = False) -> None:
+    state.gain, state.shift = state.gain * gain, state.shift * gain + shift
+    state.moved |= moved
+    state.stretched |= stretched
+
+
+def _normalizer(state: _Affine, rank: int) -> Normalizer | None:
+    if not (state.moved and state.stretched):
+        return None
+    mean, deviation = state.mean, state.deviation
+    if mean is None or deviation is None:
+        if not np.all(state.gain):
+            return None
+        mean, deviation = -state.shift / state.gain, 1 / np.abs(state.gain)
+    mean, deviation = np.broadcast_arrays(mean, deviation)
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        return None
+    varying = [axis for axis, size in enumerate(mean.shape) if size > 1]
+    if len(varying) > 1:
+        return None
+    axis = varying[0] - mean.ndim if varying else -1
+    return Normalizer(tuple(map(float, mean.ravel())), tuple(map(float, deviation.ravel())), axis)
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _value(tensor: Any, rank: int) -> Array | None:
+    """The numbers of a small constant, without a batch axis of size 1; None where it is none of a normalizer."""
+    from onnx import external_data_helper, numpy_helper
+
+    if tensor is None or external_data_helper.uses_external_data(tensor) or np.prod(tensor.dims, dtype=int) > LARGEST:
+        return None
+    try:
+        value = numpy_helper.to_array(tensor)
+    except ValueError:  # It is malformed, which is said where the model is checked or run.
+        return None
+    if not np.issubdtype(value.dtype, np.number) or not value.size:
+        return None
+    if value.ndim == rank and value.shape[0] == 1:
+        value = value[0]
+    if value.ndim >= max(rank, 2):
+        return None
+    return np.atleast_1d(value.astype(np.float64))
