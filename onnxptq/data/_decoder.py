@@ -118,6 +118,17 @@ def sizes(payloads: list[bytes]) -> Answer:
     return found, ()
 
 
+def numbers(payloads: list[bytes]) -> Answer:
+    """One encoded image as the numbers that it stores, of a palette the indices: {"mode", "size"} and their bytes."""
+    image = _opened(payloads[0])
+    image.load()
+    if image.mode == "1":
+        image = image.convert("L").point(lambda value: value // 255)
+    if image.mode.startswith("I"):  # 16 bits; Pillow opens some of them as 32.
+        image = image.convert("I;16")
+    return {"mode": "L" if image.mode == "P" else image.mode, "size": image.size}, [image.tobytes()]
+
+
 def _defect(data: bytes, whole: bool) -> str | None:
     try:
         image = _opened(data)
@@ -263,7 +274,7 @@ def tokenizer(payloads: list[bytes], texts: Sequence[str]) -> Answer:
 
 OPERATIONS: dict[str, Callable[..., Answer]] = {
     operation.__name__: operation
-    for operation in (picture, defects, sizes, tables, arrow, parquet, parquet_size, npz, tokenizer)
+    for operation in (picture, defects, sizes, numbers, tables, arrow, parquet, parquet_size, npz, tokenizer)
 }
 
 

@@ -16,6 +16,7 @@ from onnxptq.data._columns import Columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, open_folder
 from onnxptq.data._hub import PREFIX, open_hub
 from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
+from onnxptq.data._masks import open_masked
 from onnxptq.data._raw import RawSplit
 from onnxptq.data._samples import defects, fingerprint, truth_digest
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
@@ -95,8 +96,11 @@ def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[
         }
     path = Path(source)
     _check_path(path)
-    if (annotated := open_annotated(path)) is not None:
-        return annotated
+    # A folder may hold boxes and masks; the task says which it needs.
+    openers = (open_masked, open_annotated) if "mask" in columns.truths else (open_annotated, open_masked)
+    for opened in openers:
+        if (splits := opened(path)) is not None:
+            return splits
     if path.is_file() and path.suffix.lower() == ".npz":
         return open_npz(path, columns, cache, trusted=trusted)
     if path.is_file():

@@ -231,7 +231,7 @@ def test_what_does_not_end_is_ended(monkeypatch):
 def test_what_takes_more_memory_than_allowed_is_ended():
     with pytest.raises(DecodeError) as error:
         isolated.ask(
-            "picture", [png((9000, 9000))], memory=2**26, color=None, size=None, cover=False, interpolation="box"
+            "picture", [png((9000, 9000))], memory=2**26, color=None, size=None, resize="stretch", interpolation="box"
         )
     assert error.value.failure == "out of memory"
     assert decode_picture(png()).pixels.shape == (4, 4, 3)
