@@ -36,6 +36,7 @@ COMMANDS = {
     "calibs": "List the calibration sets.",
     "shifts": "List the shifts, corruptions and augmentations.",
     "methods": "List the calibration methods.",
+    "tasks": "List inputs and heads: what a model can be judged for, and how its data is stored.",
     "targets": "List what a graph can be made for, with the reason beside each choice.",
     "providers": "Show which execution providers really load here, and why the others do not.",
     "runtimes": "Add, list or remove ONNX Runtimes in other Python environments.",

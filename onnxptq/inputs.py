@@ -125,13 +125,11 @@ def build_task(model: Model, options: DataOptions, dataset: Dataset | None = Non
     labels = None if dataset is None or dataset.labels is None else dataset.label_names
     hints = Hints(labels)
     if model.parts is not None:
-        task, warnings = _task_of_encoded_images(model, options, hints), ()
-    else:
-        flags = {**options.preprocessing, "task": options.task, "head": options.head}
-        found = find_specification(model.path, model.metadata, flags, model.signature)
-        task = make_task(found.task, found.specification, model.signature, hints)
-        warnings = (found.warning,) if found.warning else ()
-    return task, warnings
+        return _task_of_encoded_images(model, options, hints), ()
+    flags = {**options.preprocessing, "task": options.task, "head": options.head}
+    found = find_specification(model.path, model.metadata, flags, model.signature)
+    task = make_task(found.task, found.specification, model.signature, hints)
+    return task, (found.warning,) if found.warning else ()
 
 
 def head_notes(task: Task) -> tuple[str, ...]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _BATCH_NAMES = ("n", "b", "bs")
 """Names, beside those that begin with "batch", under which exporters write the dimension of the batch."""
@@ -129,6 +133,13 @@ def _batch_axis(spec: TensorSpec, symbol: str | None, size: int | None) -> int |
         return spec.shape.index(size)
     open_ones = [axis for axis, length in enumerate(spec.shape) if length is None]
     return open_ones[0] if len(open_ones) == 1 and symbol is None else None
+
+
+def placed(array: npt.NDArray[Any], axis: int | None) -> npt.NDArray[Any]:
+    """An array whose first dimension counts samples, with that dimension at `axis`; None: the first sample alone."""
+    if axis is None:
+        return np.asarray(array[0])
+    return np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
 
 
 def shown(shape: Sequence[int | None]) -> str:

@@ -18,8 +18,8 @@ from onnxptq.diagnosis.samples import Halves, Part, halve
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.evaluation import Predictions, Subject, predict
 from onnxptq.evaluation.groups import default_groupings
-from onnxptq.evaluation.measures import Measure
-from onnxptq.evaluation.paired import measure_of, share_changed
+from onnxptq.evaluation.measures import Measure, measure_of
+from onnxptq.evaluation.paired import share_changed
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable

@@ -178,9 +178,9 @@ def kept_energies(reference: Predictions, run: Predictions) -> tuple[Floats, Flo
     assert reference.outputs is not None and run.outputs is not None
     if not (reference.shapes and run.shapes):
         return *_energies(reference.outputs, run.outputs), {}
-    sides = [Said([s.name for s in one.shapes], list(one.unflattened())) for one in (reference, run)]
-    energies = _energies_of(*sides)
-    return *_total(*sides, energies), energies
+    exact, said = (Said([s.name for s in one.shapes], list(one.unflattened())) for one in (reference, run))
+    energies = _energies_of(exact, said)
+    return *_total(exact, said, energies), energies
 
 
 def _energies_of(reference: Said, said: Said) -> dict[str, tuple[Floats, Floats]]:

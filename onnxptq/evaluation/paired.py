@@ -217,7 +217,7 @@ def changed(reference: Predictions, model: Predictions) -> Floats | None:
     """float64, (N,): 1 where the answer differs from the reference's, else 0; None where answers have no code."""
     if model.code is None or reference.code is None:
         return None
-    return (model.code != reference.code).astype(np.float64)
+    return np.asarray(model.code != reference.code, np.float64)
 
 
 def share_changed(reference: Predictions, model: Predictions) -> float:

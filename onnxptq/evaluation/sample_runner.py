@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.heads import Output
-from onnxptq.signature import Signature
+from onnxptq.signature import Signature, placed
 from onnxptq.tasks import Feeds
 
 Array = npt.NDArray[Any]
@@ -128,12 +128,9 @@ def arranged(feeds: Feeds, signature: Signature) -> Feeds:
     result = {}
     for name, array in feeds.items():
         axis = axes.get(name, 0)
-        if axis is None:
-            result[name] = array[0]
-            continue
-        if fixed is not None and len(array) < fixed:
+        if axis is not None and fixed is not None and len(array) < fixed:
             array = np.concatenate([array, np.repeat(array[-1:], fixed - len(array), axis=0)])
-        result[name] = np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
+        result[name] = placed(array, axis)
     return result
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.evaluation._intervals import one_sided_quantile
-from onnxptq.evaluation.measures import ACCURACY
-from onnxptq.evaluation.paired import measure_of, scores_of
+from onnxptq.evaluation.measures import ACCURACY, measure_of
+from onnxptq.evaluation.paired import scores_of
 from onnxptq.evaluation.predictions import Predictions
 
 _FEWEST = 10

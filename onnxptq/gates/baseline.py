@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
-from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
-from onnxptq.evaluation.paired import measure_of, scores_of
+from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure, measure_of
+from onnxptq.evaluation.paired import scores_of
 from onnxptq.evaluation.predictions import Predictions
 from onnxptq.files import replacing
 from onnxptq.foreign_text import json_text

@@ -332,6 +332,13 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """The file is quantized at all: a model that computes in float passes every comparison with itself."""
+
+    required: Annotated[bool, About("Fail a file in which nothing is quantized.")] = True
+
+
+@dataclass(frozen=True)
 class Policy:
     """The rules. `None`, or an empty tuple, is a rule that is off.
 
@@ -340,6 +347,7 @@ class Policy:
         confidence: of each one-sided bound.
         score: which score of the task drops are of; "" is its first.
         samples: what a group needs to be judged.
+        quantization: whether a file in which nothing is quantized fails.
         average_drop ... graph: the rules, each with its own table.
     """
 
@@ -347,6 +355,7 @@ class Policy:
     confidence: Annotated[float, About("Confidence of each one-sided bound.", above=0.5, below=1.0)] = 0.95
     score: Score = ""
     samples: Samples = field(default_factory=Samples)
+    quantization: Quantization = field(default_factory=Quantization)
     average_drop: AverageDrop | None = None
     quality_share: QualityShare | None = None
     worst_group_drop: WorstGroupDrop | None = None

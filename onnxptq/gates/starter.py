@@ -85,6 +85,10 @@ small_groups = "undecided"
 
 # A rule about samples fails where its limit is surely exceeded, passes only where a loss beyond its tolerance can be
 # ruled out, and is undecided between the two.
+# A file in which nothing is quantized fails, unless this is false.
+# [quantization]
+# required = true
+
 [average_drop]
 limit = {average}
 tolerance = {average_tolerance}

@@ -116,7 +116,7 @@ class Head(ABC):
         nothing."""
         return None
 
-    def records(self, answers: Answers, truths: Truths) -> dict[str, Sequence[Any] | npt.NDArray[Any]]:
+    def records(self, answers: Answers, truths: Truths) -> Mapping[str, Sequence[Any] | npt.NDArray[Any]]:
         """What totals are computed from, by name, N values each: an array (N,), or a list of N flat lists of numbers
         or text. Kept with the predictions, so keep it small."""
         return {}

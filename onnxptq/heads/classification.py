@@ -16,12 +16,12 @@ from onnxptq.heads._base import (
     Head,
     HeadKind,
     Hints,
-    Measure,
     Output,
     Scores,
     Specification,
     Truths,
 )
+from onnxptq.heads._measure import Measure
 from onnxptq.signature import Signature, TensorSpec, described, shown
 
 OUTPUT_KINDS = ("logits", "probabilities")
@@ -94,7 +94,7 @@ class Classification(Head):
 
     def fidelity(self, answers: Classes, reference: Classes) -> Scores:
         """1 where the class is the reference's, else 0."""
-        return (answers.prediction == reference.prediction).astype(np.float32)
+        return np.asarray(answers.prediction == reference.prediction, np.float32)
 
     def code(self, answers: Classes) -> npt.NDArray[np.int64]:
         """The class."""

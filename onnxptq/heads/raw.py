@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import ModelError, UsageError, did_you_mean
-from onnxptq.heads._base import HEADS, Head, HeadKind, Measure, Output, Scores, Specification
+from onnxptq.heads._base import HEADS, Head, HeadKind, Output, Scores, Specification
+from onnxptq.heads._measure import Measure
 from onnxptq.signature import Signature
 
 FIDELITY = Measure(

@@ -15,7 +15,7 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
-from onnxptq.graphs.float_parts import float_parts, nothing_quantized
+from onnxptq.graphs.float_parts import check_quantizable_operators, check_quantized, float_parts
 from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.graphs.skeleton import skeleton
@@ -133,7 +133,8 @@ def quantize_folded(
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
     restore_passed_through(output, model.core.path)
-    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded) + nothing_quantized(output)
+    check_quantized(output, folded, settings.nodes_to_exclude)
+    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
     return Quantized(chosen, notes)
 
 
@@ -192,7 +193,9 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
 
     Raises:
         UsageError: an unknown target, or a node that the folded model does not have.
+        ModelError: the quantizer has no INT8 for anything in the model.
     """
+    check_quantizable_operators(folded)
     settings = target_settings(recipe.target, folded)
     if recipe.float_normalizers:
         settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *normalizer_nodes(folded)))

@@ -14,7 +14,7 @@ from onnxptq.cache import Room, content_key
 from onnxptq.errors import UsageError
 from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS
 from onnxptq.runtimes.providers import SHARED_OPTIONS, Provider, find_provider, runtime_identity
-from onnxptq.tasks._base import Signature
+from onnxptq.signature import Signature
 
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 """What NVIDIA's libraries read as they are loaded: "0" forbids TF32 whatever a program asks for. TensorRT under ONNX

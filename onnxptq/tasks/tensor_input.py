@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxptq.data import not_finite
 from onnxptq.data.shifts import SHIFTS, Batch, Facts, InputFacts
 from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
-from onnxptq.signature import Signature, TensorSpec, shown
+from onnxptq.signature import Signature, TensorSpec, placed, shown
 from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks._tensor_facts import FLOATS, cleaned, copies, facts_of, facts_to_json, why_not
@@ -82,10 +82,7 @@ class TensorInput(Input):
     def arrange(self, feeds: Feeds) -> Feeds:
         """Each array with the samples where the model has them."""
         axes = dict(zip((spec.name for spec in self.inputs), self.axes, strict=False))
-        return {
-            name: array[0] if axis is None else np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
-            for name, array, axis in ((name, array, axes.get(name, 0)) for name, array in feeds.items())
-        }
+        return {name: placed(array, axes.get(name, 0)) for name, array in feeds.items()}
 
     def noise(self, count: int, seed: int) -> Batch:
         """Normal numbers for float inputs, of the training data's mean and deviation where they are known, else uniform
