@@ -6,6 +6,7 @@
 4. A Clip whose bounds are computed, or do not hold 0: the quantizer removes a Clip, since a range's ends cut as well,
    but every range holds 0.
 5. A Relu or Clip whose input a subgraph reads: the quantizer removes it and gives its input another name.
+6. What hands on a weight that is stored as integers: the quantizer waits for ever for the scale of its input.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ from onnxptq.graphs.parts import is_standard, reads
 
 if TYPE_CHECKING:
     import onnx
+
+_SHARES_SCALE = frozenset(
+    {
+        *("Split", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "MaxPool", "AveragePool"),
+        *("Slice", "Pad", "Gather", "GatherElements", "TopK", "Relu", "Clip"),
+    }
+)
+"""Operators whose result the quantizer gives the scale of their input."""
 
 _HANDS_ON = frozenset(
     {
@@ -33,6 +42,7 @@ def kept_in_float(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     filled = fills.constants | fills.reached
     types = _types(graph)
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    stored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     inside = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
 
     def must_stay(node: onnx.NodeProto) -> bool:
@@ -41,6 +51,8 @@ def kept_in_float(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         if node.op_type in ("Softmax", "LogSoftmax"):
             return types.get(node.output[0], _FLOAT) not in (_FLOAT, _FLOAT16)
         if node.op_type in ("Relu", "Clip") and node.input[0] in inside:
+            return True
+        if node.op_type in _SHARES_SCALE and node.input[0] in stored:
             return True
         if node.op_type == "Clip":
             return not _holds_zero(node, constants)

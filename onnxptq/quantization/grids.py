@@ -17,13 +17,10 @@ import numpy.typing as npt
 
 from onnxptq.graphs.external import load_with_weights
 from onnxptq.quantization._template import build_template
-from onnxptq.quantization.settings import QuantizerSettings
+from onnxptq.quantization.settings import OVERRIDES, QuantizerSettings
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 """Operators whose second input the quantizer makes integers of."""
-
-OVERRIDES = "TensorQuantOverrides"
-"""ONNX Runtime's extra option for the types, scales and zero points of single tensors."""
 
 _Floats = npt.NDArray[np.float32]
 _Integers = npt.NDArray[np.int32]

@@ -9,6 +9,9 @@ from typing import Any
 from onnxptq.calibrators.methods import QuantizationType
 from onnxptq.errors import UsageError, did_you_mean
 
+OVERRIDES = "TensorQuantOverrides"
+"""ONNX Runtime's extra option for the types, scales and zero points of single tensors."""
+
 
 @dataclass(frozen=True)
 class QuantizerSettings:

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxptq.graphs.kept_in_float import kept_in_float
 from onnxptq.graphs.skeleton import skeleton
-from onnxptq.quantization.settings import QuantizerSettings
+from onnxptq.quantization.settings import OVERRIDES, QuantizerSettings
 from onnxptq.registry import Registry
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -54,9 +54,10 @@ TARGETS: Registry[Target] = Registry("target", "onnxptq.targets", ("onnxptq.quan
 
 
 def target_settings(name: str, model: str | Path) -> QuantizerSettings:
-    """What the quantizer is told for one model: the target's settings, with the nodes that stay in float.
+    """What the quantizer is told for one model: the target's settings, and what follows from the graph.
 
-    They are those that the target leaves in float, and those of which the quantizer would make something else.
+    Nodes that stay in float: those that the target leaves so, and those of which the quantizer would make something
+    else. Weights of one scale: those of a MatMul with three and more axes (see `_one_scale`).
 
     Args:
         name: of the target.
@@ -68,7 +69,22 @@ def target_settings(name: str, model: str | Path) -> QuantizerSettings:
     target = TARGETS.get(name)
     graph = skeleton(Path(model)).graph
     nodes = (*target.float_nodes(graph), *(node.name for node in kept_in_float(graph)))
-    return replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *dict.fromkeys(nodes)))
+    settings = replace(target.settings, nodes_to_exclude=(*target.settings.nodes_to_exclude, *dict.fromkeys(nodes)))
+    single = _one_scale(graph) if settings.per_channel else []
+    if not single:
+        return settings
+    overrides = {**{key: [{"symmetric": True}] for key in single}, **settings.extra_options.get(OVERRIDES, {})}
+    return replace(settings, extra_options={**settings.extra_options, OVERRIDES: overrides})
+
+
+def _one_scale(graph: Any) -> list[str]:
+    """Weights that a MatMul reads and that have more than two axes.
+
+    The quantizer would give them one scale along axis 1, which is not that of the columns: ONNX Runtime's kernel fails
+    where it is as long, and computes something else where it is not.
+    """
+    read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
+    return [tensor.name for tensor in graph.initializer if tensor.name in read and len(tensor.dims) > 2]
 
 
 def all_but_weighted(graph: Any) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from onnxptq.errors import UsageError
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.shapes import infer_shapes
 from onnxptq.quantization._template import Bias, build_template, quantization_parameters
-from onnxptq.quantization.grids import OVERRIDES
 from onnxptq.quantization.plan import CalibrationPlan
 from onnxptq.quantization.reference_quantizer import Ranges, quantize_with_ranges
-from onnxptq.quantization.settings import QuantizerSettings
+from onnxptq.quantization.settings import OVERRIDES, QuantizerSettings
 from onnxptq.quantization.vectorized import TRIED_VERSIONS, quantized_model
 
 __all__ = ["FastWriter", "Ranges", "quantize_with_ranges", "writer_for"]

@@ -427,6 +427,50 @@ def test_an_activation_whose_input_a_branch_reads_too_stays(operator, tmp_path):
     assert sqnr(run(source, given)[0], run(output, given)[0]) > 20
 
 
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+@pytest.mark.parametrize("shape", [(4, 8, 6), (4, 8, 8), (1, 4, 8, 4)])
+def test_weights_of_three_axes_have_one_scale(shape, target, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    proto = model(nodes, IMAGES, [value("y", ["N", 4, 8, shape[-1]])], weights(w=shape))
+    check(proto, X4, tmp_path, target=target)
+
+
+@pytest.mark.parametrize("operator", ["Split", "Reshape", "Transpose", "Gather"])
+def test_what_hands_on_a_weight_that_is_stored_as_integers_does_not_wait_for_ever(operator, tmp_path):
+    held = {"Split": ([], 2), "Reshape": (["shape"], 1), "Transpose": ([], 1), "Gather": (["rows"], 1)}
+    more, outputs = held[operator]
+    names = [f"p{i}" for i in range(outputs)]
+    nodes = [
+        node("DequantizeLinear", ["wq", "s", "z"], ["w"]),
+        node("Mul", ["x", "w"], ["m"]),
+        node(operator, ["w", *more], names),
+        node("MatMul", ["m", names[-1]], ["y"]),
+    ]
+    constants = {
+        "wq": rng().integers(-127, 127, (8, 8)).astype(np.int8),
+        "s": np.float32(0.005),
+        "z": np.int8(0),
+        "shape": np.array([8, 8]),
+        "rows": np.arange(8)[::-1],
+    }
+    constants = {name: array for name, array in constants.items() if name in ("wq", "s", "z", *more)}
+    proto = model(nodes, [value("x", ["N", 8])], [value("y", ["N", 8])], constants)
+    if operator == "Split":
+        proto.graph.node[2].attribute.append(helper.make_attribute("axis", 0))
+        proto.graph.node[1].input[1] = "p1"
+        nodes = [proto.graph.node[i] for i in (0, 2, 1, 3)]
+        del proto.graph.node[1:]
+        proto.graph.node.extend(nodes[1:])
+        constants["wq"] = np.tile(constants["wq"], (2, 1))
+        proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(constants["wq"], "wq"))
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    batch = rng().standard_normal((8, 8)).astype(np.float32)
+    source, output = quantized(proto, {"x": _Whole(batch)}, tmp_path)
+    for optimized in (True, False):
+        got = run(output, {"x": batch}, optimized=optimized)[0]
+        assert sqnr(run(source, {"x": batch})[0], got) > 20
+
+
 def test_a_custom_operator_of_a_known_name_is_left_alone(tmp_path):
     nodes = [node("Conv", ["x", "w"], ["a"], domain="com.acme"), node("Gemm", ["a", "w"], ["y"])]
     proto = model(nodes, ROWS, [value("y", ["N", 3])], weights(w=(8, 3)), domains=[("com.acme", 1)])

@@ -1,0 +1,1 @@
+"""Every operator that ONNX Runtime's static quantizer knows, quantized by it and by onnxptq."""
