@@ -37,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _give_usual_permissions(temporary)
+        if not is_private(path):
+            _give_usual_permissions(temporary)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(real)
@@ -112,6 +113,20 @@ def make_private(folder: Path) -> None:
         one.mkdir(mode=0o700, exist_ok=True)
 
 
+_private_roots: set[Path] = set()
+"""Folders below which files are for this user alone."""
+
+
+def keep_private(root: Path) -> None:
+    """From now on this process writes files below `root` for this user alone."""
+    _private_roots.add(root.absolute())
+
+
+def is_private(path: Path) -> bool:
+    """Whether a file is below a folder that was named to `keep_private`."""
+    return bool(_private_roots) and not _private_roots.isdisjoint(path.absolute().parents)
+
+
 @contextmanager
 def work_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder below `parent` for what is half done; it goes at the end, whatever happens.
@@ -122,7 +137,7 @@ def work_folder(parent: Path, prefix: str) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made.
     """
-    _remove_left_behind(parent, prefix)
+    remove_left_behind(parent, prefix)
     folder = parent / f"{prefix}{os.getpid()}.{os.urandom(4).hex()}"
     folder.mkdir(mode=0o700)
     lock = None
@@ -137,11 +152,12 @@ def work_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 _LOCK = ".lock"
-_LEFT_SECONDS = 24 * 3600.0
+LEFT_SECONDS = 24 * 3600.0
 """From when on a folder without a lock is taken for left behind: one that is being made has none for a moment."""
 
 
-def _remove_left_behind(parent: Path, prefix: str) -> None:
+def remove_left_behind(parent: Path, prefix: str) -> None:
+    """Removes what killed runs have left of `work_folder`."""
     own = os.getuid() if hasattr(os, "getuid") else None
     # What cannot be looked at or removed is left: others work in the same folder.
     with suppress(OSError):
@@ -159,7 +175,7 @@ def _is_left_behind(folder: Path, changed: float) -> bool:
         with (folder / _LOCK).open("rb+") as lock:
             return _try_lock(lock)
     except FileNotFoundError:
-        return time.time() - changed > _LEFT_SECONDS
+        return time.time() - changed > LEFT_SECONDS
 
 
 def _try_lock(file: IO[bytes]) -> bool:

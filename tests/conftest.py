@@ -113,7 +113,7 @@ def _in_folder(cwd: Path, environment: Mapping[str, str]) -> Iterator[None]:
 @pytest.fixture
 def onnxptq(tmp_path: Path, run_here: Run) -> Run:
     """Runs the `onnxptq` command in an empty folder (`tmp_path`), as a user does."""
-    return lambda *arguments: run_here(arguments, tmp_path, os.environ)
+    return lambda *arguments: run_here(arguments, tmp_path, dict(os.environ))
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from onnxptq.cache import Room, cache_room, content_key, is_whole, seal
 from onnxptq.errors import OutputError
+from onnxptq.files import remove_left_behind, work_folder
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -158,3 +162,57 @@ def test_a_sealed_file_is_whole_until_a_byte_changes(tmp_path, monkeypatch):
     assert not is_whole(file)
     file.unlink()
     assert not is_whole(file)
+
+
+def test_all_that_is_kept_is_for_this_user_alone(tmp_path, onnxptq, monkeypatch):
+    room = tmp_path / "room"
+    room.mkdir(mode=0o755)
+    monkeypatch.setenv("ONNXPTQ_CACHE", str(room))
+    assert onnxptq("quantize", "--corruption", "clean").returncode == 0
+    paths = list((room / "v1").rglob("*"))
+    assert {path.suffix for path in paths} >= {".parquet", ".onnx", ".stats", ".arrow", ".sha256"}
+    assert [path for path in (room / "v1", *paths) if path.stat().st_mode & 0o077] == []
+    (model,) = tmp_path.glob("*.onnx")
+    assert model.stat().st_mode & 0o044, "a model is to be read by the server that runs it"
+
+
+def test_verifying_removes_what_is_damaged_and_what_killed_runs_left(tmp_path, onnxptq, monkeypatch):
+    monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "room"))
+    assert onnxptq("quantize", "--corruption", "clean").returncode == 0
+    assert onnxptq("cache", "verify").returncode == 0
+    room = tmp_path / "room" / "v1"
+    damaged = [next(room.rglob(f"*{suffix}")) for suffix in (".arrow", ".parquet", ".stats", ".onnx")]
+    for file in damaged:
+        data = bytearray(file.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 40] = bytes(40)
+        file.write_bytes(bytes(data))
+    left = room / "datasets" / ".part.1.aa"
+    left.mkdir()
+    half = room / "statistics" / ".x.part"
+    half.write_bytes(b"half")
+    for path in (left, half):
+        os.utime(path, (0, 0))
+    done = onnxptq("cache", "verify", "--json", "-")
+    assert done.returncode == 1
+    assert sorted(json.loads(done.stdout)["damaged"]) == sorted(map(str, damaged))
+    assert not any(path.exists() for path in (*damaged, left, half))
+    assert onnxptq("cache", "verify").returncode == 0
+    assert onnxptq("quantize", "--corruption", "clean", "--force").returncode == 0
+
+
+def test_a_folder_in_use_is_not_taken_for_left_behind(tmp_path):
+    with work_folder(tmp_path, "onnxptq-run.") as used:
+        os.utime(used, (0, 0))
+        remove_left_behind(tmp_path, "onnxptq-run.")
+        assert used.is_dir()
+    assert not used.exists()
+
+
+def test_a_folder_of_a_killed_run_goes_with_the_next_one(tmp_path):
+    code = "import os, sys; from pathlib import Path; from onnxptq.files import work_folder\n"
+    code += "with work_folder(Path(sys.argv[1]), 'onnxptq-run.'): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with work_folder(tmp_path, "onnxptq-run.") as used:
+        assert list(tmp_path.iterdir()) == [used]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,18 +36,31 @@ def check_json_target(target: str | None) -> None:
 def check_report(path: Path, force: bool) -> None:
     """Raises OutputError when `path` could not be written, or is a file that is no report of ours, without --force."""
     check_writable(path)
-    if not force and path.exists() and not _is_report(path):
+    if not force and path.exists() and _REPORT not in _head(path):
         raise OutputError(
             f"{path} exists already and is no report of onnxptq. Replace it with --force, or write elsewhere."
         )
 
 
-def _is_report(path: Path) -> bool:
+def check_same_study(path: Path, run: str | None, force: bool) -> None:
+    """Raises OutputError when `path` is the report of another run than `run` (None: a new one), without --force."""
+    if force or not path.exists():
+        return
+    found = _RUN.search(_head(path))
+    if found is None or found[1].decode(errors="replace") != run:
+        of = f"of the run {found[1].decode(errors='replace')}" if found else "of another study"
+        raise OutputError(f"{path} is the report {of}. Replace it with --force, or write elsewhere with -o.")
+
+
+_RUN = re.compile(rb'<meta name="onnxptq-run" content="([^"]*)">')
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return _REPORT in file.read(4096)
+            return file.read(4096)
     except OSError:
-        return False
+        return b""
 
 
 def check_different(*targets: str | None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+
+from onnxptq.files import work_folder
 
 AGAIN_SECONDS = 1.0
 """How long after a signal KeyboardInterrupt is raised once more, where nothing came of it: NumPy's C code, for one,
@@ -55,19 +56,18 @@ def orderly_stop() -> Iterator[Stop]:
 
     All temporary files of the process lie in one folder, which goes at the end with all that was left in it.
     """
-    folder = _folder()
     stop = Stop()
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     # What is ignored (nohup, a background job) stays ignored.
     before = {number: signal.signal(number, stop.handle) for number in numbers if _is_heeded(number)}
+    folder = ExitStack()
     try:
-        with _temporary_files_in(folder):
+        with _temporary_files_in(_folder(folder)):
             yield stop
     finally:
         stop.over()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
         for number, handler in before.items():
             # Who stopped the command and goes on pressing Ctrl-C sees it end, not the traceback of how it ends.
             signal.signal(number, handler if stop.signal is None else signal.SIG_IGN)
@@ -77,10 +77,11 @@ def _is_heeded(number: int) -> bool:
     return signal.getsignal(number) != signal.SIG_IGN
 
 
-def _folder() -> Path | None:
+def _folder(stack: ExitStack) -> Path | None:
+    """The folder; the stack removes it. What killed runs have left of theirs goes first."""
     # Without a folder for temporary files some commands work all the same, and the others say what they lack.
     with suppress(OSError):
-        return Path(tempfile.gettempdir()) / f"onnxptq.{os.getpid()}.{os.urandom(4).hex()}"
+        return stack.enter_context(work_folder(Path(tempfile.gettempdir()), "onnxptq-run."))
     return None
 
 
@@ -89,9 +90,7 @@ def _temporary_files_in(folder: Path | None) -> Iterator[None]:
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     try:
         if folder is not None:
-            with suppress(OSError):
-                folder.mkdir(mode=0o700)
-                tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         yield
     finally:
         tempfile.tempdir = before[0]

@@ -1,15 +1,16 @@
-"""`onnxptq cache`: show or clear the cache room."""
+"""`onnxptq cache`: show, verify or clear the cache room."""
 
 from __future__ import annotations
 
 import click
 
 from onnxptq.commands._output import json_option, write_json
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED
 
 
 @click.group()
 def cache() -> None:
-    """Show or clear the cache room ($ONNXPTQ_CACHE). Deleting it loses time, never a result."""
+    """Show, verify or clear the cache room ($ONNXPTQ_CACHE). Deleting it loses time, never a result."""
 
 
 @cache.command()
@@ -28,6 +29,26 @@ def info(json_target: str | None) -> None:
             click.echo("  empty")
     kinds = {kind: {"files": files, "bytes": size} for kind, (files, size) in usage.items()}
     write_json(json_target, {"room": str(room.root), "kinds": kinds})
+
+
+@cache.command()
+@json_option
+def verify(json_target: str | None) -> None:
+    """Read all that is kept, and remove what is not as it was written. Exits with 1 where there was such.
+
+    What is removed is made again by the command that needs it. Remains of killed runs go too, and what is left is
+    readable by you alone.
+    """
+    from onnxptq.cache import cache_room
+
+    room = cache_room()
+    found = room.verify()
+    if json_target != "-":
+        for file in found.damaged:
+            click.echo(f"damaged, and removed: {file}")
+        click.echo(f"{found.whole} files are as they were written, {len(found.damaged)} were not, in {room.root}")
+    write_json(json_target, {"whole": found.whole, "damaged": [str(file) for file in found.damaged]})
+    click.get_current_context().exit(EXIT_FAILED if found.damaged else EXIT_DONE)
 
 
 @cache.command()

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._output import check_different, check_json_target, check_report, json_option, note, write_json
+from onnxptq.commands._output import (
+    check_different,
+    check_json_target,
+    check_report,
+    check_same_study,
+    json_option,
+    note,
+    write_json,
+)
 from onnxptq.errors import OutputError
 
 
@@ -22,7 +30,7 @@ from onnxptq.errors import OutputError
     metavar="DROP",
     help="Largest cross-fitted worst-group drop that passes, a fraction. [default: 0.02, that of `onnxptq check`]",
 )
-@click.option("--force", is_flag=True, help="Replace an existing file that is no report.")
+@click.option("--force", is_flag=True, help="Replace a file that is no report, or another study's.")
 @click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache room]")
 @json_option
 def report(
@@ -61,6 +69,8 @@ def report(
     check_different(str(html), markdown, json_target)
     study = load_study(run, Path(store) if store else None)
     _check_cells(study)
+    check_same_study(html, study.run, force)
+    note(f"the run {study.run}: {study.name}")
     summary, answers = summarize(study, LIMIT if limit is None else limit), answer_questions(study)
     with replacing(html) as temporary:
         temporary.write_text(report_html(summary, answers), encoding="utf-8")

@@ -17,6 +17,7 @@ from onnxptq.commands._output import (
     check_different,
     check_json_target,
     check_report,
+    check_same_study,
     json_option,
     note,
     progress_bar,
@@ -81,7 +82,7 @@ def sweep(**values: Any) -> None:
     json_target = values.pop("json_target")
     check_json_target(json_target)
     check_different(values["output"], json_target)
-    check_report(Path(values["output"] or "study.html"), force=values.pop("force") or values["output"] is None)
+    check_report(Path(values["output"] or "study.html"), force=values["force"] or values["output"] is None)
     command = shlex.join(["onnxptq", "sweep", *context.meta["onnxptq.arguments"]])
     context.exit(_sweep(values, command, json_target))
 
@@ -99,6 +100,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.sweeps.study import DONE
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
+    force = values.pop("force")
     room = room_of(values.pop("store"))
     plan_file = next((name for name in values["what"] if name.endswith(".toml")), None)
     engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
@@ -110,6 +112,8 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
                 grid = open_grid(plan, store, engine)
             for warning in grid.warnings:
                 note(f"note: {warning}")
+            if output and not dry_run:
+                check_same_study(Path(output), store.run_of(grid.digest), force)
             if dry_run:
                 ahead = look_ahead(grid, store, engine)
                 for model, why in ahead.not_measured.items():

@@ -37,6 +37,7 @@ def keep(place: Path, write: Callable[[Path], Mapping[str, Sequence[Path]]]) -> 
     Raises:
         OutputError: the cache cannot be written.
     """
+    place = place.absolute()  # The decoder may work in another folder.
     try:
         make_private(place.parent)
         with work_folder(place.parent, ".part.") as folder:

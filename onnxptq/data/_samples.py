@@ -58,8 +58,12 @@ def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[s
     images = [(at, data) for at, row in enumerate(rows) for data in row.values() if isinstance(data, bytes)]
     for (at, _), reason in zip(images, _image_defects([data for _, data in images], whole), strict=True):
         if reason is not None and found[at] is None:
-            found[at] = f"its image cannot be decoded: {reason}"
+            found[at] = f"{UNDECODED}: {reason}"
     return found
+
+
+UNDECODED = "cannot be decoded"
+"""How the defect of an image begins."""
 
 
 def _plain_defect(row: Mapping[str, Any]) -> str | None:

@@ -233,7 +233,7 @@ def _write(
 def _check_parquet_sizes(files: Sequence[Path], source: str) -> None:
     """Raises DataError where a file says that it unpacks to far more than data does, before it is unpacked."""
     try:
-        sizes, _ = ask("parquet_size", paths=[str(path) for path in files])
+        sizes, _ = ask("parquet_size", paths=[str(path.absolute()) for path in files])
     except DecodeError as error:
         raise DataError(
             f"{source} cannot be read as parquet: {error.reason}. Expected a table with at least one row."
@@ -300,7 +300,7 @@ def _vet_saved(folder: Path) -> None:
         raise DataError(f"{folder} cannot be read as a saved datasets folder: there is no {missing}. {remedy}")
     size = sum(file.stat().st_size for file in files)
     try:
-        ask("arrow", files=list(map(str, files)), seconds=seconds_for(size), memory=memory_for(size))
+        ask("arrow", files=[str(file.absolute()) for file in files], seconds=seconds_for(size), memory=memory_for(size))
     except DecodeError as error:
         raise DataError(f"{folder} cannot be read as a saved datasets folder: {error.reason}. {remedy}") from error
 

@@ -18,7 +18,7 @@ from onnxptq.data._hub import PREFIX, open_hub
 from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
 from onnxptq.data._masks import open_masked
 from onnxptq.data._raw import RawSplit
-from onnxptq.data._samples import defects, fingerprint, truth_digest
+from onnxptq.data._samples import UNDECODED, defects, fingerprint, truth_digest
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
 from onnxptq.data.dataset import TRUTH, Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
@@ -198,10 +198,10 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any,
         # Decoding every image once more takes long; the task says which one is damaged inside when it comes to it.
         for index, row, reason in zip(indices.tolist(), rows, defects(rows, whole=skip_bad), strict=True):
             if reason is not None:
-                found = f"{where}: {row['_name']}: {reason}"
                 if not skip_bad:
-                    raise DataError(f"{found}. Repair it, or leave bad samples out with --skip-bad.")
-                skipped.append(found)
+                    said = f"the image {row['_name']} " if reason.startswith(UNDECODED) else f"{row['_name']}: "
+                    raise DataError(f"{where}: {said}{reason}. Repair it, or leave bad samples out with --skip-bad.")
+                skipped.append(f"{where}: {row['_name']}: {reason}")
                 continue
             kept.append(index)
             fingerprints.append(fingerprint(row))

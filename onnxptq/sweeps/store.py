@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,6 +121,7 @@ class Store:
                 self._connection = open_to_read(self.path, _BUSY_SECONDS, "store")
                 self._check_version()
                 return
+            _make_for_this_user(self.path)
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A cell that was said to be stored is stored, also when the power fails.
@@ -161,6 +163,8 @@ class Store:
                 (*row, _json(study.machine), study.command),
             )
             name: str = self._connection.execute("SELECT run FROM runs WHERE digest = ?", (digest,)).fetchone()[0]
+            # Its row number grows with each start: the run that ran last has the largest.
+            self._connection.execute("INSERT OR REPLACE INTO started VALUES (?)", (name,))
             self._connection.executemany(
                 "INSERT OR IGNORE INTO grid VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -202,18 +206,26 @@ class Store:
             self._connection.execute("UPDATE runs SET finished = ? WHERE run = ?", (when, run))
 
     def runs(self) -> list[RunSummary]:
-        """All runs, the oldest first. Damaged rows count as missing, as they do for whoever makes them again."""
+        """All runs, the one that ran last at the end.
+
+        Damaged rows count as missing, as they do for whoever makes them again.
+        """
         # One state of the file: another sweep may begin a run in between.
         with self._explained(), self._transaction("BEGIN"):
             status = self._statuses()
-            rows = self._connection.execute(
-                "SELECT run, name, created, finished FROM runs ORDER BY created, rowid"
-            ).fetchall()
+            rows = self._connection.execute(f"SELECT run, name, created, finished FROM {self._in_order()}").fetchall()
             grid = self._connection.execute("SELECT run, cell FROM grid").fetchall()
         found: dict[str, list[str | None]] = {run: [] for run, *_ in rows}
         for run, cell in grid:
             found[run].append(status.get(cell))
         return [_summary(run, name, created, finished, found[run]) for run, name, created, finished in rows]
+
+    def _in_order(self) -> str:
+        """The table of runs in the order of their last start; a store of before knows when they were made."""
+        known = "SELECT count(*) FROM sqlite_master WHERE name = 'started'"
+        if not self._connection.execute(known).fetchone()[0]:
+            return "runs ORDER BY created, rowid"
+        return "runs LEFT JOIN started USING (run) ORDER BY coalesce(started.rowid, 0), created, runs.rowid"
 
     def _statuses(self) -> dict[str, str]:
         """Of each cell whose row is whole."""
@@ -227,7 +239,7 @@ class Store:
             UsageError: there is none, or several.
         """
         with self._explained():
-            rows = self._connection.execute("SELECT run FROM runs ORDER BY created, rowid").fetchall()
+            rows = self._connection.execute(f"SELECT run FROM {self._in_order()}").fetchall()
         names = [str(name) for (name,) in rows]
         if not names:
             raise UsageError(f"there is no run in {self.path}. `onnxptq sweep` makes one.")
@@ -304,6 +316,7 @@ class Store:
                     self._connection.execute(statement)
                 if not self._connection.execute("SELECT count(*) FROM store").fetchone()[0]:
                     self._connection.execute("INSERT INTO store VALUES (?)", (SCHEMA_VERSION,))
+        self._connection.execute("CREATE TABLE IF NOT EXISTS started (run TEXT PRIMARY KEY)")
         self._check_version()
 
     def _check_version(self) -> None:
@@ -377,7 +390,19 @@ def load_study(run: str = "last", store: Path | None = None) -> Study:
 
 def room_of(store: str | Path | None) -> Room:
     """The room of a store: the folder of `--store`, or the user's cache room."""
-    return cache_room() if store is None else Room(Path(store), option=f"--store {shlex.quote(str(store))}")
+    if store is None:
+        return replace(cache_room(), may_move=False)
+    return Room(Path(store), option=f"--store {shlex.quote(str(store))}")
+
+
+def _make_for_this_user(path: Path) -> None:
+    """Makes the file where there is none: SQLite would let everybody read it, and gives its journal the same rights."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise OutputError(
+            f"the store {path} cannot be written: {error.strerror}. Give another folder with --store."
+        ) from error
 
 
 def _row(cell: Cell) -> tuple[Any, ...]:

@@ -84,6 +84,10 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(
     assert isinstance(again.exception, OutputError) and "exists already" in str(again.exception)
 
     assert "Of 4 combinations:" in done(report, "-o", "s.html").stdout, "a report may be replaced"
+    text = Path("s.html").read_text()
+    Path("other.html").write_text(text.replace(said["run"], "2026-01-01-other0"))
+    assert "the report of the run 2026-01-01-other0" in str(run(report, "-o", "other.html").exception)
+    done(report, "-o", "other.html", "--force")
     assert "is no report" in str(run(report, "-o", "s.json").exception)
     done(report, "-o", "s.json", "--force")
     monkeypatch.setenv("COLUMNS", "60")

@@ -238,3 +238,20 @@ def test_a_folder_that_cannot_be_made_is_said_with_the_option_that_named_it(tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"folder of --store .*file cannot be written: .*another one with --store"):
         Store(room_of(tmp_path / "file"))
+
+
+def test_the_last_run_is_the_one_that_ran_last(tmp_path: Path) -> None:
+    with Store(Room(tmp_path)) as store:
+        for run in ("2026-01-02-abc", "2026-01-03-xyz"):
+            store.start(study(run=run), run, ["key"])
+        assert store.find("last") == "2026-01-03-xyz"
+        store.start(study(run="2026-01-04-abc"), "2026-01-02-abc", ["key"])  # The first plan again.
+        assert store.find("last") == "2026-01-02-abc"
+        assert [one.run for one in store.runs()] == ["2026-01-03-xyz", "2026-01-02-abc"]
+
+
+def test_a_store_is_for_this_user_alone(tmp_path: Path) -> None:
+    with Store(Room(tmp_path)) as store:
+        store.start(study(), "digest", ["key"])
+        for path in store.path.parent.iterdir():
+            assert not path.stat().st_mode & 0o077, path

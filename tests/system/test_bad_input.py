@@ -221,8 +221,15 @@ def test_no_space_in_the_cache_room_is_said(place: Any, tiny_disk: Path) -> None
     assert not list(tiny_disk.rglob("*.part"))
 
 
-def test_a_cache_room_that_cannot_be_written_is_named(place: Any, inputs: Path) -> None:
-    said = place.refused("quantize", "--no-evaluate", ONNXPTQ_CACHE=inputs / "good.npz")
+def test_a_cache_room_that_cannot_be_written_is_a_note(place: Any, inputs: Path) -> None:
+    done = place.succeeded("quantize", "--no-evaluate", ONNXPTQ_CACHE=inputs / "good.npz")
+    assert_says(done.stderr, ["note: the cache folder", "good.npz", "Set ONNXPTQ_CACHE"])
+    assert done.stderr.count("the cache folder") == 1
+
+
+def test_a_sweep_whose_store_cannot_be_written_is_refused(place: Any, inputs: Path) -> None:
+    # What it stores must be found again.
+    said = place.refused("sweep", ONNXPTQ_CACHE=inputs / "good.npz")
     assert_says(said, ["the cache folder", "good.npz", "Set ONNXPTQ_CACHE"])
 
 

@@ -41,6 +41,7 @@ def report_html(summary: Summary, answers: Answers) -> str:
     page = Template((folder / "report.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=escaped(study.name),
+        run=escaped(study.run),
         subtitle=escaped(_subtitle(summary)),
         style=(folder / "report.css").read_text(encoding="utf-8"),
         script="\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS),
