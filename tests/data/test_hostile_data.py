@@ -230,10 +230,10 @@ def test_what_does_not_end_is_ended(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux limits the memory of one process")
 def test_what_takes_more_memory_than_allowed_is_ended(monkeypatch):
     monkeypatch.setattr(isolated, "_decoder", None)  # A new one, which has nothing of before to use again.
+    monkeypatch.setattr(isolated, "memory_for", lambda size: 2**26)
     with pytest.raises(DecodeError) as error:
-        isolated.ask(
-            "picture", [png((9000, 9000))], memory=2**26, color=None, size=None, resize="stretch", interpolation="box"
-        )
+        decode_picture(png((9000, 9000)))
+    monkeypatch.undo()
     assert error.value.failure == "out of memory"
     assert decode_picture(png()).pixels.shape == (4, 4, 3)
 

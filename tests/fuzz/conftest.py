@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-EXTREMES = (b"\x00", b"\xff", b"\xff" * 9 + b"\x01", b"\x80" * 10, b"\x7f\xff\xff\xff", b"\x00" * 16, b"\xff" * 16)
-
-
-def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to four small damages: bits, bytes, slices cut, doubled, moved, or replaced by extreme numbers."""
-    out = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        if not out:
-            break
-        at = int(rng.integers(len(out)))
-        length = int(min(len(out) - at, rng.geometric(0.1)))
-        kind = rng.integers(8)
-        if kind == 0:
-            out[at] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            out[at] = int(rng.integers(256))
-        elif kind == 2:
-            del out[at : at + length]
-        elif kind == 3:
-            out[at:at] = out[at : at + length]
-        elif kind == 4:
-            piece = bytes(out[at : at + length])
-            to = int(rng.integers(len(out)))
-            out[to : to + length] = piece
-        elif kind == 5:
-            extreme = EXTREMES[rng.integers(len(EXTREMES))]
-            out[at : at + len(extreme)] = extreme
-        elif kind == 6:
-            out[at:at] = rng.bytes(length)
-        elif rng.random() < 0.3:
-            del out[at:]
-    return bytes(out)
+# Helpers lie beside the tests, which pytest imports by path.
+sys.path.insert(0, str(Path(__file__).parent))
+from _mutations import mutate
 
 
 @pytest.fixture
@@ -57,3 +31,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cases" in metafunc.fixturenames:
         few, many = metafunc.function.cases
         metafunc.parametrize("cases", [few, pytest.param(many, marks=pytest.mark.fuzz)])
+
+
+@pytest.fixture(scope="session")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model in INT8: 43 KB, of which most is the graph."""
+    import onnxptq
+
+    path = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    onnxptq.quantize(output=path, evaluate=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_predictions(int8: Path) -> Callable[[], Any]:
+    """The built-in model and its INT8 file, judged."""
+    import onnxptq
+
+    made = onnxptq.evaluate([int8], corruptions=["clean"]).predictions
+    return lambda: made

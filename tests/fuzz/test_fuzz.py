@@ -91,17 +91,7 @@ def lab() -> Iterator[Lab]:
     lab.close()
 
 
-@pytest.fixture(scope="session")
-def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in model in INT8: 43 KB, of which most is the graph."""
-    import onnxptq
-
-    path = tmp_path_factory.mktemp("int8") / "int8.onnx"
-    onnxptq.quantize(output=path, evaluate=False)
-    return path
-
-
-@cases(120, 3000)
+@cases(60, 1000)
 def test_models_of_damaged_bytes(
     lab: Lab, save_classifier: Callable[..., Path], int8: Path, mutants: Mutants, tmp_path: Path, cases: int
 ) -> None:
@@ -114,7 +104,7 @@ def test_models_of_damaged_bytes(
     assert set(outcomes) == {"accepted", "refused"}
 
 
-@cases(120, 3000)
+@cases(60, 1000)
 def test_models_of_damaged_structure(lab: Lab, int8: Path, tmp_path: Path, cases: int) -> None:
     path, outcomes = tmp_path / "case.onnx", Counter()
     whole = onnx.load(int8)
@@ -196,7 +186,7 @@ def _nest(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
 DAMAGES = (_shape, _kind, _input, _operator, _wires, _attribute, _drop, _opset, _elsewhere, _metadata, _nest)
 
 
-@cases(10, 120)
+@cases(4, 40)
 def test_whole_checks_of_damaged_models(int8: Path, mutants: Mutants, tmp_path: Path, cases: int) -> None:
     path, outcomes = tmp_path / "case.onnx", Counter()
     for number, data in enumerate(mutants(int8.read_bytes(), 3, cases)):
@@ -205,7 +195,7 @@ def test_whole_checks_of_damaged_models(int8: Path, mutants: Mutants, tmp_path: 
             check(path, policy=Policy(average_drop=AverageDrop()), corruptions=["clean"])
 
 
-@cases(300, 3000)
+@cases(100, 1000)
 def test_policies(int8: Path, mutants: Mutants, tmp_path: Path, cases: int) -> None:
     outcomes: Counter[str] = Counter()
     text = starter_policy(int8).replace("# [", "[").replace("\n# limit", "\nlimit")
@@ -215,7 +205,7 @@ def test_policies(int8: Path, mutants: Mutants, tmp_path: Path, cases: int) -> N
     assert set(outcomes) == {"accepted", "refused"}
 
 
-@cases(100, 2000)
+@cases(20, 300)
 def test_baselines(make_predictions: Any, mutants: Mutants, tmp_path: Path, cases: int) -> None:
     path, outcomes = tmp_path / "baseline.json", Counter()
     reference, model = make_predictions()
@@ -226,7 +216,7 @@ def test_baselines(make_predictions: Any, mutants: Mutants, tmp_path: Path, case
             check_comparable(load_baseline(path), model, path)
 
 
-@cases(60, 3000)
+@cases(20, 300)
 def test_predictions(make_predictions: Any, mutants: Mutants, tmp_path: Path, cases: int) -> None:
     path, outcomes = tmp_path / "p.parquet", Counter()
     save_predictions(path, make_predictions())
@@ -237,14 +227,7 @@ def test_predictions(make_predictions: Any, mutants: Mutants, tmp_path: Path, ca
     assert outcomes["refused"]
 
 
-@pytest.fixture
-def make_predictions(int8: Path) -> Callable[[], Any]:
-    import onnxptq
-
-    return lambda: onnxptq.evaluate([int8], corruptions=["clean"]).predictions
-
-
-@cases(12, 400)
+@cases(3, 60)
 @pytest.mark.parametrize("name", ["data.parquet", "data.csv", "data.jsonl", "data.npz", "images"])
 def test_data(
     name: str, save_classifier: Callable[..., Path], int8: Path, mutants: Mutants, tmp_path: Path, cases: int
