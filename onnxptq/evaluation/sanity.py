@@ -41,11 +41,30 @@ def why_not_worth_judging(reference: Predictions, confidence: float = 0.95) -> s
         A sentence without its full stop that names what was seen, what was expected and what to look at; None where
         nothing is wrong, or where fewer than 10 original samples leave it open.
     """
+    if repeated := _repeated(reference):
+        return repeated
     sources = len(np.unique(reference.source_id))
     if sources < _FEWEST:
         return None
     classifies = measure_of(reference) == ACCURACY
     return _alike(reference, sources) or (_at_chance(reference, sources, confidence) if classifies else None)
+
+
+def _repeated(reference: Predictions) -> str | None:
+    """One and the same sample, many times: what a file of zeroed images or rows comes to."""
+    variants = len(np.unique(reference.groups["corruption"])) if "corruption" in reference.groups else 1
+    samples = len(reference) / variants
+    sources, counts = np.unique(reference.source_id, return_counts=True)
+    same = reference.source_id == sources[counts.argmax()]
+    alike = counts.max() / variants
+    # Equal rows are common in tables; equal rows of several labels in this number are not.
+    suspicious = _ALIKE if len(np.unique(reference.label[same])) > 1 else _MOSTLY
+    if alike < _FEWEST or alike <= suspicious * samples:
+        return None
+    return (
+        f"{alike:.0f} of {samples:.0f} samples are one and the same; expected samples that differ. Look at the data "
+        "(are the samples empty or damaged?)"
+    )
 
 
 def _alike(reference: Predictions, sources: int) -> str | None:

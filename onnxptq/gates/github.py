@@ -34,7 +34,8 @@ def markdown(result: CheckResult) -> str:
     ]
     for verdict in _ORDER:
         for rule in result.named(verdict):
-            cells = (_SIGNS[verdict], rule.rule, rule.group or "", numbers(rule), rule.explanation, rule.next_step)
+            found = f"{rule.ruled_out}: {rule.explanation}" if rule.ruled_out else rule.explanation
+            cells = (_SIGNS[verdict], rule.rule, rule.group or "", numbers(rule), found, rule.next_step)
             lines.append(f"| {' | '.join(foreign_text.markdown(cell) for cell in cells)} |")
     return "\n".join([*lines, "", "Again:", "", *foreign_text.fenced(result.command, "sh"), ""])
 

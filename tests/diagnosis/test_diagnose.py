@@ -85,8 +85,9 @@ def predictions(group: np.ndarray, prediction: np.ndarray, margin: np.ndarray) -
     names = np.arange(n).astype(str)
     flat = np.ones(n)
     return Predictions(
-        names, names, {"group": group}, np.zeros(n, np.int64), prediction, margin.astype(np.float32),
-        margin.astype(np.float32), None, flat, flat, {"model": {"name": "m"}, "runtime": {"provider": "cpu"}},
+        names, names, {"group": group}, np.zeros(n, np.int64), flat, flat,
+        {"model": {"name": "m"}, "runtime": {"provider": "cpu"}},
+        code=prediction, certainty=margin.astype(np.float32),
     )  # fmt: skip
 
 

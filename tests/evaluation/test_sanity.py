@@ -44,6 +44,22 @@ def emptied(one: Predictions, share: float, prediction: int = 0) -> Predictions:
     )
 
 
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_one_sample_many_times_is_empty_data(share: float) -> None:
+    one = run()
+    zeroed = np.arange(200) < share * 200
+    said = why_not_worth_judging(replace(one, source_id=np.where(zeroed, "0", one.source_id)))
+    assert said is not None and f"{200 * share:.0f} of 200 samples are one and the same" in said
+    # Under several corruptions a sample is still one sample.
+    several = run(20, copies=30)
+    corruption = np.tile([f"c{number}" for number in range(30)], 20)
+    assert why_not_worth_judging(replace(several, groups={"corruption": corruption})) is None
+    # Rows of a table may well be equal where their labels are.
+    labels = np.where(zeroed, 0, one.label)
+    same = replace(one, source_id=np.where(zeroed, "0", one.source_id), label=labels, code=labels)
+    assert (why_not_worth_judging(same) is None) == (share < 0.5)
+
+
 def test_where_only_classes_are_kept_outputs_are_not_called_identical() -> None:
     one = replace(run(labelled=False), certainty=None, signal_energy=np.full(200, np.nan))
     assert why_not_worth_judging(replace(one, code=np.zeros(200, np.int64))) is None
