@@ -41,7 +41,7 @@ def test_io_binding_times_as_many_runs_as_asked_for_and_leaves_the_outputs_right
     require(name)
     runtime = resolve_runtime(name, cache_room(), DeviceSettings(memory_bytes=2**30, workspace_bytes=2**28))
     with Worker(timeout_s=300) as worker:
-        session = worker.open(model, runtime.session_providers(cache_room(), load_model(model).digest))
+        session = worker.open(model, runtime.session_providers(cache_room(), load_model(model)))
         assert session.providers[0] == runtime.provider.ort_name
         assert len(worker.time(session, {"x": X}, runs=20, warmup=5, device="cuda")) == 20
         np.testing.assert_allclose(worker.run(session, {"x": X})[0], X @ WEIGHTS, rtol=1e-2)
@@ -50,7 +50,7 @@ def test_io_binding_times_as_many_runs_as_asked_for_and_leaves_the_outputs_right
 def test_tensorrt_leaves_its_engine_and_timings_in_the_cache_room(model: Path) -> None:
     require("tensorrt")
     runtime = resolve_runtime("tensorrt", cache_room())
-    (_, options), *_ = providers = runtime.session_providers(cache_room(), load_model(model).digest)
+    (_, options), *_ = providers = runtime.session_providers(cache_room(), load_model(model))
     with Worker(timeout_s=300) as worker:
         worker.run(worker.open(model, providers), {"x": X})
     assert any(Path(options["trt_engine_cache_path"]).iterdir())
