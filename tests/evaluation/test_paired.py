@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxptq.errors import DataError
-from onnxptq.evaluation.measures import ACCURACY, AGREEMENT
-from onnxptq.evaluation.paired import lay_out, paired, scores_of
+from onnxptq.errors import DataError, UsageError
+from onnxptq.evaluation.measures import ACCURACY, AGREEMENT, Measure
+from onnxptq.evaluation.paired import lay_out, measure_named, paired, scores_of, share_changed
 
 
 def test_a_row_loses_one_where_only_the_reference_is_right(predictions):
@@ -50,3 +50,35 @@ def test_runs_over_other_samples_or_none_are_refused(predictions):
     none = predictions([], [])
     with pytest.raises(DataError, match="no rows"):
         paired(none, none)
+
+
+def test_sums_are_graded_where_the_measure_is_unless_told(predictions):
+    rows = paired(predictions([0, 1], [0, 1]), predictions([0, 0], [0, 1]))
+    graded = replace(rows, measure=Measure("F1", binary=False))
+    assert rows.by_group(rows.lost).binary and rows.over(rows.all_rows, rows.lost).binary
+    assert not graded.by_group(graded.lost).binary and not graded.over(graded.all_rows, graded.lost).binary
+    assert graded.by_group(graded.changed, binary=True).binary
+    assert graded.over(graded.all_rows, graded.changed, binary=True).binary
+    assert rows.changed.dtype == rows.before.dtype == rows.after.dtype == np.float64
+
+
+def test_graded_scores_come_from_the_head_that_made_the_predictions(predictions):
+    reference, model = predictions([0, 1, 2], [0, 1, 1]), predictions([0, 1, 1], [0, 1, 1])
+    scores = np.array([0.25, 1.0, 0.5], np.float32)
+    judged = replace(model, scores={"accuracy": scores})
+    assert scores_of(judged, reference, ACCURACY).tolist() == scores.tolist()
+    fidelity = Measure("fidelity", binary=False, against="reference")
+    near = replace(model, fidelity=scores)  # Its codes differ in one row; how near the answers are is another matter.
+    assert scores_of(near, reference, fidelity).tolist() == scores.tolist()
+    assert scores_of(reference, reference, fidelity).tolist() == [1.0, 1.0, 1.0]
+    assert share_changed(reference, model) == pytest.approx(1 / 3)
+    continuous = replace(model, code=None, fidelity=scores)
+    assert paired(reference, continuous, fidelity).changed is None
+    assert np.isnan(share_changed(reference, continuous))
+
+
+def test_a_score_that_a_task_lacks_is_named(predictions):
+    run = predictions([0], [0])
+    assert measure_named(run, "") == ACCURACY and measure_named(run, "agreement") == AGREEMENT
+    with pytest.raises(UsageError, match=r"no score 'acuracy'.*'accuracy'"):
+        measure_named(run, "acuracy")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxptq.evaluation._source_sums import medians
 from onnxptq.evaluation._student import student_quantile, student_tail
 from onnxptq.evaluation.statistics import (
     drop_interval,
@@ -17,6 +18,7 @@ from onnxptq.evaluation.statistics import (
     sign_flip_test,
     student_interval,
     sum_by_source,
+    wilson_interval,
 )
 
 DEGREES = np.array([1, 2, 3, 10, 19, 199, 5000, 100_000])
@@ -150,3 +152,43 @@ def test_more_sources_take_random_swaps_near_the_exact_share():
 def test_many_groups_leave_room_for_the_correction():
     sums = graded(*[np.full(20, 0.3)] * 100)
     assert equality_p_values(sums).max() * 100 < 0.01
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [([1.0] * 10 + [0.0] * 190, 0.02), ([1.0] * 10 + [0.0] * 190, 0.1), ([0.8] * 12 + [0.0] * 88, 0.02)],
+)
+def test_exceedance_is_that_of_student_where_few_rows_lose_much(value, limit):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.ttest_1samp(value, limit, alternative="greater").pvalue
+    assert exceedance_p_values(graded(value), limit)[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_exceedance_of_equal_losses_and_of_one_source_needs_no_error():
+    assert exceedance_p_values(graded([0.25] * 50), 0.25)[0] == pytest.approx(1.0)
+    assert exceedance_p_values(graded([0.25] * 400), 0.0)[0] < 1e-3
+    assert exceedance_p_values(graded([1.0]), 0.0)[0] >= 0.5  # One source says nothing of others.
+
+
+def test_the_median_is_that_of_the_sources_of_each_group():
+    sums = graded([0.1, 0.7, 0.2, 0.9, 0.3], [0.4, 0.2, 0.8, 0.9], [0.5], [0.6, 0.1])
+    np.testing.assert_allclose(medians(sums), [0.3, 0.6, 0.5, 0.35])
+    of_sources = sum_by_source([0.0, 1.0, 0.3, 0.9], [7, 7, 8, 9], [[0, 1, 2, 3]], binary=False)
+    assert medians(of_sources)[0] == pytest.approx(0.5)  # Of .5, .3 and .9: a source counts once.
+
+
+def test_each_part_of_an_interval_has_the_confidence_that_was_asked_for():
+    wide, narrow = (drop_interval(graded([0.03] * 200), confidence) for confidence in (0.99, 0.8))
+    z2 = 1.281552**2
+    assert only(narrow)[1] == pytest.approx(0.03 + 1.03 * z2 / (200 + z2), abs=1e-5)
+    assert wide[1][0] > narrow[1][0]
+    value = np.random.default_rng(7).uniform(-1, 1, 40)
+    student = student_interval(graded(value), 0.8)
+    assert drop_interval(graded(value), 0.8)[0][0] <= student[0][0]
+    # t decides where few rows lose much: its low end at .8 is nearer than at .95.
+    few = graded([1.0] * 4 + [0.0] * 196)
+    assert only(drop_interval(few, 0.8))[0] == pytest.approx(only(student_interval(few, 0.8))[0])
+    scores = graded([0.9] * 100)
+    assert only(mean_interval(scores, 0.8))[1] - 0.9 == pytest.approx(z2 / (100 + z2), rel=1e-3)
+    right = replace(graded([1.0] * 50 + [0.0] * 50), binary=True)
+    assert only(mean_interval(right, 0.8))[1] == pytest.approx(wilson_interval(50, 100, 0.8)[1])

@@ -82,3 +82,10 @@ def test_a_confidence_outside_0_and_1_is_refused(confidence):
         wilson_interval(1, 2, confidence)
     with pytest.raises(UsageError, match="confidence"):
         paired_drop_interval(1, 1, 4, confidence)
+
+
+def test_one_trial_is_a_trial_like_any_other():
+    proportions = pytest.importorskip("statsmodels.stats.proportion")
+    for successes in (0, 1):
+        expected = proportions.proportion_confint(successes, 1, method="wilson")
+        np.testing.assert_allclose(wilson_interval(successes, 1), expected, atol=1e-12)

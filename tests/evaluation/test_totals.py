@@ -150,3 +150,16 @@ def test_the_totals_of_a_task_come_from_its_head(predictions, monkeypatch):
     (found,) = totals_of(*runs)
     assert (found.name, found.before, found.sources) == ("macro-F1", 1.0, 60)
     assert found.after == pytest.approx((0.8 + 2 / 3 + 1) / 3)
+
+
+def test_the_bounds_are_students_with_a_degree_less_than_blocks():
+    stats = pytest.importorskip("scipy.stats")
+    found = TotalDrop("mAP", 0.5, 0.4, 0.1, 0.05, 20, 900, 900)
+    reach = stats.t.ppf(0.95, 19) * 0.05
+    assert found.bounds(0.95) == pytest.approx((0.1 - reach, 0.1 + reach))
+
+
+def test_two_sources_are_two_blocks_and_a_total_has_its_name():
+    found = total_drop(MEAN, records(np.array([1.0, 1.0])), records(np.array([0.0, 1.0])), [3, 5])
+    assert (found.name, found.blocks) == ("total", 2)
+    assert found.standard_error == pytest.approx(0.5)
