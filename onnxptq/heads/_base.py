@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.heads._measure import Measure
+from onnxptq.heads._measure import Measure as Measure
 from onnxptq.registry import Registry
 from onnxptq.signature import Signature
 

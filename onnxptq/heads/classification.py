@@ -29,7 +29,7 @@ OUTPUT_KINDS = ("logits", "probabilities")
 ACCURACY = Measure("accuracy", binary=True, summary="the predicted class is the label")
 AGREEMENT = Measure("agreement", binary=True, against="reference", summary="the predicted class is the reference's")
 
-_DISTRIBUTIONS = ("Softmax", "LogSoftmax")
+_DISTRIBUTIONS = ("Softmax", "LogSoftmax", "TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier")
 """Operators that only a classifier ends in."""
 
 

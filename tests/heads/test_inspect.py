@@ -1,0 +1,74 @@
+"""`inspect` and `tasks`: what a stranger sees first."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from onnxptq.commands.tasks import _heads, _inputs
+from onnxptq.errors import OutputError
+from onnxptq.heads import HEADS
+from onnxptq.inputs import DataOptions
+from onnxptq.inspection import described, inspect, write_specification
+from onnxptq.models import builtin
+from onnxptq.tasks import INPUTS
+
+W = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+
+
+def test_the_builtin_model_says_all_of_itself():
+    found = inspect(builtin().model)
+    assert (found.task, found.head, found.judged) == ("image-classification", "classification", ("logits",))
+    assert found.quantized["Conv"] == 7
+    assert found.missing == ()
+    assert json.loads(json.dumps(found.to_dict()))["inputs"][0]["shape"][1:] == [1, 8, 8]
+
+
+def test_what_nobody_explained_is_raw_and_the_screen_says_what_helps(save):
+    nodes = [("MatMul", ["x", "w"], ["y"], {}), ("Sin", ["y"], ["z"], {})]
+    model = save(nodes, [("x", ["N", 8])], [("z", ["N", 3])], {"w": W})
+    found = inspect(model)
+    assert (found.task, found.head, found.judged) == ("tensor", "raw", ("z",))
+    assert (found.quantized, found.stays_float) == ({"MatMul": 1}, {"Sin": 1})
+    assert any("--head" in line for line in found.missing)
+    assert described(found.inputs[0]) == "x float32 (N, 8)"
+    named = inspect(model, DataOptions(head="classification"))
+    assert (named.task, named.judged) == ("tensor-classification", ("z",))
+
+
+def test_a_softmax_at_the_end_says_that_it_is_a_classifier(save):
+    nodes = [("MatMul", ["x", "w"], ["y"], {}), ("Softmax", ["y"], ["p"], {"axis": 1})]
+    model = save(nodes, [("x", ["N", 8])], [("p", ["N", 3])], {"w": W})
+    assert (inspect(model).head, inspect(model).why) == (
+        "classification",
+        "output p is (N, 3) and comes from a Softmax",
+    )
+    two = save(nodes, [("x", ["N", 8])], [("p", ["N", 3]), ("y", ["N", 3])], {"w": W}, "two.onnx")
+    assert inspect(two).head == "raw"  # Which of the two is meant is a guess.
+    ids = save(
+        [("Cast", ["x"], ["y"], {"to": TensorProto.INT64})], [("x", ["N", 8])], [("y", ["N", 8], 7)], {}, "i.onnx"
+    )
+    assert inspect(ids).quantized == {}
+
+
+def test_the_specification_that_is_written_is_the_one_that_is_read(save):
+    model = save([("MatMul", ["x", "w"], ["y"], {})], [("x", ["N", 8])], [("y", ["N", 3])], {"w": W})
+    named = inspect(model, DataOptions(head="classification", preprocessing={"classes": ["a", "b", "c"]}))
+    path = write_specification(named)
+    again = inspect(model)
+    assert (again.task, again.classes, again.missing) == ("tensor-classification", ("a", "b", "c"), ())
+    assert again.specification == named.specification
+    with pytest.raises(OutputError, match="never replaced"):
+        write_specification(again)
+    path.unlink()
+
+
+def test_tasks_lists_every_input_and_head():
+    assert [row["name"] for row in _inputs()] == INPUTS.names()
+    heads = {row["name"]: row for row in _heads()}
+    assert list(heads) == HEADS.names()
+    assert heads["classification"]["judged by"] == ["accuracy"]
+    assert heads["raw"]["without truth"] == "fidelity"
