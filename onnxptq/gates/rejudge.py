@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
 from onnxptq.evaluation.paired import measure_named, paired
@@ -46,6 +47,7 @@ def read_evidence(
     """
     if not file.exists():
         raise DataError(f"there are no predictions {file}. `onnxptq evaluate --predictions FILE` writes them.")
+    _vet(file)
     runs = list(map(_shown, load_predictions(file)))
     domains = policy.graph.domains if policy and policy.graph else ()
     judged = load_model(model, domains=domains) if model else None
@@ -65,6 +67,18 @@ def read_evidence(
         by_provider={name: run for name, run in names.items() if run is not chosen},
     )
     return found, evidence
+
+
+def _vet(file: Path) -> None:
+    """Reads the file in the decoder's process first: a damaged one can crash Arrow, or ask for all memory."""
+    size = file.stat().st_size
+    try:
+        ask("parquet", path=str(file.resolve()), seconds=seconds_for(size), memory=memory_for(size))
+    except DecodeError as error:
+        raise DataError(
+            f"the predictions {file} cannot be read: {error.reason}. Make them again with `onnxptq evaluate "
+            "--predictions FILE`."
+        ) from error
 
 
 def _shown(run: Predictions) -> Predictions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.data.isolated import DecodeError, ask, seconds_for
 from onnxptq.errors import DataError, UsageError
 
 KIND = "tokenizer.json"
@@ -24,6 +26,16 @@ def _refusal(error: BaseException) -> BaseException:
         f"{type(error).__name__}: {error}. "
         "Save it again with save_pretrained, or update the library."
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _vet(content: str) -> None:
+    """Lets the library read it in the decoder's process first. Raises DataError where it crashes or does not end."""
+    try:
+        ask("tokenizer", [content.encode()], texts=["A word, or 2?", "a" * 1000], seconds=seconds_for(len(content)))
+    except DecodeError as error:
+        if error.failure != "refused":  # What it refuses, it says better here.
+            raise DataError(f"the model's tokenizer.json cannot be used: {error.reason}. Save it again.") from error
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class HuggingFaceTokenizer:
         return library
 
     def _check(self) -> None:
+        _vet(self.content)
         # Read and tried now, so that what is wrong with it is said before any work.
         self.encode("A word, or 2?", 8)
         if self.pad and self._asked("token_to_id", self.pad) is None:

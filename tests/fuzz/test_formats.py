@@ -1,7 +1,7 @@
 """Every format that is read: whatever an input holds, it is taken or refused with a reason, and nothing crashes or hangs.
 
 Together with `test_fuzz.py` ten thousand inputs and more under the marker `fuzz`, a few by default. Inputs run in a child that
-was forked, so that a crash is the outcome of one of them. What was found so far stands in `corpus.py` and always runs.
+was forked, so that a crash is the outcome of one of them. What was found so far stands in `test_corpus.py` and always runs.
 """
 
 from __future__ import annotations
