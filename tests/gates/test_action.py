@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+import onnxptq
 from onnxptq.evaluation import save_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,10 +81,12 @@ def filled(text: str, inputs: dict[str, str]) -> str:
 
 @pytest.fixture
 def model(tmp_path: Path, save_classifier: Callable[..., Path], make_runs: Callable[..., Any]) -> dict[str, str]:
-    """A model file, and predictions that name its digest."""
+    """An INT8 file, and predictions that name its digest."""
     from onnxptq.graphs import load_model
 
-    path = save_classifier("int8.onnx")
+    path = tmp_path / "int8.onnx"
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32))
+    onnxptq.quantize(save_classifier(), data=str(tmp_path / "x.npz"), output=path, evaluate=False)
     digest = load_model(path).digest
     (tmp_path / "work").mkdir(exist_ok=True)
     shutil.copy(path, tmp_path / "work" / "my model.onnx")
