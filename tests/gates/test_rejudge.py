@@ -56,6 +56,7 @@ def test_with_the_file_its_own_rules_are_judged(write: Make, make_runs: Make, sa
     policy = Policy(average_drop=AverageDrop(), graph=Graph(minimum_opset=18), placement=Placement("cpu"))
     result = check(path, predictions=write(*runs), policy=policy)
     assert [(rule.rule, rule.verdict.value) for rule in result.rules] == [
+        ("quantization", "FAILED"),
         ("average_drop", "PASSED"),
         ("placement", "NOT JUDGED"),
         ("graph", "FAILED"),
