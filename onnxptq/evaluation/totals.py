@@ -141,7 +141,10 @@ def total_drops(
         parts = np.array([sign * (one - other) for one, other in without])
         errors = np.sqrt((used - 1) / used * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
     columns = zip(totals, was.tolist(), now.tolist(), (sign * (was - now)).tolist(), errors.tolist(), strict=True)
-    return tuple(TotalDrop(total.name, *numbers, used, len(codes), sources) for total, *numbers in columns)
+    return tuple(
+        TotalDrop(total.name, one, other, drop, error, used, len(codes), sources)
+        for total, one, other, drop, error in columns
+    )
 
 
 def totals_of(reference: Predictions, model: Predictions) -> tuple[TotalDrop, ...]:
