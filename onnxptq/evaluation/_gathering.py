@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError
 from onnxptq.evaluation.predictions import OutputShape, Predictions
-from onnxptq.evaluation.samples import EvaluationSamples
+from onnxptq.evaluation.samples import CLEAN, EvaluationSamples
 from onnxptq.heads import Answers, Head, Output, Truths
 from onnxptq.signature import Signature
 
@@ -102,6 +102,10 @@ class Gathered:
         def named(prefix: str) -> dict[str, Any]:
             return {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
 
+        records = named("record.")
+        source = np.unique(samples.source_id, return_inverse=True)[1].astype(np.int64)
+        clean = samples.groups["corruption"] == CLEAN
+        whole = self._head.whole_set(records, samples.label, source, clean)
         return Predictions(
             sample_id=samples.sample_id,
             source_id=samples.source_id,
@@ -111,10 +115,10 @@ class Gathered:
             error_energy=columns["error"],
             identity={},
             code=columns.get("code"),
-            scores=named("score."),
+            scores=named("score.") | whole,
             fidelity=columns["fidelity"],
             certainty=columns.get("certainty"),
-            records=named("record."),
+            records=records,
             outputs=self._outputs,
             shapes=(self._shapes or ()) if self._outputs is not None else (),
             energies={name: (signal, columns[f"error.{name}"]) for name, signal in named("signal.").items()},

@@ -121,6 +121,23 @@ class Head(ABC):
         or text. Kept with the predictions, so keep it small."""
         return {}
 
+    def whole_set(
+        self,
+        records: Mapping[str, Any],
+        label: npt.NDArray[np.int64],
+        source: npt.NDArray[np.int64],
+        clean: npt.NDArray[np.bool_],
+    ) -> dict[str, Scores]:
+        """By measure the scores that need all samples, as the neighbors of a query do; called once a model, at the end.
+
+        Args:
+            records: of all N rows.
+            label: int64, (N,): class indices, -1 for none.
+            source: int64, (N,): equal for rows of one original sample.
+            clean: bool, (N,): rows without a corruption.
+        """
+        return {}
+
     def group_values(self, truths: Truths) -> dict[str, list[str]]:
         """The values of `group_columns` (size of the objects, length of the text), one a sample each."""
         return {}

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
+from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.heads._base import HEADS, Head, HeadKind, Measure, Output, Scores, Specification, Total, Truths
+from onnxptq.heads._shared import find_output
 from onnxptq.signature import Signature
 
 PSNR = Measure("PSNR / 50 dB", binary=False, summary="peak signal-to-noise ratio on a scale that ends at 50 dB")
@@ -123,15 +124,15 @@ def build(specification: Specification, signature: Signature) -> Restoration:
 
     Raises:
         UsageError: the specification names an output that there is not, or the peak is wrong.
+        ModelError: the model has no output.
     """
-    names = [spec.name for spec in signature.outputs]
-    output = specification.get("output") or names[0]
-    if output not in names:
-        raise UsageError(f"the model has no output {output!r}. {did_you_mean(str(output), names)}")
+    found = find_output(specification, signature, lambda spec: True)
+    if found is None:
+        raise ModelError("the model has no output, so there is nothing to judge.")
     peak = 1.0 if specification.get("peak") is None else specification["peak"]
     if isinstance(peak, bool) or not isinstance(peak, (int, float)) or not peak > 0:
         raise UsageError(f"peak must be the largest value that the output means, above 0, got {peak!r}.")
-    return Restoration(str(output), names.index(output), float(peak))
+    return Restoration(found[0].name, found[1], float(peak))
 
 
 HEADS.register(

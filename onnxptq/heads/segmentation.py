@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
+from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.geometry import Geometry, geometry_of
 from onnxptq.heads._base import HEADS, Head, HeadKind, Hints, Measure, Output, Scores, Specification, Total, Truths
+from onnxptq.heads._shared import find_output
 from onnxptq.signature import Signature, TensorSpec, described
 
 MIOU = Measure(
@@ -247,15 +248,11 @@ def build(specification: Specification, signature: Signature) -> Segmentation:
         UsageError: the specification names an output that there is not, or a key is wrong.
         ModelError: no output can be a mask.
     """
-    names = [spec.name for spec in signature.outputs]
-    named = specification.get("output")
-    if named is not None and named not in names:
-        raise UsageError(f"the model has no output {named!r}. {did_you_mean(str(named), names)}")
     scores = specification.get("scores") or "logits"
     if scores not in ("logits", "probabilities"):
         raise UsageError(f"scores must be one of logits, probabilities, got {scores!r}.")
-    found = [spec for spec in signature.outputs if named == spec.name or (named is None and _is_mask(spec))]
-    if not found:
+    found = find_output(specification, signature, _is_mask)
+    if found is None:
         raise ModelError(
             f"no output can be a mask: {described(signature.outputs)}. Expected (N, K, H, W) or (N, H, W)."
         )
@@ -266,7 +263,7 @@ def build(specification: Specification, signature: Signature) -> Segmentation:
         last = len(shape) == 4 and bool(classes) and shape[3] == len(classes) != shape[1]
     return Segmentation(
         output=found[0].name,
-        position=names.index(found[0].name),
+        position=found[1],
         scores=scores,
         channels_last=bool(last),
         class_names=classes,
