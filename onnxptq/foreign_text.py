@@ -137,7 +137,7 @@ def unfiltered(stream: TextIO) -> TextIO:
 def filtered_output() -> Iterator[None]:
     """Everything that this process prints with Python's streams is `printable` while it is open."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (None if one is None else Filtered(one) for one in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (None if one is None else Filtered(one) for one in before)
     try:
         yield
     finally:

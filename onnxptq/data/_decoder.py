@@ -21,7 +21,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 COMMON_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM")
 OTHER_FORMATS = ("WEBP", "TIFF", "AVIF", "JPEG2000", "DIB", "ICO", "TGA", "PCX", "SGI")
@@ -321,7 +321,7 @@ def _quiet_death() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def read_message(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[bytes]] | None:
     """The next header and its payloads, or None where the stream has ended."""
     size = stream.read(4)
     if len(size) < 4:
@@ -332,7 +332,7 @@ def read_message(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
     return header, payloads
 
 
-def write_message(stream: BinaryIO, header: Mapping[str, Any], payloads: Sequence[bytes] = ()) -> None:
+def write_message(stream: IO[bytes], header: Mapping[str, Any], payloads: Sequence[bytes] = ()) -> None:
     """Sends a header and its payloads."""
     text = json.dumps({**header, "bytes": [len(data) for data in payloads]}).encode()
     stream.write(len(text).to_bytes(4, "big") + text)

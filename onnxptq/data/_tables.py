@@ -290,11 +290,11 @@ def _vet_saved(folder: Path) -> None:
     states = [*folder.glob("state.json"), *folder.glob("*/state.json")]
     files: list[Path] = []
     for state in states:
-        named = read_json(state, "file", DataError).get("_data_files")
+        named: Any = read_json(state, "file", DataError).get("_data_files")
         names = [entry.get("filename") if isinstance(entry, dict) else None for entry in named or ()]
         if not all(isinstance(name, str) and name == Path(name).name for name in names):
             raise DataError(f"{state} names files that do not lie beside it. {remedy}")
-        files += [state.parent / name for name in names]
+        files += [state.parent / str(name) for name in names]
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise DataError(f"{folder} cannot be read as a saved datasets folder: there is no {missing}. {remedy}")
