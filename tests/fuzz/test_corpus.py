@@ -12,9 +12,11 @@ import pytest
 
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.data import open_source
-from onnxptq.errors import OnnxptqError
+from onnxptq.errors import DataError, OnnxptqError
+from onnxptq.evaluation import load_predictions
 from onnxptq.methods import canonical
 from onnxptq.recipe import Recipe
+from onnxptq.tasks._tokenizers import read_tokenizer
 
 TABLES = {
     "bare values crash Arrow's reader of JSON": ("d.json", b"null\ntrue\n1\n"),
@@ -67,3 +69,48 @@ def test_statistics_whose_array_has_a_broken_header(header: bytes, tmp_path: Pat
     path.write_bytes(buffer.getvalue())
     with pytest.raises(OnnxptqError, match=r"s\.stats"):
         CalibrationStatistics.load(path)
+
+
+TOKENIZERS = {
+    "a panic in Rust": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "////"}},
+    "a pre-tokenizer that there is not": {"pre_tokenizer": {"type": "\r\nfoo"}},
+    "a post-processor that is a text": {"post_processor": "label"},
+    "a vocabulary of texts": {"model": {"type": "WordLevel", "vocab": {"a": "b"}, "unk_token": "a"}},
+    "an unknown token that is not there": {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<unk>"}},
+    "padding that is a list": {"padding": [1]},
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers(name: str) -> None:
+    pytest.importorskip("tokenizers")
+    content = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
+        "post_processor": None, "decoder": None, "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+    }  # fmt: skip
+    assert read_tokenizer({"kind": "tokenizer.json", "content": content}).encode("a b", 4)
+    with pytest.raises(OnnxptqError):
+        read_tokenizer({"kind": "tokenizer.json", "content": {**content, **TOKENIZERS[name]}})
+
+
+HEADERS = (
+    {"schema_version": 1, "runs": []},
+    {"schema_version": 1, "runs": [{}]},
+    {"schema_version": 1, "runs": [None]},
+    {"schema_version": 1, "runs": {}},
+    {"schema_version": 1, "runs": [{"model": {"name": 5}, "runtime": {"provider": "cpu"}}]},
+    {"schema_version": 1, "runs": [{"model": {"name": "m"}, "runtime": "cpu"}]},
+    {"runs": 3},
+    [],
+)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=json.dumps)
+def test_predictions(header: object, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"run": pa.array([], pa.int32())})
+    pq.write_table(table.replace_schema_metadata({b"onnxptq.predictions": json.dumps(header)}), tmp_path / "p.parquet")
+    with pytest.raises(DataError):
+        load_predictions(tmp_path / "p.parquet")
