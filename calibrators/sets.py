@@ -21,6 +21,7 @@ from onnxptq.calibrators._sampler import SAMPLERS, Sampler
 from onnxptq.data.shifts import SHIFTS, Shift, parse_shift
 from onnxptq.errors import UsageError, did_you_mean, inside
 from onnxptq.recipe import Value
+from onnxptq.text_files import read_text
 
 ALIASES: Mapping[str, str] = {"shifted": "dark@3", "noisy": "gaussian@3"}
 """Names for one set each. `shifted` is a single shift on purpose: a mixture of shifts widens ranges and hides harm."""
@@ -172,8 +173,8 @@ def _typed(sampler: Sampler, key: str, text: str) -> Value:
 def _read(path: Path) -> CalibrationSet:
     """A set from a file: `sampling = "imbalanced"`, its parameters beside it, `shifts = ["dark@3", "mixup"]`."""
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values: dict[str, Any] = tomllib.loads(read_text(path, "calibration set", UsageError))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the calibration set {path} cannot be read: {error}") from error
     sampling = values.pop("sampling", "clean")
     shifts = values.pop("shifts", [])

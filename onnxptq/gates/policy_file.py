@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnxptq.errors import UsageError
 from onnxptq.gates.policy import FORMAT, Policy
+from onnxptq.text_files import read_text
 from onnxptq.toml_tables import parse_tables
 
 
@@ -16,11 +17,11 @@ def load_policy(path: Path) -> Policy:
         UsageError: no such file, no TOML, an unknown key, a value of the wrong type or range; with the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no policy {path}. `onnxptq check MODEL --init` writes one.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the policy {path} cannot be read: {error}. Expected a TOML file in UTF-8.") from error
+        text = read_text(path, "policy", UsageError)
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UsageError(f"there is no policy {path}. `onnxptq check MODEL --init` writes one.") from error
+        raise UsageError(f"{error} Expected a TOML file in UTF-8.") from error
     return parse_policy(text, str(path))
 
 

@@ -16,6 +16,7 @@ from onnxptq.methods import apply_method, canonical
 from onnxptq.quantization.targets import TARGETS
 from onnxptq.recipe import Recipe
 from onnxptq.sweeps.study import CellKey
+from onnxptq.text_files import read_text
 from onnxptq.toml_tables import About, parse_tables, read_tables, tables_schema
 
 FORMAT = 1
@@ -123,11 +124,11 @@ def load_plan(path: Path) -> Plan:
         UsageError: no such file, no TOML, no key, an unknown key or name, a value of the wrong type; with the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no plan {path}. `onnxptq sweep --init > {path.name}` writes one.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the plan {path} cannot be read: {error}. Expected a TOML file in UTF-8.") from error
+        text = read_text(path, "plan", UsageError)
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UsageError(f"there is no plan {path}. `onnxptq sweep --init > {path.name}` writes one.") from error
+        raise UsageError(f"{error} Expected a TOML file in UTF-8.") from error
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         raise UsageError(
             f"the plan {path} is empty. `onnxptq sweep --init > {path.name}` writes one to change; `format = 1` alone "
