@@ -20,6 +20,7 @@ from onnxptq.data import (
     open_source,
     split_source,
     split_sources,
+    stored_arrays,
     without_calibration,
 )
 from onnxptq.errors import DataError, UsageError
@@ -27,7 +28,18 @@ from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.preprocessing_cut import taken_apart
 from onnxptq.heads import HEADS, Hints
-from onnxptq.tasks import ENCODED, Task, add_groups, find_specification, make_task, split_name, with_head
+from onnxptq.tasks import (
+    ENCODED,
+    IMAGE,
+    SIGNATURE,
+    TENSOR,
+    Task,
+    add_groups,
+    find_specification,
+    make_task,
+    split_name,
+    with_head,
+)
 from onnxptq.text_files import read_json
 
 _ABOUT_PIXELS = (
@@ -128,8 +140,27 @@ def build_task(model: Model, options: DataOptions, dataset: Dataset | None = Non
         return _task_of_encoded_images(model, options, hints), ()
     flags = {**options.preprocessing, "task": options.task, "head": options.head}
     found = find_specification(model.path, model.metadata, flags, model.signature)
+    guessed = found.where.startswith(SIGNATURE) and found.task == IMAGE and options.task is None
+    if guessed and _stored_for(model, options):
+        found = replace(found, task=TENSOR, specification={}, warning=None)
     task = make_task(found.task, found.specification, model.signature, hints)
     return task, (found.warning,) if found.warning else ()
+
+
+def _stored_for(model: Model, options: DataOptions) -> bool:
+    """Whether the data is an `.npz` with an array of floats for each input, by its name or in the model's own layout.
+
+    Who stores what the model takes does not want it divided by 255 once more.
+    """
+    named = options.data or options.calib_data or options.eval_data or ""
+    if not named.endswith(".npz"):
+        return False
+    arrays = {name: shape for name, (shape, dtype) in stored_arrays(Path(named)).items() if dtype.kind == "f"}
+    (spec,) = model.signature.inputs
+    channels = spec.shape[1]
+    return spec.name in arrays or any(
+        channels in (1, 3) and len(shape) == 4 and shape[1] == channels for shape in arrays.values()
+    )
 
 
 def head_notes(task: Task) -> tuple[str, ...]:
@@ -338,7 +369,8 @@ def _open(named: str, options: DataOptions, room: Room) -> Source:
 
 
 def _with_truths(options: DataOptions, task: Task) -> DataOptions:
-    return replace(options, columns=replace(options.columns, truths=task.head.truth_columns()))
+    columns = replace(options.columns, truths=task.head.truth_columns(), model_inputs=task.input.columns)
+    return replace(options, columns=columns)
 
 
 def _only(source: Source) -> Dataset:

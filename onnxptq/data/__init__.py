@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxptq.data._arrays import stored_arrays
 from onnxptq.data._columns import Columns
 from onnxptq.data._decoder import resized_size
 from onnxptq.data._labels import align_labels
@@ -36,5 +37,6 @@ __all__ = [
     "resized_size",
     "split_source",
     "split_sources",
+    "stored_arrays",
     "without_calibration",
 ]

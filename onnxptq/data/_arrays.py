@@ -79,6 +79,26 @@ def open_npz(path: Path, columns: Columns, cache: Path, *, trusted: bool = False
     return {split: _open_split(group, columns, str(path)) for split, group in groups.items()}
 
 
+def stored_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and dtype of the arrays of an `.npz`, read from their headers; {} where it cannot be read."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                with archive.open(entry) as member:
+                    version = np.lib.format.read_magic(member)
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shape, _, dtype = read(member)
+                found[entry.removesuffix(".npy")] = shape, dtype
+    except Exception:  # A damaged archive fails in a dozen ways; whoever opens it says which.
+        return {}
+    return found
+
+
 def _unpack(path: Path, place: Path, trusted: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -121,9 +141,10 @@ def _split_of(name: str) -> tuple[str, str]:
 
 
 def _open_split(arrays: Mapping[str, Array], columns: Columns, where: str) -> RawSplit:
+    inputs = columns.inputs_of(arrays)
     # Labels are often stored as (N, 1).
     flat = {
-        n: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 and a.dtype.kind in "iub" and n not in columns.inputs else a
+        n: a[:, 0] if a.ndim == 2 and a.shape[1] == 1 and a.dtype.kind in "iub" and n not in inputs else a
         for n, a in arrays.items()
     }
     lengths = {name: a.shape[0] if a.ndim else None for name, a in flat.items()}
@@ -133,7 +154,7 @@ def _open_split(arrays: Mapping[str, Array], columns: Columns, where: str) -> Ra
     kinds = {name: _kind(array) for name, array in flat.items()}
     if not any(kind == "tensor" for kind in kinds.values()):
         kinds = {name: "tensor" if kind == "number" else kind for name, kind in kinds.items()}
-    for name in columns.inputs:
+    for name in inputs:
         if kinds.get(name) in ("scalar", "number"):
             kinds[name] = "tensor"
     chosen = choose_columns(kinds, (), columns, where)

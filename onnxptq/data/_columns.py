@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,11 +33,17 @@ class Columns:
         inputs: the input columns (an image column, or one column an input of the model).
         label: the label column.
         truths: columns that hold the truth of a task, of those that the source has; they are no inputs.
+        model_inputs: names of the model's inputs: where the source has a column for each, these are the inputs.
     """
 
     inputs: tuple[str, ...] = ()
     label: str | None = None
     truths: tuple[str, ...] = ()
+    model_inputs: tuple[str, ...] = ()
+
+    def inputs_of(self, names: Collection[str]) -> tuple[str, ...]:
+        """The input columns of a source with these columns; () where they are to be found."""
+        return self.inputs or (self.model_inputs if set(self.model_inputs) <= set(names) else ())
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,9 @@ def choose_columns(kinds: Mapping[str, Kind], class_labels: Sequence[str], colum
         if name not in kinds:
             raise UsageError(f"{source} has no column {name!r}. {did_you_mean(name, kinds)}")
     kinds = {name: kind for name, kind in kinds.items() if name not in columns.truths or name in columns.inputs}
-    label = columns.label or _find_label(kinds, class_labels, columns.inputs)
-    names = columns.inputs or _find_inputs({name: kind for name, kind in kinds.items() if name != label})
+    given = columns.inputs_of(kinds)
+    label = columns.label or _find_label(kinds, class_labels, given)
+    names = given or _find_inputs({name: kind for name, kind in kinds.items() if name != label})
     if not names:
         raise DataError(
             f"no column of {source} looks like an input: {', '.join(map(repr, kinds)) or 'it has none'}. Expected "

@@ -6,11 +6,14 @@ from onnxptq.signature import Normalizer, Signature, TensorSpec
 from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
 from onnxptq.tasks._groups import add_groups
 from onnxptq.tasks._task import ENCODED, Task, make_task, split_name, with_head
-from onnxptq.tasks.preprocessing import Preprocessing, find_specification
+from onnxptq.tasks.preprocessing import IMAGE, SIGNATURE, TENSOR, Preprocessing, find_specification
 
 __all__ = [
     "ENCODED",
+    "IMAGE",
     "INPUTS",
+    "SIGNATURE",
+    "TENSOR",
     "Feeds",
     "Input",
     "InputKind",

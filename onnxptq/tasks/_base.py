@@ -40,6 +40,11 @@ class Input(ABC):
     def specification(self) -> dict[str, Any]:
         """Everything needed to rebuild the input, as JSON: what an INT8 model carries and what content keys hold."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that it reads by name where the data has all of them; () where it takes what looks like an input."""
+        return ()
+
     @abstractmethod
     def load(self, rows: Sequence[Row]) -> Batch:
         """Raw rows of a dataset as one raw batch, on which shifts work. Raises DataError naming a bad sample."""

@@ -33,6 +33,12 @@ TEXT = "text"
 
 TOKENIZER_FILE = "tokenizer.json"
 
+SIGNATURE = "the model's signature"
+"""Where a guess comes from."""
+
+USUAL_SIDE = 224
+"""Height and width of images for a model that takes any, where nobody says more: what ImageNet's nets are shown."""
+
 METADATA_TASK = "onnxptq.task"
 METADATA_PREPROCESSING = "onnxptq.preprocessing"
 
@@ -182,14 +188,29 @@ def _with_tokenizer(specification: dict[str, Any], model: Path) -> dict[str, Any
 
 def _from_signature(signature: Signature, said: Mapping[str, Any], task: str | None) -> Preprocessing:
     if (task is not None and split_name(task)[0] != IMAGE) or not _takes_images(signature):
-        return Preprocessing(TENSOR, {}, "the model's signature")
+        return Preprocessing(TENSOR, {}, SIGNATURE)
+    size, unknown = _size_of(signature, said)
     if {"mean", "std", "scale"} & said.keys():
-        return Preprocessing(IMAGE, {}, "the model's signature")
+        return Preprocessing(IMAGE, size, SIGNATURE, unknown)
     warning = (
         "nothing says how the model wants its images: pixels are divided by 255 and not normalised. If it was trained "
         "otherwise, give --mean and --std, or write them into a JSON file beside the model (docs/data.md)."
     )
-    return Preprocessing(IMAGE, {}, "the model's signature", warning)
+    return Preprocessing(IMAGE, size, SIGNATURE, f"{warning} {unknown}" if unknown else warning)
+
+
+def _size_of(signature: Signature, said: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The size of images that `--shape` gives, or a usual one where a side is open; and what to say of that."""
+    (spec,) = signature.inputs
+    sides = slice(2, 4) if spec.shape[1] in (1, 3) else slice(1, 3)
+    if "size" in said or None not in spec.shape[sides]:
+        return {}, None
+    if (shape := (said.get("shape") or {}).get(spec.name)) and len(shape) == 4 and None not in shape[sides]:
+        return {"size": list(shape[sides])}, None
+    size = [USUAL_SIDE if side is None else side for side in spec.shape[sides]]
+    return {"size": size}, (
+        f"The model takes images of any size, and {size[0]} x {size[1]} was taken; --size HEIGHTxWIDTH takes another."
+    )
 
 
 def _takes_images(signature: Signature) -> bool:

@@ -56,6 +56,11 @@ class TensorInput(Input):
         shapes = {spec.name: list(spec.shape) for spec in self.inputs}
         return {"shape": shapes, **facts_to_json(self.facts, self.inputs)}
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(spec.name for spec in self.inputs)
+
     def load(self, rows: Sequence[Row]) -> Batch:
         """Stacks the samples: {input: array (N, ...)} in the dtype of the model.
 

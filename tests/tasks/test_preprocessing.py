@@ -90,9 +90,11 @@ def test_a_broken_file_beside_the_model_is_named(tmp_path: Path) -> None:
 
 def test_nothing_at_all_means_pixels_over_255_with_a_warning(tmp_path: Path) -> None:
     found = find(tmp_path)
-    assert (found.task, found.specification) == ("image", {})
+    assert (found.task, found.specification) == ("image", {"size": [224, 224]})
     assert "divided by 255" in str(found.warning)
-    assert find(tmp_path, mean=[0.5]).warning is None
+    assert "224 x 224 was taken" in str(found.warning)
+    assert find(tmp_path, mean=[0.5], size=[32, 32]).warning is None
+    assert find(tmp_path, shape={"x": [1, 3, 64, 32]}).specification["size"] == [64, 32]
 
 
 def test_nothing_at_all_means_tensors_where_the_input_is_no_image(tmp_path: Path) -> None:
