@@ -23,6 +23,7 @@ from onnxptq.evaluation import (
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.lane import candidates
 from onnxptq.evaluation.run import Candidate
+from onnxptq.evaluation.sanity import why_not_worth_judging
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.runtimes.cpu import CLIPS
@@ -184,7 +185,14 @@ def judge(
     with candidates(models, runtime, room, allow_fallback=allow_fallback) as chosen:
         predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
     reports = tuple(compare(predictions[0], run, groups, totals=True) for run in predictions[1:])
-    return Judgement(predictions, reports, _fallback_notes(predictions) + saturation_notes(chosen))
+    notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
+    return Judgement(predictions, reports, notes)
+
+
+def reference_notes(reference: Predictions) -> tuple[str, ...]:
+    """One line, the first of all, where FP32 itself knows nothing of the samples: INT8 is then not to blame."""
+    why = why_not_worth_judging(reference)
+    return (f"before INT8 is judged: {why}.",) if why else ()
 
 
 def saturation_notes(judged: Sequence[Candidate]) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def test_an_existing_file_is_replaced_only_by_force_and_the_model_never(quantize
 
 
 def test_nothing_is_left_when_something_fails_at_the_very_end(quantize, data, tmp_path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise KeyboardInterrupt
 
     source = data()

@@ -132,8 +132,8 @@ def split_name(name: str) -> tuple[str, str | None]:
             return known, None
         if name.startswith(f"{known}-"):
             head = name.removeprefix(f"{known}-")
-            HEADS.get(head)
-            return known, head
+            if head in HEADS:
+                return known, head
     raise UsageError(
         f"unknown task {name!r}; a task is an input ({', '.join(inputs)}) and a head ({', '.join(HEADS.names())}), as "
         f"in image-classification. {did_you_mean(name, [f'{one}-{head}' for one in inputs for head in HEADS.names()])}"

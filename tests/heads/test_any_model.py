@@ -168,3 +168,15 @@ def test_a_ruined_output_behind_a_perfect_one_fails(save, tmp_path):
     found = check(tmp_path / "q.onnx", reference=model, data=str(tmp_path / "e.npz"))
     assert found.exit_code == 1
     assert found.subject["judged"] == ["ids_out", "embedding"]
+
+
+def test_a_reference_that_knows_nothing_is_said_before_int8_is_judged(save, tmp_path):
+    model = save([GEMM], [X_IN], [Y_OUT], {"w": W})
+    label = (X @ W).argmax(axis=1)
+    for name, labels, said in (("right", label, False), ("shuffled", R.permutation(label), True)):
+        np.savez(tmp_path / f"{name}.npz", x=X, label=labels)
+        made = onnxptq.quantize(
+            model, data=str(tmp_path / f"{name}.npz"), corruptions=["clean"], output=tmp_path / f"{name}.onnx"
+        )
+        assert made.report.measure == "accuracy"
+        assert any("before INT8 is judged" in one and "order of the labels" in one for one in made.warnings) == said

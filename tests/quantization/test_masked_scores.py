@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.quantization.masked_scores import MARGIN, MaskedScores, find_masks, masked_scores, swallowed_scores
-from onnxptq.tasks import Signature, Task, TensorSpec
-from onnxptq.tasks.text_classification import build
+from onnxptq.tasks import Input, Signature, TensorSpec
+from onnxptq.tasks.text_input import build
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> Input:
     inputs = tuple(TensorSpec(name, "int64", (None, None)) for name in ("input_ids", "attention_mask"))
     vocabulary = {"kind": "words", "vocabulary": ["<pad>", "<unk>"]}
     return build({"tokenizer": vocabulary}, Signature(inputs, (TensorSpec("y", "float32", (None, 2)),)))
@@ -58,14 +58,14 @@ def ranges(**ends: tuple[float, float]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("hidden", [-1e4, float(np.finfo(np.float32).min)])
-def test_a_mask_is_found_by_what_it_can_hold(tmp_path: Path, task: Task, hidden: float) -> None:
+def test_a_mask_is_found_by_what_it_can_hold(tmp_path: Path, task: Input, hidden: float) -> None:
     added = list(find_masks(save(tmp_path / "a.onnx", "Add", hidden), task, {}))
     assert added == [MaskedScores("scores", "bias", "masked")]
     chosen = list(find_masks(save(tmp_path / "w.onnx", "Where", hidden), task, {}))
     assert chosen == [MaskedScores("scores", None, "masked")]
 
 
-def test_the_user_is_told_where_a_mask_takes_the_resolution(tmp_path: Path, task: Task) -> None:
+def test_the_user_is_told_where_a_mask_takes_the_resolution(tmp_path: Path, task: Input) -> None:
     path = save(tmp_path / "a.onnx", "Add")
     given = ranges(scores=(-3, 5), bias=(-1e4, 0), masked=(-1e4, 5))
     (told,) = swallowed_scores(given, path)
@@ -73,7 +73,7 @@ def test_the_user_is_told_where_a_mask_takes_the_resolution(tmp_path: Path, task
     assert swallowed_scores(masked_scores(given, path, task), path) == ()
 
 
-def test_a_bias_is_no_mask_unless_it_was_seen_to_hide(tmp_path: Path, task: Task) -> None:
+def test_a_bias_is_no_mask_unless_it_was_seen_to_hide(tmp_path: Path, task: Input) -> None:
     path = save(tmp_path / "b.onnx", "bias")
     given = ranges(scores=(-3, 4), mask=(0, 1), masked=(-3, 5))
     assert masked_scores(given, path, task) == given
@@ -83,7 +83,7 @@ def test_a_bias_is_no_mask_unless_it_was_seen_to_hide(tmp_path: Path, task: Task
 
 @pytest.mark.parametrize("observed", [(-1e4, 5.0), (-3.0, 5.0)], ids=["padding was seen", "padding was not seen"])
 def test_real_scores_keep_their_resolution_and_padding_stays_hidden(
-    tmp_path: Path, task: Task, observed: tuple[float, float]
+    tmp_path: Path, task: Input, observed: tuple[float, float]
 ) -> None:
     path = save(tmp_path / "a.onnx", "Add")
     found = masked_scores(ranges(scores=(-3, 5), bias=(-1e4, 0), masked=observed), path, task)
@@ -101,7 +101,7 @@ def test_real_scores_keep_their_resolution_and_padding_stays_hidden(
     assert weights[:, 7:].sum(axis=1).max() < 0.01
 
 
-def test_the_widest_scores_decide_where_layers_share_a_mask(tmp_path: Path, task: Task) -> None:
+def test_the_widest_scores_decide_where_layers_share_a_mask(tmp_path: Path, task: Input) -> None:
     model = onnx.load(save(tmp_path / "a.onnx", "Add"))
     model.graph.node.extend(
         [helper.make_node("Add", ["other", "bias"], ["masked2"]), helper.make_node("Softmax", ["masked2"], ["y2"])]

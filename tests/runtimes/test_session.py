@@ -17,7 +17,7 @@ from onnxptq.errors import DataError, ModelError, RuntimeUnavailableError, Usage
 from onnxptq.runtimes import ProviderStatus, open_session, probe
 from onnxptq.runtimes import session as session_module
 from onnxptq.runtimes.session import session_entries
-from onnxptq.tasks._base import Signature, TensorSpec
+from onnxptq.tasks import Signature, TensorSpec
 
 from .conftest import WEIGHTS, build
 

@@ -150,7 +150,7 @@ def test_a_provider_that_does_not_load_is_said_without_an_option_that_sweep_lack
     plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status = ProviderStatus("cuda", "CUDAExecutionProvider", compiled=True, loads=False, reason="no driver")
-    monkeypatch.setattr("onnxptq.runtimes.selection.probe", lambda name: status)
+    monkeypatch.setattr("onnxptq.runtimes.selection.probe", lambda *asked: status)
     plan.write_text(PLAN + 'runtimes = ["cuda"]\n')
     said = str(run(sweep, "study.toml").exception)
     assert said.startswith("study.toml: the execution provider 'cuda' does not load here: no driver.")

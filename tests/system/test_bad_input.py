@@ -40,7 +40,6 @@ DATA = {
     "an image is corrupt": ("image.onnx", "corrupt", ["dog/", ".png cannot be decoded", "--skip-bad"]),
     "it holds NaN": ("tensor.onnx", "nan.npz", ["nan.npz: row 37: column 'x' has NaN", "--skip-bad"]),
     "it holds infinity": ("tensor.onnx", "infinity.npz", ["row 37: column 'x' has infinity", "--skip-bad"]),
-    "nothing fixes the size": ("any-size.onnx", "images", ["(N, 3, ?, ?)", "dynamic", "--size HEIGHTxWIDTH"]),
 }
 
 NAMES = {

@@ -97,7 +97,7 @@ def test_a_baseline_that_is_truncated_newer_or_of_other_data_is_refused(place: A
     baseline = place.work.parent / "baseline.json"
     for text, words in (
         (whole[: len(whole) // 2], ["truncated or damaged", "--update-baseline"]),
-        (json.dumps({**values, "format": 2}), ["format 2", "reads format 1", "Update onnxptq"]),
+        (json.dumps({**values, "format": 3}), ["format 3", "reads formats 1 and 2", "Update onnxptq"]),
         (json.dumps(other), ["another dataset", "--update-baseline"]),
         (json.dumps(unlike), ["another preprocessing", "--update-baseline"]),
         ("[]", ["not a baseline"]),

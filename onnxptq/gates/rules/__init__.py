@@ -36,10 +36,13 @@ def judge(policy: Policy, evidence: Evidence) -> tuple[RuleResult, ...]:
     found: list[Finding] = []
     why_not = _why_not_judged_on(evidence)
     for one, table in rules_on(policy):
-        cannot = unanswered(one, table, evidence)
-        if cannot is None and why_not and "predictions" in one.needs_of(table):
-            cannot = RuleResult(one.name, Verdict.UNDECIDED, why_not, _BETTER_DATA)
-        found += [cannot] if cannot is not None else one.judge(table, policy, evidence)
+        if (cannot := unanswered(one, table, evidence)) is not None:
+            found.append(cannot)
+            continue
+        judged_by_it = one.judge(table, policy, evidence)  # A name that there is not is refused whatever the data is.
+        if why_not and "predictions" in one.needs_of(table):
+            judged_by_it = [RuleResult(one.name, Verdict.UNDECIDED, why_not, _BETTER_DATA)]
+        found += judged_by_it
     judged = iter(judge_claims([one for one in found if isinstance(one, Claim)], policy.confidence))
     return tuple(next(judged) if isinstance(one, Claim) else one for one in found)
 
