@@ -213,7 +213,8 @@ def train_network(pictures: Sequence[Picture], epochs: int = EPOCHS) -> Any:
             if torch.rand(()) < 0.5:
                 batch, kinds, ends = batch.flip(2), kinds.flip(1), ends.flip(1)[..., [0, 3, 2, 1]]
             batch = (batch * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
-            loss = losses(*network(batch), kinds.flatten(1), ends.flatten(1, 2))
+            predicted, logits = network(batch)
+            loss = losses(predicted, logits, kinds.flatten(1), ends.flatten(1, 2))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

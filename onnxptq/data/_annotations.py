@@ -208,9 +208,11 @@ def _voc(path: Path) -> dict[str, list[Annotation]] | None:
     files = sorted(folder.glob("*.xml")) if folder.is_dir() else []
     if not files:
         return None
-    return {
-        "": [Annotation(_voc_picture(file), file.stem, lambda encoded, file=file: _voc_truth(file)) for file in files]
-    }
+    return {"": [_voc_annotation(file) for file in files]}
+
+
+def _voc_annotation(file: Path) -> Annotation:
+    return Annotation(_voc_picture(file), file.stem, lambda encoded: _voc_truth(file))
 
 
 def _voc_picture(file: Path) -> Path:

@@ -187,7 +187,7 @@ class _Fits:
         """How many cells have each level of one block of columns and each level of another."""
         (rows, height), (columns, width) = one, other
         table = np.bincount(rows * width + columns, self._counts, minlength=height * width)
-        return table.reshape(height, width)
+        return table.astype(np.float64).reshape(height, width)
 
     def _indicators(self, term: Term) -> tuple[Codes, int]:
         if term not in self._codes:

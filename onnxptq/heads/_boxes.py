@@ -37,7 +37,7 @@ def overlaps(boxes: Boxes, others: Boxes, crowd: Sequence[bool] | npt.NDArray[np
     union = mine + theirs - shared
     if len(crowd):
         union = np.where(np.asarray(crowd, np.bool_)[None], mine, union)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def suppressed(boxes: Boxes, scores: npt.NDArray[np.float32], iou: float, least: float, most: int) -> Any:

@@ -307,7 +307,9 @@ def _coco(found: tuple[bytes, ...], true: tuple[bytes, ...]) -> tuple[float, ...
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise UsageError("mAP needs the extra `detection`: pip install 'onnxptq[detection]'.") from error
-    annotations, results, classes = [], [], {0}
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    classes = {0}
     for image, content in enumerate(true, 1):
         for left, top, right, bottom, label, crowd, area in np.frombuffer(content, np.float32).reshape(-1, 7).tolist():
             box = [left, top, right - left, bottom - top]

@@ -62,7 +62,7 @@ class Embedding(Head):
             )
         flat = vectors.reshape(len(vectors), -1).astype(np.float64)
         lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-        return np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 0).astype(np.float32)
+        return np.asarray(np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 0), np.float32)
 
     def fidelity(self, answers: Vectors, reference: Vectors) -> Scores:
         """(1 + cosine) / 2; 0 where the model gives a zero vector and the reference does not."""

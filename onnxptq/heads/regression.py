@@ -70,9 +70,8 @@ class Regression(Head):
         error = np.abs(answers - wanted)
         scores = {CLOSENESS.name: self._closeness(error)}
         if self.tolerance is not None:
-            within = (error <= self.tolerance).all(axis=1).astype(np.float32)
-            within[np.isnan(wanted).any(axis=1)] = np.nan
-            scores[WITHIN.name] = within
+            within = (error <= self.tolerance).all(axis=1)
+            scores[WITHIN.name] = np.where(np.isnan(wanted).any(axis=1), np.nan, within).astype(np.float32)
         return scores
 
     def fidelity(self, answers: Values, reference: Values) -> Scores:
@@ -84,7 +83,7 @@ class Regression(Head):
         return {"answer": list(answers), "wanted": list(self._wanted(truths, answers))}
 
     def _closeness(self, error: Values) -> Scores:
-        return (1 - np.minimum(1.0, error.mean(axis=1) / self.scale)).astype(np.float32)
+        return np.asarray(1 - np.minimum(1.0, error.mean(axis=1) / self.scale), np.float32)
 
     def _wanted(self, truths: Truths, answers: Values) -> Values:
         """The truth of each sample, NaN where it has none."""

@@ -6,7 +6,7 @@ al., 2006); with "greedy" the text ends at the end symbol; with "ids" the output
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ class SequenceHead(Head):
     def score(self, answers: Spoken, truths: Truths) -> dict[str, Scores]:
         """1 - CER, 1 - WER and exact match of each sample; NaN without truth."""
         pairs = list(zip(answers.texts, self._wanted(truths, len(answers.texts)), strict=True))
-        measures = (
+        measures: tuple[tuple[Measure, Callable[[str, str], float]], ...] = (
             (CHARACTERS, lambda said, true: closeness(said, true)),
             (WORDS, lambda said, true: closeness(said.split(), true.split())),
             (EXACT, lambda said, true: float(said == true)),

@@ -182,7 +182,7 @@ def _f1(table: tuple[int, int, int]) -> float:
 
 
 def _sums(records: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    return np.asarray(records["counts"], np.float64).reshape(-1, 5).sum(axis=0)
+    return np.asarray(np.asarray(records["counts"], np.float64).reshape(-1, 5).sum(axis=0))
 
 
 def _entity_f1(records: Mapping[str, Any]) -> float:

@@ -63,7 +63,7 @@ def spread(sample: Array, known: InputFacts) -> Array:
         return np.abs(sample)
     axes = tuple(axis for axis in range(sample.ndim) if axis != channel_axis(sample))
     deviation = sample.std(axis=axes, keepdims=True)
-    return np.where(deviation > 0, deviation, np.abs(sample).max(axis=axes, keepdims=True))
+    return np.asarray(np.where(deviation > 0, deviation, np.abs(sample).max(axis=axes, keepdims=True)))
 
 
 def channel_axis(sample: Array) -> int:

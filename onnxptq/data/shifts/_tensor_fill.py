@@ -41,7 +41,7 @@ def widen(batch: Tensors, severity: int, seeds: Seeds, facts: Facts) -> Tensors:
     factor = WIDER[severity - 1]
 
     def widened(sample: Array, known: InputFacts) -> Array:
-        return sample.min() + (sample - sample.min()) * factor
+        return np.asarray(sample.min() + (sample - sample.min()) * factor)
 
     return each_float(batch, facts, each_sample(widened))
 
@@ -55,7 +55,7 @@ def restandardize(batch: Tensors, severity: int, seeds: Seeds, facts: Facts) -> 
         axes = tuple(a for a in range(sample.ndim) if len(known.means) == 1 or a != sample.ndim + known.axis)
         mean, deviation = sample.mean(axis=axes, keepdims=True), sample.std(axis=axes, keepdims=True)
         unit = np.divide(sample - mean, deviation, out=np.zeros_like(sample), where=deviation > 0)
-        return unit * known.deviation + known.mean
+        return np.asarray(unit * known.deviation + known.mean)
 
     return each_float(batch, facts, each_sample(moved))
 
