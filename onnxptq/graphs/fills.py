@@ -51,7 +51,7 @@ _SOFTMAX = ("Softmax", "LogSoftmax")
 
 def is_fill(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which numbers of an array are fills; NaN is none."""
-    magnitude = np.abs(values)
+    magnitude = np.abs(values.astype(np.float32) if values.dtype == np.float16 else values)
     return np.asarray((magnitude >= FILL) | (magnitude == _LOWEST_FLOAT16), np.bool_)
 
 

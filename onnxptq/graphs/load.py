@@ -369,8 +369,8 @@ def check_quantizable(model: Model) -> None:
             "to judge this one, use: onnxptq evaluate MODEL --reference FP32.onnx"
         )
     for spec in model.signature.inputs:
-        if spec.dtype in ("float16", "float64", "bfloat16"):
+        if spec.dtype in ("float64", "bfloat16"):
             raise ModelError(
-                f"input {spec.name!r} of {model.path} is {spec.dtype}; INT8 quantization starts from float32. "
-                "Export the model in float32."
+                f"input {spec.name!r} of {model.path} is {spec.dtype}; INT8 quantization starts from float32 "
+                "or float16. Export the model in float32."
             )

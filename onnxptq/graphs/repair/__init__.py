@@ -14,7 +14,7 @@ from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.order import sort_model
 from onnxptq.graphs.parts import NO_OPSET, STANDARD_DOMAINS
 from onnxptq.graphs.passed_through import drop_passed_through
-from onnxptq.graphs.repair import constants, gemm, names, operators, types
+from onnxptq.graphs.repair import constants, gemm, half, names, operators, types
 from onnxptq.graphs.repair.editing import Editing
 from onnxptq.graphs.skeleton import skeleton
 
@@ -70,6 +70,7 @@ BEFORE_FOLDING: tuple[Repair, ...] = (
     Repair("Nodes are sorted.", "measured", _sorted),
     Repair("Of constants of one name the last stays.", "measured", constants.one_name_each),
     Repair("Sparse constants are written out.", "measured", constants.densify),
+    Repair("Float16 becomes float32, with casts at inputs and outputs.", "measured", half.half_to_float),
 )
 """What the model needs for ONNX Runtime's own preparation to understand it."""
 

@@ -80,10 +80,14 @@ class Editing:
 
     def values(self, name: str) -> npt.NDArray[Any] | None:
         """The values of a constant; None where `name` is none."""
+        tensor = self.initializers.get(name)
+        return None if tensor is None else self.array(tensor)
+
+    def array(self, tensor: onnx.TensorProto) -> npt.NDArray[Any]:
+        """The values of a constant of this model, wherever they lie."""
         from onnx import numpy_helper
 
-        tensor = self.initializers.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor, str(self._folder))
+        return numpy_helper.to_array(tensor, str(self._folder))
 
     def fresh(self, wanted: str) -> str:
         """A name like `wanted` that no tensor has; it is taken from now on."""

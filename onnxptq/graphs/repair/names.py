@@ -79,7 +79,10 @@ def clear_of_the_quantizers(editing: Editing) -> bool:
 
 
 def rename(editing: Editing, old: str, new: str) -> None:
-    """Gives a tensor of the main graph another name, wherever it is read; subgraphs that define `old` keep theirs."""
+    """Gives a tensor of the main graph another name, wherever nodes compute or read it.
+
+    Inputs and outputs of the main graph keep theirs, for a node that is put there; so do subgraphs that define `old`.
+    """
     for tensor in editing.graph.initializer:
         if tensor.name == old:
             tensor.name = new
