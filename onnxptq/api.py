@@ -95,6 +95,7 @@ def quantize(
     parameters: dict[str, Value | None] | None = None,
     target: str = "cpu",
     exclude: Sequence[str] = (),
+    quantize_post_processing: bool = False,
     engine: str = "one-pass",
     statistics: str | Path | None = None,
     recipe: Recipe | None = None,
@@ -121,6 +122,8 @@ def quantize(
         parameters: further parameters of the method; None values are left out.
         target: what the deployment needs of the graph.
         exclude: names or patterns of nodes that stay in float.
+        quantize_post_processing: quantize a detector's post-processing too, which otherwise stays in float where it
+            joins boxes and scores.
         engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "one-pass-cuda" to
             calibrate on the CUDA provider; "stock" for ONNX Runtime's own calibrators.
         statistics: a file of `calibrate` to start from; calibration set, size, seed and engine are then its own.
@@ -149,7 +152,10 @@ def quantize(
     if recipe is None:
         label = method_label(method, parameters)
         base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
-        recipe = apply_method(method, base.changed(float_nodes=tuple(exclude), target=target), parameters)
+        base = base.changed(
+            float_nodes=tuple(exclude), quantize_post_processing=quantize_post_processing, target=target
+        )
+        recipe = apply_method(method, base, parameters)
         unused = unused_calibration(base, recipe, label)
     recipe = canonical(recipe)
     check_engine(recipe, runs=known is None)

@@ -67,6 +67,8 @@ class Recipe:
         float_nodes: names of nodes that stay in float.
         float_outputs: the graph's outputs are left unquantized (a fused INT8 Gemm with float output).
         float_normalizers: nodes that only standardize an input stay in float (`graphs.normalizers`).
+        quantize_post_processing: a detector's post-processing is quantized like anything else; by default it stays in
+            float where it joins two quantities (`graphs.post_processing`).
         target: what the deployment needs of the graph.
         engine: what computes the ranges: "stock" is ONNX Runtime's calibrators, "one-pass" ours.
     """
@@ -81,6 +83,7 @@ class Recipe:
     float_nodes: tuple[str, ...] = ()
     float_outputs: bool = False
     float_normalizers: bool = False
+    quantize_post_processing: bool = False
     target: str = "cpu"
     engine: str = "one-pass"
 
@@ -97,6 +100,8 @@ class Recipe:
         values["ranges"] = _step_to_dict(self.ranges)
         values["bounds"] = [_step_to_dict(step) for step in self.bounds]
         values["float_nodes"] = list(self.float_nodes)
+        if not self.quantize_post_processing:
+            del values["quantize_post_processing"]  # Recipes of before keep their digest.
         return values
 
     @staticmethod
@@ -227,7 +232,7 @@ def _list(key: str, value: Any) -> list[Any] | tuple[Any, ...]:
     return value
 
 
-_FLAGS = (("float_outputs", bool), ("float_normalizers", bool))
+_FLAGS = (("float_outputs", bool), ("float_normalizers", bool), ("quantize_post_processing", bool))
 
 
 def _check(recipe: Recipe) -> None:

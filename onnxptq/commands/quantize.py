@@ -78,6 +78,12 @@ _IN_A_RECIPE = (
 @click.option("--target", default="cpu", show_default=True, help="What the graph is for (onnxptq targets).")
 @click.option("--exclude", multiple=True, metavar="NODE", help="A node that stays in float, or a pattern. Repeatable.")
 @click.option(
+    "--quantize-post-processing",
+    is_flag=True,
+    help="Quantize what a detector does behind its last weights too; by default it stays in float where it joins boxes "
+    "and scores.",
+)
+@click.option(
     "--recipe", "recipe_file", metavar="FILE", help="A recipe (TOML or JSON) instead of the options that make one."
 )
 @click.option("-o", "--output", metavar="OUT", help="INT8 file. [default: MODEL.CALIB.METHOD.int8.onnx here]")

@@ -18,6 +18,7 @@ from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import check_quantizable_operators, check_quantized, float_parts
 from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.passed_through import restore_passed_through
+from onnxptq.graphs.post_processing import post_processing
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
@@ -134,8 +135,28 @@ def quantize_folded(
         notes += leave_outputs_in_float(output)
     restore_passed_through(output, model.core.path)
     check_quantized(output, folded, settings.nodes_to_exclude)
-    notes += not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+    notes += (
+        _post_processing_notes(recipe, folded)
+        + not_renormalized(recipe.weight_transforms, folded)
+        + float_parts(folded)
+    )
     return Quantized(chosen, notes)
+
+
+def post_processing_nodes(folded: Path) -> tuple[str, ...]:
+    """Names of the nodes behind a detector's last weights that stay in float, () where there is no such thing."""
+    return tuple(node.name for node in post_processing(skeleton(folded).graph) if node.name)
+
+
+def _post_processing_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
+    """One line where a detector's post-processing stays in float."""
+    nodes = () if recipe.quantize_post_processing else post_processing_nodes(folded)
+    if not nodes:
+        return ()
+    return (
+        f"the post-processing behind the last weights stays in float ({len(nodes)} nodes, {nodes[0]} to {nodes[-1]}): "
+        "it joins boxes and scores, which one scale cannot serve. --quantize-post-processing quantizes it.",
+    )
 
 
 def _enlarged(output: Path, grids: Mapping[str, Grid]) -> tuple[str, ...]:
@@ -199,6 +220,8 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
     settings = target_settings(recipe.target, folded)
     if recipe.float_normalizers:
         settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *normalizer_nodes(folded)))
+    if not recipe.quantize_post_processing and (nodes := post_processing_nodes(folded)):
+        settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *nodes))
     if not recipe.float_nodes:
         return settings
     names = node_names(folded)

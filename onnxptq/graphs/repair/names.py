@@ -8,6 +8,7 @@ from typing import Any
 from onnxptq.graphs.kept_in_float import kept_in_float
 from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.parts import subgraphs
+from onnxptq.graphs.post_processing import post_processing
 from onnxptq.graphs.repair.editing import Editing
 
 _MADE_UP = (
@@ -37,7 +38,8 @@ def named_where_bias_is_shared(editing: Editing) -> bool:
 def named_where_kept_in_float(editing: Editing) -> bool:
     """Names the nameless nodes that the quantizer must leave alone, which it is told by name."""
     taken = Counter(node.name for node in editing.graph.node)
-    nameless = [node for node in kept_in_float(editing.graph) if not node.name]
+    kept = (*kept_in_float(editing.graph), *post_processing(editing.graph))
+    nameless = [node for node in kept if not node.name]
     for node in nameless:
         node.name = _unused(f"{node.op_type}_{node.output[0]}", taken)
         taken[node.name] += 1

@@ -1,0 +1,110 @@
+"""What a detector does behind its last layers with weights: decoding boxes, joining them with scores, suppression.
+
+One scale cannot serve two quantities: in an output that joins boxes (0 to 640) and scores (0 to 1) a step of INT8 is
+2.5, and every score is 0. Where nodes behind the last weights join such quantities, all of these nodes stay in float.
+Rules:
+
+1. From a float output back to the layers with weights: what lies between is the post-processing. A Conv that only takes
+   a mean over bins (the distribution focal loss of YOLOv8) belongs to it.
+2. It joins two quantities where a Concat has an input that a Sigmoid or a Softmax bounds by 0 and 1, with nothing but
+   moves of data behind it, and another input that is not so bounded; or where it holds a NonMaxSuppression.
+
+Classifiers, segmenters and transformers have no such Concat behind their last weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
+_BOUNDING = ("Sigmoid", "Softmax", "HardSigmoid")
+_MOVING = frozenset(
+    {
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Gather",
+        "Cast",
+        "Expand",
+    }
+)
+"""Operators that leave values as they are."""
+
+
+def post_processing(graph: Any) -> list[Any]:
+    """The nodes that stay in float, in the order of the graph: an ONNX `GraphProto`'s `NodeProto`s."""
+    from onnx import TensorProto
+
+    view = _View(graph)
+    found: dict[int, Any] = {}
+    for output in graph.output:
+        if output.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32):
+            continue
+        region = view.behind_weights(output.name)
+        if any(view.joins_quantities(node) for node in region):
+            found |= {id(node): node for node in region}
+    return [node for node in graph.node if id(node) in found]
+
+
+class _View:
+    """Producers and constants of a graph."""
+
+    def __init__(self, graph: Any) -> None:
+        self._maker = {name: node for node in graph.node for name in node.output}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+
+    def behind_weights(self, output: str) -> list[Any]:
+        """The nodes from the last layers with weights to an output."""
+        region: dict[int, Any] = {}
+        waiting = [output]
+        while waiting:
+            node = self._maker.get(waiting.pop())
+            if node is None or id(node) in region or self._has_weights(node):
+                continue
+            region[id(node)] = node
+            waiting.extend(node.input)
+        return list(region.values())
+
+    def joins_quantities(self, node: Any) -> bool:
+        """Whether a node makes one tensor of two quantities, or picks boxes by their scores."""
+        if node.op_type == "NonMaxSuppression":
+            return True
+        if node.op_type != "Concat":
+            return False
+        computed = [name for name in node.input if name in self._maker]
+        bounded = [self._is_bounded(name) for name in computed]
+        return any(bounded) and not all(bounded)
+
+    def _is_bounded(self, name: str) -> bool:
+        """Whether all values lie between 0 and 1 because an activation says so."""
+        node = self._maker.get(name)
+        while node is not None and node.op_type in _MOVING:
+            node = self._maker.get(node.input[0])
+        if node is not None and node.op_type == "Concat":
+            return all(self._is_bounded(part) for part in node.input)
+        return node is not None and node.op_type in _BOUNDING
+
+    def _has_weights(self, node: Any) -> bool:
+        if node.op_type not in _WEIGHTED:
+            return False
+        return not self._takes_a_mean_over_bins(node)
+
+    def _takes_a_mean_over_bins(self, node: Any) -> bool:
+        """A Conv of 1 x 1 with one output channel, right behind a Softmax over its input channels."""
+        weights = self._constants.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
+        if (
+            weights is None
+            or len(weights.dims) < 3
+            or weights.dims[0] != 1
+            or any(size != 1 for size in weights.dims[2:])
+        ):
+            return False
+        maker = self._maker.get(node.input[0])
+        while maker is not None and maker.op_type in _MOVING:
+            maker = self._maker.get(maker.input[0])
+        return maker is not None and maker.op_type == "Softmax"
