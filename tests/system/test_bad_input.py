@@ -21,7 +21,6 @@ MODELS = {
     "it is empty": ("empty.onnx", ["empty.onnx is empty (0 bytes)", "again"]),
     "it is cut in half": ("truncated.onnx", ["truncated.onnx is not an ONNX file, or it is truncated", "again"]),
     "it lacks one byte": ("truncated-by-one.onnx", ["truncated-by-one.onnx", "truncated", "again"]),
-    "it is float16": ("half.onnx", ["input 'x'", "half.onnx is float16", "Export the model in float32"]),
     "it is double": ("double.onnx", ["input 'x'", "double.onnx is float64", "Export the model in float32"]),
     "its data is missing": ("external/missing.onnx", ["'gone.data'", "missing.onnx", "Copy the data file"]),
     # Where it points there is a pipe that nobody writes to: whoever opened it would wait for ever.
