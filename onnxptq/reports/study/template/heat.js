@@ -69,14 +69,13 @@ function heatCell(entry, metric) {
 }
 
 function heatTip(entry, metric) {
-  const { limits, groupNames } = state.study;
+  const { groupNames } = state.study;
   const lines = [`${placeName(entry)}: ${entry.standing}`, `${metric.name}: ${points(entry[state.metric])} ${metric.unit}`];
   const several = entry.seeds.length > 1;
   if (metric.low) {
     const over = several ? `, lowest to highest end of ${entry.seeds.length} seeds` : "";
     lines.push(`95 % interval ${points(entry[metric.low])} to ${points(entry[metric.high])}${over}`);
   } else lines.push("no interval: none is known to cover it");
-  const limit = points(limits.crossfit_drop);
   if (entry.hurt.length) {
     const names = entry.hurt.slice(0, 3).map((k) => groupNames[k]).join("; ");
     const more = entry.hurt.length > 3 ? ` and ${entry.hurt.length - 3} more` : "";
