@@ -21,6 +21,7 @@ from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
+from onnxptq.heads import RAW
 from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
 from onnxptq.runtimes.selection import Runtime, chosen_runtime
@@ -92,7 +93,8 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         samples, warnings = samples_to_judge_on(
             [base.model, model], request.corruptions, request.groups, request.options, cache_room()
         )
-        policy = settle(policy, request.groups, labelled=samples.labelled, flips=samples.flips)
+        raw = samples.task.head.name == RAW
+        policy = settle(policy, request.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
         subjects: list[Subject] = [base, subject, *(isolation.subject(model, other) for other in others)]
         if "predictions" in needs(policy):

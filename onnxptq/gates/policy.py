@@ -377,22 +377,27 @@ class Policy:
     graph: Graph | None = None
 
 
-def settle(policy: Policy | None, groups: tuple[str, ...], *, labelled: bool, flips: bool = True) -> Policy:
+def settle(
+    policy: Policy | None, groups: tuple[str, ...], *, labelled: bool, flips: bool = True, raw: bool = False
+) -> Policy:
     """The policy that holds: the one given, else the default one; groupings that a user named win over its own."""
-    found = policy or default_policy(labelled=labelled, flips=flips)
+    found = policy or default_policy(labelled=labelled, flips=flips, raw=raw)
     return replace(found, group_by=groups) if groups else found
 
 
-def default_policy(*, labelled: bool, flips: bool = True) -> Policy:
+def default_policy(*, labelled: bool, flips: bool = True, raw: bool = False) -> Policy:
     """The policy of a check without any: average and worst group (docs/check.md says why these and these limits).
 
     Args:
         labelled: the data has truth for the task. Without it flips take the place of drops.
-        flips: answers are equal or different. Where they are not, fidelity takes the place of flips.
+        flips: answers are equal or different. Where they are not, fidelity takes the place of flips, at their limits.
+        raw: fidelity is that of outputs which nobody explained, where noise is no loss yet.
     """
     if labelled:
         return Policy(average_drop=AverageDrop(), worst_group_drop=WorstGroupDrop())
+    if not flips and not raw:
+        return Policy(fidelity=Fidelity(), worst_group_fidelity=WorstGroupFidelity())
     if not flips:
-        # Outputs that nobody explained: an error of 20 dB on average, of 14 dB in the worst group.
+        # An error of 20 dB on average, of 14 dB in the worst group.
         return Policy(fidelity=Fidelity(limit=0.9), worst_group_fidelity=WorstGroupFidelity(limit=0.8))
     return Policy(flip_rate=FlipRate(), worst_group_flip_rate=WorstGroupFlipRate())

@@ -11,12 +11,13 @@ import numpy as np
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
-from onnxptq.evaluation.paired import measure_named, paired
+from onnxptq.evaluation.paired import fidelity_measure, kind_of, measure_named, paired
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.foreign_text import one_line
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.graphs import Model, load_model
+from onnxptq.heads import RAW
 
 
 def read_evidence(
@@ -55,7 +56,13 @@ def read_evidence(
     before = _of(runs, base, file)[0] if base else runs[0]
     own = _runs_of_model(runs, before, judged, file)
     chosen = _on(own, provider, file)
-    found = settle(policy, groups, labelled=chosen.labelled, flips=chosen.code is not None)
+    found = settle(
+        policy,
+        groups,
+        labelled=chosen.labelled,
+        flips=fidelity_measure(chosen).binary,
+        raw=kind_of(chosen).name == RAW,
+    )
     names = {run.runtime: run for run in reversed(own)}
     evidence = Evidence(
         model=judged,

@@ -15,11 +15,12 @@ from onnxptq.heads._base import (
     Truths,
     rows_of,
 )
-from onnxptq.heads._choice import HeadChoice, choose_head
+from onnxptq.heads._choice import RAW, HeadChoice, choose_head
 from onnxptq.heads._measure import Measure
 
 __all__ = [
     "HEADS",
+    "RAW",
     "Answers",
     "Head",
     "HeadChoice",
