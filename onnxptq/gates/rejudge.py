@@ -11,7 +11,8 @@ import numpy as np
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import Predictions, load_predictions
-from onnxptq.evaluation.paired import fidelity_measure, kind_of, measure_named, paired
+from onnxptq.evaluation.measures import kind_of
+from onnxptq.evaluation.paired import fidelity_measure, measure_named, paired
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.foreign_text import one_line
 from onnxptq.gates.evidence import Evidence
