@@ -17,10 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -131,7 +131,7 @@ def command(tool: str, python: str, model: Path, folder: Path, count: int, metho
     """The command of one process; None where the tool has not the method."""
     data, output = folder / "samples.npz", folder / "out.onnx"
     if tool.startswith("onnxptq"):
-        options = ["--data", data, "--task", "tensor-classification", "--calib-size", count, "--method", method]
+        options = ["--data", data, "--task", "tensor", "--calib-size", count, "--method", method]
         options += ["--no-verify"] if "no look" in tool else []
         return [python, "-m", "onnxptq", "quantize", str(model), *map(str, options), "--no-evaluate", "-o", str(output)]
     known = dict.fromkeys(METHODS, "") if tool == "bare" else _NAMES[tool]
@@ -145,25 +145,34 @@ def run(words: list[str], folder: Path) -> Cost:
     environment = {**os.environ, "ONNXPTQ_CACHE": str(folder / "cache"), "TMPDIR": str(folder)}
     if "onnxptq" in words:  # No peer may find the folders of this checkout.
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    started = time.perf_counter()
+    # By way of a small process: a child begins with the peak memory of whoever forked it, and this one holds networks.
+    launched = [sys.executable, "-I", "-c", _LAUNCH, *words]
     with (folder / "said").open("wb") as said:
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=said, stderr=said)
-        while True:
-            pid, status, used = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            if time.perf_counter() - started > LIMIT_SECONDS:
-                process.kill()
-                process.wait()
-                return Cost(why=f"more than {LIMIT_SECONDS} s")
-            time.sleep(0.005)
-    wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        process = subprocess.Popen(
+            launched, cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
+        try:
+            process.wait(LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return Cost(why=f"more than {LIMIT_SECONDS} s")
+    wall, cpu, peak, code = json.loads((folder / "used").read_text())
+    if code:
         last = (folder / "said").read_text(errors="replace").strip().splitlines()[-1:]
         return Cost(why=f"failed: {' '.join(last)[:80]}")
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
+    return Cost(wall, cpu, peak / unit)
+
+
+_LAUNCH = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:])
+_, status, used = os.wait4(process.pid, 0)
+told = [time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss, os.waitstatus_to_exitcode(status)]
+open("used", "w").write(json.dumps(told))
+"""
 
 
 def imports(python: str) -> Cost:
