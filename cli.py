@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from onnxptq.commands._stop import Stop, orderly_stop
+from onnxptq.commands.stop import Stop, orderly_stop
 from onnxptq.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_DONE, OnnxptqError
 from onnxptq.foreign_text import filtered_output, one_line, printable
 
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from onnxptq._version import __version__
+        from onnxptq.version import __version__
 
         click.echo(f"onnxptq {__version__}")
         ctx.exit()

@@ -269,7 +269,7 @@ def _small_plan(cells: int) -> Any:
 
 
 def _counter_loaded() -> None:
-    from onnxptq.calibrators._histogram import Accumulator, compiled
+    from onnxptq.calibrators.histogram import Accumulator, compiled
 
     compiled()
     accumulator = Accumulator()

@@ -159,7 +159,7 @@ def percentile_error(path: Path, network: str, count: int) -> Result:
     """Distance from the exact 99.999 percentile, in bins of ONNX Runtime's histogram; the worst of `count` tensors."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 
-    from onnxptq.calibrators._histogram import Accumulator
+    from onnxptq.calibrators.histogram import Accumulator
     from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
     from onnxptq.calibrators.statistics import TensorStatistics
 
@@ -193,7 +193,7 @@ def work(task: Result) -> None:
 
     Per sample where the task is a pass over samples: what the others cost beside the first, after one pass to warm up.
     """
-    from onnxptq.calibrators._histogram import compiled
+    from onnxptq.calibrators.histogram import compiled
 
     worker, path, count = WORKERS[task.pop("worker")], Path(task.pop("path")), task["count"]
     start_up = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxptq.calibrators._reader import SampleReader
-from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler
+from onnxptq.calibrators.sampler import SAMPLERS, Pool, Sampler
 from onnxptq.calibrators.samples import CalibrationSamples, reader
 from onnxptq.calibrators.sets import ALIASES, CalibrationSet
 

@@ -1,4 +1,4 @@
-"""The counters of `_histogram` as machine code. Importing this module imports Numba (half a second).
+"""The counters of `histogram` as machine code. Importing this module imports Numba (half a second).
 
 The machine code is kept where Numba keeps it (`__pycache__`, or the user's cache folder where that is read-only): it is
 compiled once a machine, in about two seconds.
@@ -13,7 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from onnxptq.calibrators._histogram import (
+from onnxptq.calibrators.histogram import (
     BOTTOM,
     FIRST,
     INFINITE,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxptq.calibrators._reader import Feeds, SampleReader
-from onnxptq.calibrators._sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
+from onnxptq.calibrators.sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
 from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
 from onnxptq.data.dataset import Dataset
 from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxptq.calibrators._sampler import SAMPLERS, Asked, Pool, Sampler, at_random
+from onnxptq.calibrators.sampler import SAMPLERS, Asked, Pool, Sampler, at_random
 from onnxptq.data.dataset import Indices
 from onnxptq.errors import UsageError
 

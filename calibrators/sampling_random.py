@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators._sampler import SAMPLERS, Pool, Sampler, at_random
+from onnxptq.calibrators.sampler import SAMPLERS, Pool, Sampler, at_random
 from onnxptq.data.dataset import Indices
 from onnxptq.errors import DataError, UsageError, did_you_mean
 

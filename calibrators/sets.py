@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxptq.calibrators._sampler import SAMPLERS, Sampler
+from onnxptq.calibrators.sampler import SAMPLERS, Sampler
 from onnxptq.data.shifts import SHIFTS, Shift, parse_shift
 from onnxptq.errors import UsageError, did_you_mean, inside
 from onnxptq.recipe import Value

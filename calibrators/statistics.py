@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators._histogram import SHIFT
+from onnxptq.calibrators.histogram import SHIFT
 from onnxptq.errors import DataError, UsageError
 
 _NEGATIVE_ZERO_BIN = 0x80000000 >> SHIFT
@@ -164,7 +164,7 @@ class CalibrationStatistics:
         Raises:
             OutputError: the folder is missing, not writable or full.
         """
-        from onnxptq.calibrators._statistics_file import write_statistics
+        from onnxptq.calibrators.statistics_file import write_statistics
 
         write_statistics(self, Path(path))
 
@@ -175,7 +175,7 @@ class CalibrationStatistics:
         Raises:
             DataError: no such file, truncated or damaged, not statistics, or written by another version of the format.
         """
-        from onnxptq.calibrators._statistics_file import read_statistics
+        from onnxptq.calibrators.statistics_file import read_statistics
 
         return read_statistics(Path(path))
 

@@ -23,7 +23,6 @@ if (_checkout / "setup.cfg").is_file() and (_checkout / "calibrators" / "__init_
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from onnxptq._version import __version__
     from onnxptq.api import (
         EvaluateResult,
         QuantizeResult,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from onnxptq.gates import check
     from onnxptq.inputs import DataOptions
     from onnxptq.recipe import Recipe
+    from onnxptq.version import __version__
 
 _HOMES = {
     "CalibrationSet": "onnxptq.calibrators",
@@ -50,7 +50,7 @@ _HOMES = {
     "QuantizeResult": "onnxptq.api",
     "Recipe": "onnxptq.recipe",
     "Report": "onnxptq.evaluation",
-    "__version__": "onnxptq._version",
+    "__version__": "onnxptq.version",
     "calibrate": "onnxptq.api",
     "check": "onnxptq.gates",
     "compare": "onnxptq.evaluation",

@@ -98,7 +98,7 @@ def _stands(file: Path) -> bool | None:
 
 _CHECKED = {
     ".parquet": ("onnxptq.evaluation.predictions", "load_predictions"),
-    ".stats": ("onnxptq.calibrators._statistics_file", "read_statistics"),
+    ".stats": ("onnxptq.calibrators.statistics_file", "read_statistics"),
 }
 """Kinds that carry checksums of their own, and what reads them."""
 

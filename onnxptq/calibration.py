@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxptq.cache import Room
 from onnxptq.calibrators import SAMPLERS, CalibrationSamples, CalibrationSet
-from onnxptq.calibrators._sampler import Asked
+from onnxptq.calibrators.sampler import Asked
 from onnxptq.calibrators.samples import draw
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset

@@ -67,8 +67,8 @@ def provenance_of(
     import onnx
     import onnxruntime
 
-    from onnxptq._version import __version__
     from onnxptq.runtimes import cpu_features
+    from onnxptq.version import __version__
 
     versions = {"onnxptq": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return Provenance(

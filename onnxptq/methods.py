@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.calibrators import CalibrationSet
-from onnxptq.calibrators._histogram import Accumulator
+from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.statistics import TensorStatistics
 from onnxptq.errors import UsageError, did_you_mean

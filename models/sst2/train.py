@@ -22,7 +22,7 @@ from onnxptq.cache import Room, cache_room
 from onnxptq.data import open_source
 from onnxptq.errors import DataError
 from onnxptq.models._training import export_onnx, prepared, run, write_file
-from onnxptq.tasks._tokenizers import PADDING, UNKNOWN, WordTokenizer
+from onnxptq.tasks.tokenizers import PADDING, UNKNOWN, WordTokenizer
 
 CLASSES = ("negative", "positive")
 START = "<cls>"

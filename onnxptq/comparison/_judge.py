@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxptq.comparison._numerics import difference
+from onnxptq.comparison.numerics import difference
 from onnxptq.comparison.result import Cause, DependentGroup, ProviderFlips, Row
 from onnxptq.evaluation import GroupResult, Predictions, compare
 from onnxptq.evaluation.paired import paired, scores_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxptq.comparison._multiply_adds import multiply_adds
+from onnxptq.comparison.multiply_adds import multiply_adds
 from onnxptq.runtimes.isolated import Kernel, PlacedNode
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")

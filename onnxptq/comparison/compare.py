@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from onnxptq.cache import Room
 from onnxptq.comparison._judge import cause, dependent_groups, provider_flips
-from onnxptq.comparison._layers import LAYER_SAMPLES, LayerError, layer_errors, make_probes
-from onnxptq.comparison._numerics import difference, output_step
 from onnxptq.comparison._placement import placement
+from onnxptq.comparison.layers import LAYER_SAMPLES, LayerError, layer_errors, make_probes
+from onnxptq.comparison.numerics import difference, output_step
 from onnxptq.comparison.result import Comparison, Row, Speed, Status
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare

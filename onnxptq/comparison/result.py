@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from onnxptq.comparison._layers import LayerError
-from onnxptq.comparison._numerics import Difference
 from onnxptq.comparison._placement import Placement
+from onnxptq.comparison.layers import LayerError
+from onnxptq.comparison.numerics import Difference
 from onnxptq.evaluation import Report
 from onnxptq.runtimes.latency import Latency
 from onnxptq.runtimes.selection import Runtime

@@ -6,8 +6,8 @@ import functools
 import importlib.metadata
 from contextlib import suppress
 
-from onnxptq._version import __version__
 from onnxptq.data.shifts import DEFINITIONS
+from onnxptq.version import __version__
 
 
 def data_versions() -> dict[str, str]:

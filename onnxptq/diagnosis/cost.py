@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from onnxptq.comparison._multiply_adds import multiply_adds
+from onnxptq.comparison.multiply_adds import multiply_adds
 from onnxptq.diagnosis.result import Speed
 from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.evaluation.samples import EvaluationSamples

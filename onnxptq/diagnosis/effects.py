@@ -82,7 +82,7 @@ def _smooth(certainty: npt.NDArray[np.float32], right: Floats, width: float) -> 
 
 
 def _sqnr_db(run: Predictions, rows: npt.NDArray[np.int64]) -> float | None:
-    from onnxptq.comparison._numerics import signal_to_noise_db
+    from onnxptq.comparison.numerics import signal_to_noise_db
 
     signal, error = float(run.signal_energy[rows].sum()), float(run.error_energy[rows].sum())
     return signal_to_noise_db(signal, error) if np.isfinite(signal + error) else None

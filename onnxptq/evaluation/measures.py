@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from onnxptq.evaluation.predictions import Predictions
-from onnxptq.heads import HEADS, HeadKind, Measure
-from onnxptq.heads._measure import Against
+from onnxptq.heads import HEADS, Against, HeadKind, Measure
 from onnxptq.heads.classification import ACCURACY, AGREEMENT
 
 __all__ = ["ACCURACY", "AGREEMENT", "Against", "Measure", "kind_of", "measure_of"]

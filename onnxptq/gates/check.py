@@ -139,7 +139,7 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _subject(evidence: Evidence) -> dict[str, Any]:
     """What was judged, as JSON types: no path and no time."""
-    from onnxptq._version import __version__
+    from onnxptq.version import __version__
 
     values: dict[str, Any] = {"onnxptq": __version__}
     for key, file, run in (

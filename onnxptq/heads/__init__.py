@@ -16,11 +16,12 @@ from onnxptq.heads._base import (
     rows_of,
 )
 from onnxptq.heads._choice import RAW, HeadChoice, choose_head
-from onnxptq.heads._measure import Measure
+from onnxptq.heads._measure import Against, Measure
 
 __all__ = [
     "HEADS",
     "RAW",
+    "Against",
     "Answers",
     "Head",
     "HeadChoice",

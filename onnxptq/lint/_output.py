@@ -46,7 +46,7 @@ def to_sarif(report: LintReport) -> dict[str, Any]:
 
     A node is a logical location: an ONNX file has no lines. Rules that were asked and not violated are listed too.
     """
-    from onnxptq._version import __version__
+    from onnxptq.version import __version__
 
     index = {rule.name: number for number, rule in enumerate(report.rules)}
     driver = {

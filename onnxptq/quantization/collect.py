@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators._histogram import Accumulator, Counter, NotFiniteError
+from onnxptq.calibrators.histogram import Accumulator, Counter, NotFiniteError
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError, ModelError
 from onnxptq.graphs.external import copy_with_links

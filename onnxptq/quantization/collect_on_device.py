@@ -1,7 +1,7 @@
 """The pass over a calibration set where the values stay in the memory of a GPU: the graph itself counts them.
 
 Behind each observed tensor the graph gets operators that keep its extremes and count its values in the bins of
-`onnxptq.calibrators._histogram`: the same extremes and counts, to the last value, as if it had been copied to the host
+`onnxptq.calibrators.histogram`: the same extremes and counts, to the last value, as if it had been copied to the host
 and counted there (of subnormal numbers, which a GPU may flush to zero, only that they are zero to any quantizer). The
 state is bound to the device's memory and never leaves it before the end, so a sample costs no copy but its own.
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators._histogram import PAGE, PAGES
+from onnxptq.calibrators.histogram import PAGE, PAGES
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import save_with_links

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from onnxptq.cache import Room, content_key
 from onnxptq.calibrators import CalibrationSamples
-from onnxptq.calibrators._statistics_file import VERSION
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
+from onnxptq.calibrators.statistics_file import VERSION
 from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnxptq.comparison._layers import LayerError
-from onnxptq.comparison._numerics import Difference
+from onnxptq.comparison.layers import LayerError
+from onnxptq.comparison.numerics import Difference
 from onnxptq.comparison.placement_limits import PlacementVerdict, own_provider, share
 from onnxptq.comparison.result import Comparison, Row, Speed
 from onnxptq.reports.measured import score_name, test_name

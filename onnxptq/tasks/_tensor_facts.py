@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from onnxptq.data.shifts import KINDS, Facts, InputFacts
-from onnxptq.data.shifts._tensor import kind_of
+from onnxptq.data.shifts.tensor import kind_of
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.signature import TensorSpec
 

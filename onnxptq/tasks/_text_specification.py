@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxptq.errors import ModelError, UsageError, did_you_mean
 from onnxptq.signature import Signature, TensorSpec, shown
-from onnxptq.tasks._tokenizers import Tokenizer, read_tokenizer
+from onnxptq.tasks.tokenizers import Tokenizer, read_tokenizer
 
 MAX_LENGTH = 512
 """Most tokens of a text where nobody says: what BERT and its kin were made for."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxptq.audit.clipping import clipping, covered, quantized_range
-from onnxptq.calibrators._histogram import Accumulator, Counter
+from onnxptq.calibrators.histogram import Accumulator, Counter
 from onnxptq.calibrators.statistics import TensorStatistics
 
 

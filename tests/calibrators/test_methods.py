@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxptq.calibrators._histogram import Accumulator
+from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType, RangeMethod
 from onnxptq.calibrators.methods._linear import resample
 from onnxptq.calibrators.statistics import TensorStatistics, value_histogram

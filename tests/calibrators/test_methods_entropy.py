@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnxruntime.quantization import calibrate
 
-from onnxptq.calibrators._histogram import Accumulator
+from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.methods.entropy import best_interval, divergence
 from onnxptq.calibrators.statistics import TensorStatistics

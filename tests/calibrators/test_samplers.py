@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxptq.calibrators import ALIASES, SAMPLERS, CalibrationSet
-from onnxptq.calibrators._sampler import Asked
+from onnxptq.calibrators.sampler import Asked
 from onnxptq.calibrators.samples import draw
 from onnxptq.commands.calibs import _rows
 from onnxptq.data.shifts import SHIFTS

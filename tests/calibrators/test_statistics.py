@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxptq.calibrators import _histogram
-from onnxptq.calibrators._histogram import Accumulator, NotFiniteError
+from onnxptq.calibrators import histogram
+from onnxptq.calibrators.histogram import Accumulator, NotFiniteError
 from onnxptq.calibrators.statistics import (
     CalibrationStatistics,
     TensorStatistics,
@@ -77,7 +77,7 @@ def test_merging_gives_the_bytes_of_one_pass_in_whatever_order_and_grouping(tmp_
 @settings(deadline=None)
 @given(st.lists(ARRAYS, min_size=1, max_size=5))
 def test_the_compiled_counter_equals_the_numpy_one(arrays):
-    kernels = _histogram.compiled()
+    kernels = histogram.compiled()
     if kernels is None:
         pytest.skip("Numba is not installed")
     plain, fast, brief = Accumulator(), Accumulator(), Accumulator(histogram=False)
@@ -94,10 +94,10 @@ def test_the_compiled_counter_equals_the_numpy_one(arrays):
 
 def test_a_counter_that_refused_nan_counts_nothing_of_that_array_for_the_next_accumulator():
     """All accumulators of a pass share the tables of one counter; what a refused array left there must be gone."""
-    kernels = _histogram.compiled()
+    kernels = histogram.compiled()
     if kernels is None:
         pytest.skip("Numba is not installed")
-    counter = _histogram.Counter()
+    counter = histogram.Counter()
     refusing, next_one = Accumulator(counter=counter), Accumulator(counter=counter)
     with pytest.raises(NotFiniteError):
         refusing.add_compiled(np.array([1.0, -2.0, np.nan], np.float32).view(np.uint32), kernels)
@@ -113,21 +113,21 @@ def test_a_counter_that_refused_nan_counts_nothing_of_that_array_for_the_next_ac
 
 def test_without_numba_everything_is_counted_by_numpy(monkeypatch):
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    monkeypatch.setattr(_histogram, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(histogram, "_WORTH_COMPILING", 0)
     fast = of(values)
     monkeypatch.setitem(sys.modules, "onnxptq.calibrators._histogram_compiled", None)
-    _histogram.compiled.cache_clear()
+    histogram.compiled.cache_clear()
     try:
-        assert _histogram.compiled() is None
+        assert histogram.compiled() is None
         assert of(values) == fast
     finally:
-        _histogram.compiled.cache_clear()
+        histogram.compiled.cache_clear()
 
 
 def test_little_data_never_imports_numba():
     code = (
         "import sys, numpy as np\n"
-        "from onnxptq.calibrators._histogram import Accumulator\n"
+        "from onnxptq.calibrators.histogram import Accumulator\n"
         "Accumulator().add(np.ones(1000, np.float32))\n"
         "assert 'numba' not in sys.modules"
     )
@@ -135,7 +135,7 @@ def test_little_data_never_imports_numba():
 
 
 def test_arrays_larger_than_a_block_are_counted_once():
-    values = np.random.default_rng(0).standard_normal(3 * _histogram._BLOCK + 17).astype(np.float32)
+    values = np.random.default_rng(0).standard_normal(3 * histogram._BLOCK + 17).astype(np.float32)
     found = of(values)
     assert found.counts.sum() == found.count == values.size
     assert found == merge_tensors([of(values[:100]), of(values[100:])])
@@ -229,7 +229,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, monkeypatch):
             CalibrationStatistics.load(path)
     with pytest.raises(DataError, match="missing"):
         CalibrationStatistics.load(tmp_path / "nosuch")
-    monkeypatch.setattr("onnxptq.calibrators._statistics_file.VERSION", 3)
+    monkeypatch.setattr("onnxptq.calibrators.statistics_file.VERSION", 3)
     run_of(np.float32([1])).save(path)
     monkeypatch.undo()
     with pytest.raises(DataError, match="version 3"):

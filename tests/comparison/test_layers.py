@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.comparison._layers import layer_errors, make_probes
+from onnxptq.comparison.layers import layer_errors, make_probes
 from onnxptq.errors import ModelError
 
 

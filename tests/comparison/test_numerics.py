@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.comparison._numerics import difference, output_step
+from onnxptq.comparison.numerics import difference, output_step
 
 from .conftest import predictions
 

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.comparison._multiply_adds import multiply_adds
 from onnxptq.comparison._placement import placement
+from onnxptq.comparison.multiply_adds import multiply_adds
 from onnxptq.comparison.placement_limits import check_limits, parse_limits
 from onnxptq.errors import UsageError
 from onnxptq.runtimes.isolated import Kernel, PlacedNode

@@ -16,7 +16,7 @@ from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation import load_predictions
 from onnxptq.methods import canonical
 from onnxptq.recipe import Recipe
-from onnxptq.tasks._tokenizers import read_tokenizer
+from onnxptq.tasks.tokenizers import read_tokenizer
 
 TABLES = {
     "bare values crash Arrow's reader of JSON": ("d.json", b"null\ntrue\n1\n"),

@@ -21,7 +21,7 @@ from _forked import outcomes
 from _mutations import columns, deep, mutate, mutate_json, npz
 
 from onnxptq.cache import Room
-from onnxptq.calibrators._histogram import Accumulator
+from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.data import DecodeError, decode_picture, open_source
 from onnxptq.errors import DataError
@@ -36,7 +36,7 @@ from onnxptq.recipe import Recipe
 from onnxptq.sweeps.plan import parse_plan, plan_from_dict
 from onnxptq.sweeps.store import Store
 from onnxptq.sweeps.study import Cell, CellKey, Study
-from onnxptq.tasks._tokenizers import read_tokenizer
+from onnxptq.tasks.tokenizers import read_tokenizer
 
 pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="inputs run in a forked child")
 

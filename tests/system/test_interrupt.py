@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from onnxptq.commands._stop import orderly_stop
+from onnxptq.commands.stop import orderly_stop
 
 EVALUATING = ("quantize", "--calib-size", "16", *(f"--corruption=fog@{severity}" for severity in range(1, 6)))
 LONG = (*EVALUATING, "--calib-size", "800")

@@ -107,7 +107,7 @@ SHIFTS: Registry[Shift] = Registry(
         "onnxptq.data.shifts._weather",
         "onnxptq.data.shifts._digital",
         "onnxptq.data.shifts._augment",
-        "onnxptq.data.shifts._tensor",
+        "onnxptq.data.shifts.tensor",
         "onnxptq.data.shifts._tensor_fill",
         "onnxptq.data.shifts._text",
     ),

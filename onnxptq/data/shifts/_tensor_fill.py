@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxptq.data.shifts._apply import generators
 from onnxptq.data.shifts._base import SHIFTS, Facts, InputFacts, Seeds, Shift
-from onnxptq.data.shifts._tensor import Array, Tensors, channel_axis, each_float, each_sample, is_float
+from onnxptq.data.shifts.tensor import Array, Tensors, channel_axis, each_float, each_sample, is_float
 
 DEVIATIONS = (10.0, 8.0, 6.0, 4.0, 3.0)
 """How many deviations from the mean `cut_outliers` leaves. Six is far outside of any bell and inside most tails."""

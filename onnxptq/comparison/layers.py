@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.comparison._numerics import signal_to_noise_db
+from onnxptq.comparison.numerics import signal_to_noise_db
 from onnxptq.errors import ModelError
 
 if TYPE_CHECKING:
