@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxptq.calibrators._reader import SampleReader
 from onnxptq.calibrators.sampler import SAMPLERS, Pool, Sampler
-from onnxptq.calibrators.samples import CalibrationSamples, reader
+from onnxptq.calibrators.samples import CalibrationSamples
 from onnxptq.calibrators.sets import ALIASES, CalibrationSet
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "Pool",
     "SampleReader",
     "Sampler",
-    "reader",
 ]

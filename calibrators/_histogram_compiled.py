@@ -13,7 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from onnxptq.calibrators.histogram import (
+from onnxptq.calibrators.histogram_bins import (
     BOTTOM,
     FIRST,
     INFINITE,

@@ -16,28 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.calibrators.histogram_bins import (
+    BOTTOM,
+    INFINITE,
+    NO_PAGE,
+    PAGE,
+    PAGE_BITS,
+    PAGES,
+    SHIFT,
+    SIGN,
+    TOP,
+    TOP_POSITIVE,
+    USED,
+)
+
 if TYPE_CHECKING:
     from onnxptq.calibrators._histogram_compiled import Kernels
 
-SHIFT = 13
-"""10 mantissa bits: the middle of a bin is at most 2**-11 of the value away from every value in it, which is one bin
-of ONNX Runtime's 2048-bin histogram of magnitudes at worst. 14 would allow two; 12 doubles memory for no target."""
-
-PAGE_BITS = 23 - SHIFT
-PAGE = 1 << PAGE_BITS
-PAGES = 512
-NO_PAGE = 0xFFFFFFFF
-
-INFINITE = 0x7F800000
-SIGN = 0x80000000
-"""Bits of infinity, above which lie those of NaN, and the bit of the sign."""
-
 _NOTHING = 0xFFFFFFFF
 """The smallest bits of no values at all: those of a NaN."""
-
-TOP_POSITIVE, TOP, BOTTOM, USED, FIRST, LAST = range(6)
-"""Places in the state of an accumulator: the largest bits as int32, the largest and the smallest as uint32, entries of
-the table in use, and the pages of the magnitudes of the array that was counted last."""
 
 _BLOCK = 1 << 16
 """Values a round of NumPy: their 256 KiB stay in the L2 cache between the passes over them."""

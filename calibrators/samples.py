@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -229,23 +228,3 @@ def _draw_from(
             f"{str(calibration_set)!r} can draw from {dataset.source}. Ask for fewer, or give more data."
         )
     return dataset.select(np.asarray(chosen))
-
-
-def reader(
-    calib: str, *, model: str | Path, data: str | None = None, size: int | None = None, seed: int = 0
-) -> SampleReader:
-    """A calibration set as a `CalibrationDataReader` for ONNX Runtime's own `quantize_static`.
-
-    Args:
-        calib: the calibration set by name.
-        model: the FP32 model; its preprocessing is found as `onnxptq quantize` finds it.
-        data: the source of the data; the built-in data when `model` is the built-in one.
-        size: number of samples.
-        seed: decides which samples.
-
-    Example:
-        quantize_static("model.onnx", "int8.onnx", reader("dark@3", model="model.onnx", data="images/"))
-    """
-    from onnxptq.api import draw_calibration
-
-    return draw_calibration(str(model), data=data, calib=calib, size=size, seed=seed).reader()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators.histogram import SHIFT
+from onnxptq.calibrators.histogram_bins import SHIFT
 from onnxptq.errors import DataError, UsageError
 
 _NEGATIVE_ZERO_BIN = 0x80000000 >> SHIFT

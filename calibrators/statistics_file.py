@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators.histogram import SHIFT
+from onnxptq.calibrators.histogram_bins import SHIFT
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError, OutputError
 from onnxptq.files import check_unpacked

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         evaluate,
         merge_statistics,
         quantize,
+        reader,
     )
     from onnxptq.calibrators import CalibrationSet
-    from onnxptq.calibrators.samples import reader
     from onnxptq.errors import OnnxptqError
     from onnxptq.evaluation import Predictions, Report, compare, load_predictions
     from onnxptq.gates import check
@@ -59,7 +59,7 @@ _HOMES = {
     "load_predictions": "onnxptq.evaluation",
     "merge_statistics": "onnxptq.api",
     "quantize": "onnxptq.api",
-    "reader": "onnxptq.calibrators.samples",
+    "reader": "onnxptq.api",
 }
 
 __all__ = [

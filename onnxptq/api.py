@@ -20,7 +20,7 @@ from onnxptq.calibration import (
     parse_shard,
     resolve_calibration,
 )
-from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet, SampleReader
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import (
@@ -41,7 +41,8 @@ from onnxptq.judging import (
     judge,
     samples_to_judge_on,
 )
-from onnxptq.methods import apply_method, canonical, fitted, method_label, method_warnings, unused_calibration
+from onnxptq.methods import apply_method, fitted, method_label, method_warnings, unused_calibration
+from onnxptq.quantization.canonical import canonical
 from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
 from onnxptq.quantization.verify import verify_int8
 from onnxptq.recipe import Recipe, Value
@@ -280,6 +281,24 @@ def draw_calibration(
     calibration_set = CalibrationSet.parse(calib)
     inputs = resolve_calibration(model, calibration_set, _options(options, data), cache_room(), evaluate=False)
     return draw_from(inputs, calibration_set, size, seed)
+
+
+def reader(
+    calib: str, *, model: str | Path, data: str | None = None, size: int | None = None, seed: int = 0
+) -> SampleReader:
+    """A calibration set as a `CalibrationDataReader` for ONNX Runtime's own `quantize_static`.
+
+    Args:
+        calib: the calibration set by name.
+        model: the FP32 model; its preprocessing is found as `onnxptq quantize` finds it.
+        data: the source of the data; the built-in data when `model` is the built-in one.
+        size: number of samples.
+        seed: decides which samples.
+
+    Example:
+        quantize_static("model.onnx", "int8.onnx", reader("dark@3", model="model.onnx", data="images/"))
+    """
+    return draw_calibration(str(model), data=data, calib=calib, size=size, seed=seed).reader()
 
 
 def calibrate(

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from onnxptq.calibrators import CalibrationSet
-from onnxptq.calibrators.histogram import Accumulator
-from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
-from onnxptq.calibrators.statistics import TensorStatistics
+from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError, did_you_mean
-from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step, Value, check_parameters
+from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step, Value
 from onnxptq.registry import Registry
 from onnxptq.tasks import Task
 
@@ -99,28 +93,6 @@ def _read(text: str, given: Mapping[str, Value | None] | None) -> tuple[Method, 
     return method, parameters
 
 
-def canonical(recipe: Recipe) -> Recipe:
-    """The recipe with its calibration set's canonical name and all parameters of its method and transforms written out.
-
-    Two recipes that mean the same then have the same digest, and keep it when a default changes.
-
-    Raises:
-        UsageError: an unknown calibration set, range method, weight transform or parameter, or a value that the range
-            method does not take.
-    """
-    from onnxptq.quantization.plugins import written_out
-
-    method = RANGE_METHODS.get(recipe.ranges.name)
-    check_parameters(f"the method {method.name!r}", recipe.ranges.keywords, method.parameters)
-    ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})
-    _try_out(ranges, len(recipe.environments))
-    return recipe.changed(
-        calibration=str(CalibrationSet.parse(recipe.calibration)),
-        ranges=ranges,
-        weight_transforms=tuple(map(written_out, recipe.weight_transforms)),
-    )
-
-
 def fitted(recipe: Recipe, task: Task) -> Recipe:
     """The recipe for models of one task: the environments "augmentations" and "cleaned" become what fits the task.
 
@@ -137,15 +109,6 @@ def _chains(shifts: str, task: Task) -> tuple[str, ...]:
     if shifts == AUGMENTATIONS:
         return task.augmentations()
     return (task.cleaned(),) if shifts == CLEANED else (shifts,)
-
-
-@functools.lru_cache(maxsize=256)  # A sweep asks for each method once a cell.
-def _try_out(ranges: Step, environments: int) -> None:
-    """Raises what the method says of its parameters now, on four values, and not after all data was read."""
-    accumulator = Accumulator()
-    accumulator.add(np.array([-1, 0, 1, 2], np.float32))
-    known = TensorStatistics(accumulator.minimum, accumulator.maximum, accumulator.count, *accumulator.sparse())
-    RANGE_METHODS.get(ranges.name).range([known] * max(environments, 1), QuantizationType(), **ranges.keywords)
 
 
 def _check_known(method: Method, key: str) -> None:

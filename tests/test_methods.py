@@ -6,7 +6,8 @@ import pytest
 
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError
-from onnxptq.methods import METHODS, Method, all_methods, apply_method, canonical
+from onnxptq.methods import METHODS, Method, all_methods, apply_method
+from onnxptq.quantization.canonical import canonical
 from onnxptq.recipe import Recipe, Step
 
 BASE = Recipe(calibration="dark@3", size=5, seed=2, target="cuda")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.calibrators.histogram import PAGE, PAGES
+from onnxptq.calibrators.histogram_bins import PAGE, PAGES
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import save_with_links

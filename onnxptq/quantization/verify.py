@@ -25,7 +25,7 @@ import numpy.typing as npt
 from onnxptq.errors import ModelError, OnnxptqError, WrittenFileError
 from onnxptq.graphs import Model
 from onnxptq.quantization._inference import Feeds, batched
-from onnxptq.quantization.verify_tensors import Traced, explain
+from onnxptq.quantization.verify_tensors import Traced, explain, sqnr_db
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.cpu import u8s8_saturates
 from onnxptq.runtimes.session import Optimization, Session, handing_over
@@ -190,22 +190,6 @@ def _noise(wanted: Sequence[Outputs], given: Sequence[Outputs]) -> float:
         if all(w[name].shape == g[name].shape for w, g in zip(wanted, given, strict=True))
     ]
     return min((sqnr_db([w[n] for w in wanted], [g[n] for g in given]) for n in names), default=np.inf)
-
-
-def sqnr_db(wanted: Iterable[npt.NDArray[Any]], given: Iterable[npt.NDArray[Any]]) -> float:
-    """Ratio of the energies of what is wanted and of the error, over several arrays, in dB; inf where all is equal.
-
-    What is not finite in what is wanted, as the fill of a mask, does not count.
-    """
-    signal = error = 0.0
-    for right, got in zip(wanted, given, strict=True):
-        right, got = np.asarray(right, np.float64), np.asarray(got, np.float64)
-        real = np.isfinite(right) & (np.abs(right) < 1e9)
-        signal += float((right[real] ** 2).sum())
-        error += float(((right[real] - got[real]) ** 2).sum())
-    if error == 0.0 or signal == 0.0:
-        return np.inf
-    return float(10 * np.log10(signal / error))
 
 
 def _differs(optimized: float, written: float) -> bool:

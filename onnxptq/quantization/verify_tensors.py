@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def explain(traced: Traced, samples: Sequence[Feeds], *, optimization_differs: b
     if optimization_differs:
         for site in sites:
             right = [site.floats(v) for v in written[site.quantized]]
-            if (kept := _sqnr(right, [site.floats(v) for v in optimized[site.quantized]])) < WRONG_DB:
+            if (kept := sqnr_db(right, [site.floats(v) for v in optimized[site.quantized]])) < WRONG_DB:
                 return _kernel(site, kept)
         return ""
     if traced.folded is None:
@@ -100,7 +100,7 @@ def explain(traced: Traced, samples: Sequence[Feeds], *, optimization_differs: b
     known = [site for site in sites if site.tensor in there]
     wanted = _run(traced.folded, [site.tensor for site in known], samples, "none")
     for site in known:
-        kept = _sqnr(wanted[site.tensor], [site.floats(v) for v in written[site.quantized]])
+        kept = sqnr_db(wanted[site.tensor], [site.floats(v) for v in written[site.quantized]])
         if kept < WRONG_DB:
             return _cause(site, kept, wanted[site.tensor])
     return ""
@@ -168,10 +168,20 @@ def _ask_for(proto: onnx.ModelProto, names: Sequence[str]) -> None:
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
 
 
-def _sqnr(wanted: Sequence[npt.NDArray[Any]], given: Sequence[npt.NDArray[Any]]) -> float:
-    from onnxptq.quantization.verify import sqnr_db
+def sqnr_db(wanted: Iterable[npt.NDArray[Any]], given: Iterable[npt.NDArray[Any]]) -> float:
+    """Ratio of the energies of what is wanted and of the error, over several arrays, in dB; inf where all is equal.
 
-    return sqnr_db(wanted, given)
+    What is not finite in what is wanted, as the fill of a mask, does not count.
+    """
+    signal = error = 0.0
+    for right, got in zip(wanted, given, strict=True):
+        right, got = np.asarray(right, np.float64), np.asarray(got, np.float64)
+        real = np.isfinite(right) & (np.abs(right) < 1e9)
+        signal += float((right[real] ** 2).sum())
+        error += float(((right[real] - got[real]) ** 2).sum())
+    if error == 0.0 or signal == 0.0:
+        return np.inf
+    return float(10 * np.log10(signal / error))
 
 
 def _kernel(site: _Site, kept: float) -> str:

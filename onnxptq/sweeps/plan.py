@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.errors import UsageError
 from onnxptq.inputs import DataOptions, read_preprocessing
-from onnxptq.methods import apply_method, canonical
+from onnxptq.methods import apply_method
+from onnxptq.quantization.canonical import canonical
 from onnxptq.quantization.targets import TARGETS
 from onnxptq.recipe import Recipe
 from onnxptq.sweeps.study import CellKey

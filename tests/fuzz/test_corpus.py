@@ -14,7 +14,7 @@ from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.data import open_source
 from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation import load_predictions
-from onnxptq.methods import canonical
+from onnxptq.quantization.canonical import canonical
 from onnxptq.recipe import Recipe
 from onnxptq.tasks.tokenizers import read_tokenizer
 

@@ -31,7 +31,7 @@ from onnxptq.gates.policy_file import parse_policy
 from onnxptq.gates.rejudge import read_evidence
 from onnxptq.graphs import load_model, read_provenance
 from onnxptq.inputs import DataOptions, build_task
-from onnxptq.methods import canonical
+from onnxptq.quantization.canonical import canonical
 from onnxptq.recipe import Recipe
 from onnxptq.sweeps.plan import parse_plan, plan_from_dict
 from onnxptq.sweeps.store import Store
