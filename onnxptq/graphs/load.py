@@ -13,16 +13,12 @@ from onnxptq.files import FileState, digest_file, remember_digest, state_of
 from onnxptq.graphs.hostile import check_bytes, check_declared
 from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.order import keep_last_constants, sort_model
-from onnxptq.graphs.parts import STANDARD_DOMAINS, subgraphs
+from onnxptq.graphs.parts import STANDARD_DOMAINS, is_quantized, subgraphs
 from onnxptq.graphs.skeleton import remember
 from onnxptq.tasks import Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
-
-QUANTIZED_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulNBits"})
-QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "DynamicQuantize")
-"""Operators that only a quantized graph has, by name and by the beginning of the name."""
 
 
 @dataclass(frozen=True)
@@ -303,29 +299,6 @@ def first_line(error: Exception) -> str:
     """What an exception of onnx or ONNX Runtime says first; its type where it says nothing, as some do."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether a model computes with integers: in its graph, a subgraph or a local function.
-
-    A DequantizeLinear of a constant alone tells of a weight that is stored so; all is computed in float.
-    """
-    nodes = [node for function in proto.functions for node in function.node]
-    waiting = [proto.graph]
-    constants: set[str] = set()
-    while waiting or nodes:
-        if not nodes:
-            graph = waiting.pop()
-            constants |= {tensor.name for tensor in graph.initializer}
-            nodes = list(graph.node)
-        constants |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
-        for node in nodes:
-            stored = node.op_type == "DequantizeLinear" and node.input[0] in constants
-            if not stored and (node.op_type in QUANTIZED_OPERATORS or node.op_type.startswith(QUANTIZED_PREFIXES)):
-                return True
-            waiting.extend(subgraphs(node))
-        nodes = []
-    return False
 
 
 def _signature(proto: onnx.ModelProto) -> Signature:

@@ -7,13 +7,13 @@ and Div), one scale serves columns of different units, and small columns are los
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.graphs.view import GraphView
 from onnxptq.signature import Normalizer
 
 if TYPE_CHECKING:
@@ -46,16 +46,10 @@ class InputChain:
 
 def input_chains(graph: onnx.GraphProto) -> tuple[InputChain, ...]:
     """The chain behind every input of a main graph, in the order of the inputs."""
-    constants = _constants(graph)
-    readers: dict[str, list[Any]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    ends = {value.name for value in graph.output}
-    inputs = [value for value in graph.input if value.name not in constants]
-    return tuple(
-        _chain(value.name, len(value.type.tensor_type.shape.dim), constants, readers, ends) for value in inputs
-    )
+    view = GraphView.of(graph)
+    given = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in given]
+    return tuple(_chain(view, value.name, len(value.type.tensor_type.shape.dim)) for value in inputs)
 
 
 @dataclass
@@ -70,27 +64,25 @@ class _Affine:
     deviation: Array | None = None
 
 
-def _chain(
-    name: str, rank: int, constants: dict[str, Any], readers: dict[str, list[Any]], ends: set[str]
-) -> InputChain:
+def _chain(view: GraphView, name: str, rank: int) -> InputChain:
     state = _Affine(np.ones(1), np.zeros(1))
     nodes: list[Any] = []
     tensor = name
-    while len(readers[tensor]) == 1 and tensor not in ends:
-        (node,) = readers[tensor]
-        if not _step(node, tensor, rank, constants, state):
+    while len(readers := view.readers(tensor)) == 1 and tensor not in view.outputs:
+        ((node, position),) = readers
+        if position < 0 or not _step(view, node, tensor, rank, state):
             break
         nodes.append(node)
         tensor = node.output[0]
     return InputChain(name, tuple(nodes), tensor, _normalizer(state, rank))
 
 
-def _step(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _Affine) -> bool:
+def _step(view: GraphView, node: onnx.NodeProto, tensor: str, rank: int, state: _Affine) -> bool:
     """Takes one node into the affine map; False where it is none."""
     if node.op_type in _PASSING and node.domain in ("", "ai.onnx"):
         return True
     if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx"):
-        return _batch_normalization(node, tensor, rank, constants, state)
+        return _batch_normalization(view, node, tensor, rank, state)
     if node.op_type == "Scaler" and node.domain == "ai.onnx.ml":
         given = {attribute.name: np.asarray(attribute.floats, np.float64) for attribute in node.attribute}
         gain = given.get("scale", np.ones(1))
@@ -99,7 +91,7 @@ def _step(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _
     if node.op_type not in ("Add", "Sub", "Mul", "Div") or node.domain not in ("", "ai.onnx"):
         return False
     first, second = node.input
-    value = _value(constants.get(second if first == tensor else first), rank)
+    value = _value(view.constant(second if first == tensor else first), rank)
     if value is None or first == second:
         return False
     if node.op_type == "Add":
@@ -116,8 +108,8 @@ def _step(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _
     return True
 
 
-def _batch_normalization(node: Any, tensor: str, rank: int, constants: dict[str, Any], state: _Affine) -> bool:
-    parameters = [_value(constants.get(name), 1) for name in node.input[1:5]]
+def _batch_normalization(view: GraphView, node: onnx.NodeProto, tensor: str, rank: int, state: _Affine) -> bool:
+    parameters = [_value(view.constant(name), 1) for name in node.input[1:5]]
     if node.input[0] != tensor or len(parameters) < 4 or any(value is None for value in parameters):
         return False
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
@@ -153,14 +145,6 @@ def _normalizer(state: _Affine, rank: int) -> Normalizer | None:
         return None
     axis = varying[0] - mean.ndim if varying else -1
     return Normalizer(tuple(map(float, mean.ravel())), tuple(map(float, deviation.ravel())), axis)
-
-
-def _constants(graph: Any) -> dict[str, Any]:
-    found = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            found[node.output[0]] = node.attribute[0].t
-    return found
 
 
 def _value(tensor: Any, rank: int) -> Array | None:

@@ -18,6 +18,10 @@ def is_standard(node: onnx.NodeProto) -> bool:
     return node.domain in STANDARD_DOMAINS
 
 
+QUANTIZED_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulNBits"})
+QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "DynamicQuantize")
+"""Operators that only a quantized graph has, by name and by the beginning of the name."""
+
 NO_OPSET = 13
 """Said of a model that uses no standard operators and imports none (`ai.onnx.ml` alone): any version would be true."""
 
@@ -49,6 +53,29 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
             waiting.extend(subgraphs(inner))
         # What a branch hands on may be a tensor from outside.
         yield from (value.name for value in graph.output)
+
+
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether a model computes with integers: in its graph, a subgraph or a local function.
+
+    A DequantizeLinear of a constant alone tells of a weight that is stored so; all is computed in float.
+    """
+    nodes = [node for function in proto.functions for node in function.node]
+    waiting = [proto.graph]
+    constants: set[str] = set()
+    while waiting or nodes:
+        if not nodes:
+            graph = waiting.pop()
+            constants |= {tensor.name for tensor in graph.initializer}
+            nodes = list(graph.node)
+        constants |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+        for node in nodes:
+            stored = node.op_type == "DequantizeLinear" and node.input[0] in constants
+            if not stored and (node.op_type in QUANTIZED_OPERATORS or node.op_type.startswith(QUANTIZED_PREFIXES)):
+                return True
+            waiting.extend(subgraphs(node))
+        nodes = []
+    return False
 
 
 def needed_nodes(graph: onnx.GraphProto, wanted: Iterable[str], given: Collection[str]) -> list[onnx.NodeProto]:

@@ -14,7 +14,12 @@ Classifiers, segmenters and transformers have no such Concat behind their last w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from onnxptq.graphs.view import GraphView
+
+if TYPE_CHECKING:
+    import onnx
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 _BOUNDING = ("Sigmoid", "Softmax", "HardSigmoid")
@@ -36,75 +41,67 @@ _MOVING = frozenset(
 """Operators that leave values as they are."""
 
 
-def post_processing(graph: Any) -> list[Any]:
-    """The nodes that stay in float, in the order of the graph: an ONNX `GraphProto`'s `NodeProto`s."""
+def post_processing(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that stay in float, in the order of the graph."""
     from onnx import TensorProto
 
-    view = _View(graph)
-    found: dict[int, Any] = {}
+    view = GraphView.of(graph)
+    found: dict[int, onnx.NodeProto] = {}
     for output in graph.output:
         if output.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32):
             continue
-        region = view.behind_weights(output.name)
-        if any(view.joins_quantities(node) for node in region):
+        region = _behind_weights(view, output.name)
+        if any(_joins_quantities(view, node) for node in region):
             found |= {id(node): node for node in region}
     return [node for node in graph.node if id(node) in found]
 
 
-class _View:
-    """Producers and constants of a graph."""
+def _behind_weights(view: GraphView, output: str) -> list[onnx.NodeProto]:
+    """The nodes from the last layers with weights to an output."""
+    region: dict[int, onnx.NodeProto] = {}
+    waiting = [output]
+    while waiting:
+        node = view.producer(waiting.pop())
+        if node is None or id(node) in region or _has_weights(view, node):
+            continue
+        region[id(node)] = node
+        waiting.extend(node.input)
+    return list(region.values())
 
-    def __init__(self, graph: Any) -> None:
-        self._maker = {name: node for node in graph.node for name in node.output}
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
 
-    def behind_weights(self, output: str) -> list[Any]:
-        """The nodes from the last layers with weights to an output."""
-        region: dict[int, Any] = {}
-        waiting = [output]
-        while waiting:
-            node = self._maker.get(waiting.pop())
-            if node is None or id(node) in region or self._has_weights(node):
-                continue
-            region[id(node)] = node
-            waiting.extend(node.input)
-        return list(region.values())
+def _joins_quantities(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether a node makes one tensor of two quantities, or picks boxes by their scores."""
+    if node.op_type == "NonMaxSuppression":
+        return True
+    if node.op_type != "Concat":
+        return False
+    computed = [name for name in node.input if view.producer(name) is not None]
+    bounded = [_is_bounded(view, name) for name in computed]
+    return any(bounded) and not all(bounded)
 
-    def joins_quantities(self, node: Any) -> bool:
-        """Whether a node makes one tensor of two quantities, or picks boxes by their scores."""
-        if node.op_type == "NonMaxSuppression":
-            return True
-        if node.op_type != "Concat":
-            return False
-        computed = [name for name in node.input if name in self._maker]
-        bounded = [self._is_bounded(name) for name in computed]
-        return any(bounded) and not all(bounded)
 
-    def _is_bounded(self, name: str) -> bool:
-        """Whether all values lie between 0 and 1 because an activation says so."""
-        node = self._maker.get(name)
-        while node is not None and node.op_type in _MOVING:
-            node = self._maker.get(node.input[0])
-        if node is not None and node.op_type == "Concat":
-            return all(self._is_bounded(part) for part in node.input)
-        return node is not None and node.op_type in _BOUNDING
+def _is_bounded(view: GraphView, name: str) -> bool:
+    """Whether all values lie between 0 and 1 because an activation says so."""
+    node = view.producer(name)
+    while node is not None and node.op_type in _MOVING:
+        node = view.producer(node.input[0])
+    if node is not None and node.op_type == "Concat":
+        return all(_is_bounded(view, part) for part in node.input)
+    return node is not None and node.op_type in _BOUNDING
 
-    def _has_weights(self, node: Any) -> bool:
-        if node.op_type not in _WEIGHTED:
-            return False
-        return not self._takes_a_mean_over_bins(node)
 
-    def _takes_a_mean_over_bins(self, node: Any) -> bool:
-        """A Conv of 1 x 1 with one output channel, right behind a Softmax over its input channels."""
-        weights = self._constants.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
-        if (
-            weights is None
-            or len(weights.dims) < 3
-            or weights.dims[0] != 1
-            or any(size != 1 for size in weights.dims[2:])
-        ):
-            return False
-        maker = self._maker.get(node.input[0])
-        while maker is not None and maker.op_type in _MOVING:
-            maker = self._maker.get(maker.input[0])
-        return maker is not None and maker.op_type == "Softmax"
+def _has_weights(view: GraphView, node: onnx.NodeProto) -> bool:
+    if node.op_type not in _WEIGHTED:
+        return False
+    return not _takes_a_mean_over_bins(view, node)
+
+
+def _takes_a_mean_over_bins(view: GraphView, node: onnx.NodeProto) -> bool:
+    """A Conv of 1 x 1 with one output channel, right behind a Softmax over its input channels."""
+    weights = view.constant(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
+    if weights is None or len(weights.dims) < 3 or weights.dims[0] != 1 or any(size != 1 for size in weights.dims[2:]):
+        return False
+    maker = view.producer(node.input[0])
+    while maker is not None and maker.op_type in _MOVING:
+        maker = view.producer(maker.input[0])
+    return maker is not None and maker.op_type == "Softmax"

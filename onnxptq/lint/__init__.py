@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxptq.graphs.view import GraphView, Parameters
 from onnxptq.lint._base import LEVELS, LINT_RULES, Level, Place, Rule
-from onnxptq.lint._graph import GraphView, Parameters
 from onnxptq.lint._output import rule_to_dict, to_dict, to_sarif
 from onnxptq.lint._run import Finding, LintReport, lint, rules_of
 

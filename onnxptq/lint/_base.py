@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onnxptq.lint._graph import GraphView
+from onnxptq.graphs.view import GraphView
 from onnxptq.registry import Registry
 
 Level = Literal["error", "warning", "note"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.graphs.parts import STANDARD_DOMAINS
+from onnxptq.graphs.view import GraphView, attribute, is_dequantize, is_quantize
 from onnxptq.lint._base import Place, rule
-from onnxptq.lint._graph import STANDARD_DOMAINS, GraphView, attribute, is_dequantize, is_quantize
 
 _MEASURED = "measured: ONNX Runtime 1.31.1 and OpenVINO 2026.4 on x86-64 (docs/lint.md)"
 _PLACEMENT_OF_TENSORRT = (
@@ -137,8 +138,8 @@ def signed_activation(graph: GraphView, target: str) -> Iterator[Place]:
 def asymmetric_product(graph: GraphView, target: str) -> Iterator[Place]:
     """A MatMul of two quantized activations of which one has a zero point other than 0."""
     for node in graph.weighted:
-        pairs = [graph.dequantize(name) for name in node.input[:2]]
-        if node.op_type != "MatMul" or None in pairs or any(graph.weight(name) is not None for name in node.input):
+        pairs = [pair for name in node.input[:2] if (pair := graph.dequantize(name)) is not None]
+        if node.op_type != "MatMul" or len(pairs) < 2 or any(graph.weight(name) is not None for name in node.input):
             continue
         zeros = [graph.parameters(pair).zero_point for pair in pairs]
         if any(zero is not None and np.any(zero) for zero in zeros):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from onnxptq.graphs.view import GraphView
 from onnxptq.lint._base import Place, rule
-from onnxptq.lint._graph import GraphView
 from onnxptq.lint._parameters import quantized_weights
 
 _SEVEN_BITS = 64

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from onnxptq.graphs.parts import STANDARD_DOMAINS
+from onnxptq.graphs.view import MICROSOFT, GraphView, is_dequantize, is_quantize
 from onnxptq.lint._base import Place, everywhere, rule
-from onnxptq.lint._graph import MICROSOFT, STANDARD_DOMAINS, GraphView, is_dequantize, is_quantize
 
 _MEASURED = "measured: ONNX Runtime 1.31.1 and OpenVINO 2026.4 on x86-64 (docs/lint.md)"
 _OPERATORS_OF_TENSORRT = "https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.graphs.view import WEIGHTED, GraphView, Parameters, attribute
 from onnxptq.lint._base import Place, everywhere, rule
-from onnxptq.lint._graph import WEIGHTED, GraphView, Parameters, attribute
 
 _ONNX = "https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html"
 _MEASURED = "measured: ONNX Runtime 1.31.1 and OpenVINO 2026.4 on x86-64 (docs/lint.md)"

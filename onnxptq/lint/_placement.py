@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.graphs.parts import STANDARD_DOMAINS
+from onnxptq.graphs.view import WEIGHTED, GraphView, is_dequantize, is_quantize
 from onnxptq.lint._base import Place, everywhere, rule
-from onnxptq.lint._graph import STANDARD_DOMAINS, WEIGHTED, GraphView, is_dequantize, is_quantize
 
 _PLACEMENT_OF_TENSORRT = (
     "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html"

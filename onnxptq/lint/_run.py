@@ -10,8 +10,8 @@ from typing import Any
 from onnxptq.errors import ModelError, UsageError, did_you_mean
 from onnxptq.foreign_text import one_line
 from onnxptq.graphs import load_model
+from onnxptq.graphs.view import views
 from onnxptq.lint._base import LEVELS, LINT_RULES, Level, Rule
-from onnxptq.lint._graph import views
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.graphs.view import MICROSOFT, GraphView
 from onnxptq.lint._base import Place, rule
-from onnxptq.lint._graph import MICROSOFT, GraphView
 
 _TYPES_OF_TENSORRT = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html"
 _RULES_OF_CPU = (

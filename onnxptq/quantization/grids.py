@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.graphs.external import load_with_weights
+from onnxptq.graphs.view import GraphView
 from onnxptq.quantization._template import build_template
 from onnxptq.quantization.settings import OVERRIDES, QuantizerSettings
+
+if TYPE_CHECKING:
+    import onnx
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 """Operators whose second input the quantizer makes integers of."""
@@ -103,32 +107,28 @@ def stock_grids(
 
 def read_grids(graph: Any, operators: Collection[str] = WEIGHTED) -> dict[str, tuple[Grid, _Integers]]:
     """Grids and integers of the weights of a quantized graph, by the name of the float initializer."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
+    view = GraphView.of(graph)
     found: dict[str, tuple[Grid, _Integers]] = {}
     for node in graph.node:
-        dequantize = producers.get(node.input[1]) if node.op_type in operators else None
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        dequantize = view.dequantize(node.input[1]) if node.op_type in operators else None
+        grid = _grid(view, dequantize) if dequantize is not None else None
+        if dequantize is None or grid is None:
             continue
-        grid = _grid(dequantize, constants)
-        quantize = producers.get(dequantize.input[0])
-        if grid is None:
-            continue
-        if dequantize.input[0] in constants:
-            integers = _array(constants[dequantize.input[0]]).astype(np.int32)
+        quantize = view.quantize_before(dequantize)
+        if (stored := view.constant(dequantize.input[0])) is not None:
+            integers = _array(stored).astype(np.int32)
             found[dequantize.input[0].removesuffix("_quantized")] = grid, integers
-        elif quantize is not None and quantize.input[0] in constants:  # The weight stays in float, as for TensorRT.
-            weight = _array(constants[quantize.input[0]])
-            found[quantize.input[0]] = grid, _rounded(weight, grid)
+        elif quantize is not None and (weight := view.constant(quantize.input[0])) is not None:  # As for TensorRT.
+            found[quantize.input[0]] = grid, _rounded(_array(weight), grid)
     return found
 
 
-def _grid(dequantize: Any, constants: Mapping[str, Any]) -> Grid | None:
+def _grid(view: GraphView, dequantize: onnx.NodeProto) -> Grid | None:
     from onnxruntime.quantization import QuantType
 
-    if any(name not in constants for name in dequantize.input[1:3]):
+    scale, zero = (view.constant(name) for name in dequantize.input[1:3])
+    if scale is None or zero is None:
         return None
-    scale, zero = (constants[name] for name in dequantize.input[1:3])
     kind = next((kind.name for kind in QuantType if kind.tensor_type == zero.data_type), None)
     values = _array(scale).astype(np.float32)
     if kind is None or values.ndim > 1:  # Of 8-bit floats, or of blocks.

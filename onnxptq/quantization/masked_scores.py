@@ -22,6 +22,7 @@ import numpy as np
 
 from onnxptq.calibrators.methods import Range
 from onnxptq.graphs.skeleton import skeleton
+from onnxptq.graphs.view import GraphView
 from onnxptq.quantization.intervals import propagate
 from onnxptq.quantization.plugins import BOUNDS, Bound
 from onnxptq.tasks import Task
@@ -98,9 +99,8 @@ def find_masks(model: Path, task: Task, ranges: Mapping[str, Range]) -> Iterator
     import onnx
 
     graph = onnx.load(str(model), load_external_data=False).graph
-    producers = {name: node for node in graph.node for name in node.output}
+    view = GraphView.of(graph)
     possible = propagate(model, task.input_bounds())
-    constants = {tensor.name: tensor for tensor in graph.initializer}
     of_inputs = _made_of(graph, set(task.input_bounds()))
 
     def hides(name: str) -> bool:
@@ -108,10 +108,10 @@ def find_masks(model: Path, task: Task, ranges: Mapping[str, Range]) -> Iterator
         bound = possible.get(name, (-np.inf, np.inf))[0]
         # The least float, rounded outward, is -inf: a bound where it is made of the mask, else nothing is known.
         bound = bound if np.isfinite(bound) or name in of_inputs else 0.0
-        return min(least, bound, _least(constants.get(name))) <= HIDDEN
+        return min(least, bound, _least(view.constant(name))) <= HIDDEN
 
     for softmax in graph.node:
-        node = producers.get(softmax.input[0]) if softmax.op_type == "Softmax" else None
+        node = view.producer(softmax.input[0]) if softmax.op_type == "Softmax" else None
         if node is None or node.op_type not in ("Add", "Where"):
             continue
         sides = list(node.input)[-2:]  # Where's first input is its condition.

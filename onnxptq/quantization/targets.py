@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxptq.graphs.kept_in_float import kept_in_float
 from onnxptq.graphs.skeleton import skeleton
+from onnxptq.graphs.view import GraphView
 from onnxptq.quantization.settings import OVERRIDES, QuantizerSettings
 from onnxptq.registry import Registry
 
@@ -97,14 +98,13 @@ def all_but_weighted(graph: Any) -> tuple[str, ...]:
     which reads a float branch in float. Nodes without a name cannot be left out, since the quantizer knows nodes by
     name.
     """
-    producers = {output: node for node in graph.node for output in node.output}
+    view = GraphView.of(graph)
     pairs = Counter(name for node in graph.node if node.op_type in WEIGHTED for name in node.input[:2])
-    constants = {tensor.name for tensor in graph.initializer}
 
     def needs_a_pair(node: Any) -> bool:
-        if node.op_type != "Add" or any(name in constants for name in node.input):
+        if node.op_type != "Add" or any(view.constant(name) is not None for name in node.input):
             return False
-        weighted = [name in producers and producers[name].op_type in WEIGHTED for name in node.input]
+        weighted = [(maker := view.producer(name)) is not None and maker.op_type in WEIGHTED for name in node.input]
         # With several weighted readers each has a pair of its own (DedicatedQDQPair), and the Add would have none.
         shared = [pairs[name] == 1 for name in node.input]
         return not any(shared) if any(weighted) else shared.count(True) == 1

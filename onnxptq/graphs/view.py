@@ -1,19 +1,25 @@
-"""A graph as lint rules ask about it: who produces, who reads, what is constant, which Q and DQ belong together."""
+"""A graph as everything asks that reads it: who computes, who reads, what is constant, which Q and DQ belong together.
+
+What changes a graph works on the protobuf messages (`graphs/repair/editing.py`, `quantization/layer_graph.py`), since
+files have to stay equal to the stock quantizer's byte for byte.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import ModelError
-from onnxptq.graphs.load import is_quantized
+from onnxptq.graphs.parts import STANDARD_DOMAINS, is_quantized, reads
 
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+if TYPE_CHECKING:
+    import onnx
+
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators whose INT8 kernels are what quantization is for."""
 
@@ -63,8 +69,8 @@ class GraphView:
     def __init__(
         self,
         name: str,
-        nodes: Iterable[Any],
-        constants: Mapping[str, Any],
+        nodes: Iterable[onnx.NodeProto],
+        constants: Mapping[str, onnx.TensorProto],
         inputs: Iterable[str],
         outputs: Iterable[str],
         opset: int,
@@ -83,43 +89,56 @@ class GraphView:
         self._constants = {key: tensor for key, tensor in constants.items() if key not in self.inputs}
         self._constants |= {node.output[0]: node.attribute[0].t for node in self.nodes if _is_constant(node)}
         self._producers = {output: node for node in self.nodes for output in node.output if output}
-        self._readers: dict[str, list[tuple[Any, int]]] = {}
+        self._readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
         for node in self.nodes:
             for position, tensor in enumerate(node.input):
                 self._readers.setdefault(tensor, []).append((node, position))
-            for tensor in _captured(node):
+            for tensor in set(reads(node)) - set(node.input):
                 self._readers.setdefault(tensor, []).append((node, -1))
 
+    @classmethod
+    def of(cls, graph: onnx.GraphProto) -> GraphView:
+        """A main graph without its subgraphs, for the quantizer, which takes every initializer for a constant."""
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        return cls(
+            "",
+            graph.node,
+            constants,
+            (value.name for value in graph.input if value.name not in constants),
+            (value.name for value in graph.output),
+            opset=0,
+        )
+
     @cached_property
-    def quantizes(self) -> list[Any]:
+    def quantizes(self) -> list[onnx.NodeProto]:
         """The QuantizeLinear nodes, of ONNX or of com.microsoft."""
         return [node for node in self.nodes if is_quantize(node)]
 
     @cached_property
-    def dequantizes(self) -> list[Any]:
+    def dequantizes(self) -> list[onnx.NodeProto]:
         """The DequantizeLinear nodes, of ONNX or of com.microsoft."""
         return [node for node in self.nodes if is_dequantize(node)]
 
     @cached_property
-    def weighted(self) -> list[Any]:
+    def weighted(self) -> list[onnx.NodeProto]:
         """The Conv, ConvTranspose, Gemm and MatMul nodes."""
         return [node for node in self.nodes if node.op_type in WEIGHTED and node.domain in STANDARD_DOMAINS]
 
-    def producer(self, tensor: str) -> Any | None:
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that computes `tensor`; None for inputs and initializers."""
         node = self._producers.get(tensor)
         return self._outer.producer(tensor) if node is None and self._outer is not None else node
 
-    def readers(self, tensor: str) -> list[tuple[Any, int]]:
+    def readers(self, tensor: str) -> list[tuple[onnx.NodeProto, int]]:
         """The nodes that read `tensor` with the position of the input, -1 where a subgraph of the node reads it."""
         return self._readers.get(tensor, [])
 
-    def constant(self, tensor: str) -> Any | None:
+    def constant(self, tensor: str) -> onnx.TensorProto | None:
         """The `TensorProto` behind a name: an initializer that no caller can override, or a Constant."""
         found = self._constants.get(tensor)
         return self._outer.constant(tensor) if found is None and self._outer is not None else found
 
-    def weight(self, tensor: str) -> Any | None:
+    def weight(self, tensor: str) -> onnx.TensorProto | None:
         """The constant that becomes `tensor`, directly, through DQ or through Q and DQ."""
         for _ in range(3):
             found = self.constant(tensor)
@@ -129,17 +148,17 @@ class GraphView:
             tensor = node.input[0]
         return None
 
-    def dequantize(self, tensor: str) -> Any | None:
+    def dequantize(self, tensor: str) -> onnx.NodeProto | None:
         """The DequantizeLinear that produces `tensor`, if one does."""
         node = self.producer(tensor)
         return node if node is not None and is_dequantize(node) else None
 
-    def quantize_before(self, dequantize: Any) -> Any | None:
+    def quantize_before(self, dequantize: onnx.NodeProto) -> onnx.NodeProto | None:
         """The QuantizeLinear of a pair."""
         node = self.producer(dequantize.input[0])
         return node if node is not None and is_quantize(node) else None
 
-    def parameters(self, node: Any) -> Parameters:
+    def parameters(self, node: onnx.NodeProto) -> Parameters:
         """Scale, zero point, type and axis of a Q or a DQ."""
         has_zero = len(node.input) > 2 and bool(node.input[2])
         names = [node.input[1]] + ([node.input[2]] if has_zero else [])
@@ -172,19 +191,19 @@ class GraphView:
         except (TypeError, ValueError):
             return None
 
-    def parametrised(self) -> Iterator[tuple[Any, Parameters]]:
+    def parametrised(self) -> Iterator[tuple[onnx.NodeProto, Parameters]]:
         """Every Q and DQ with its parameters; a DQ that shares those of the Q before it is left out."""
         for node in self.quantizes + self.dequantizes:
             quantize = None if is_quantize(node) else self.quantize_before(node)
             if quantize is None or list(quantize.input[1:]) != list(node.input[1:]):
                 yield node, self.parameters(node)
 
-    def label(self, node: Any) -> str:
+    def label(self, node: onnx.NodeProto) -> str:
         """The node as a reader finds it in a viewer."""
         name = node.name or (node.output[0] if node.output else "")
         return f"{self.name}/{node.op_type} {name}".lstrip("/") if self.name else f"{node.op_type} {name}"
 
-    def _type(self, node: Any, has_zero: bool) -> int:
+    def _type(self, node: onnx.NodeProto, has_zero: bool) -> int:
         from onnx import TensorProto
 
         if has_zero and (zero := self.constant(node.input[2])) is not None:
@@ -197,7 +216,7 @@ class GraphView:
         return self.parameters(quantize).type if quantize is not None else 0
 
 
-def views(model: Any) -> Iterator[GraphView]:
+def views(model: onnx.ModelProto) -> Iterator[GraphView]:
     """The main graph of an ONNX `ModelProto`, its subgraphs and its functions."""
     functions = frozenset((function.domain, function.name) for function in model.functions)
     for view in _graph_views("", model.graph, _opset(model.opset_import), functions, None):
@@ -210,17 +229,17 @@ def views(model: Any) -> Iterator[GraphView]:
         yield from _subgraph_views(view)
 
 
-def is_quantize(node: Any) -> bool:
+def is_quantize(node: onnx.NodeProto) -> bool:
     """Whether it is a QuantizeLinear, of ONNX or of com.microsoft."""
     return node.op_type == "QuantizeLinear" and (node.domain in STANDARD_DOMAINS or node.domain == MICROSOFT)
 
 
-def is_dequantize(node: Any) -> bool:
+def is_dequantize(node: onnx.NodeProto) -> bool:
     """Whether it is a DequantizeLinear, of ONNX or of com.microsoft."""
     return node.op_type == "DequantizeLinear" and (node.domain in STANDARD_DOMAINS or node.domain == MICROSOFT)
 
 
-def attribute(node: Any, name: str, default: float) -> float:
+def attribute(node: onnx.NodeProto, name: str, default: float) -> float:
     """A number among the attributes of a node."""
     from onnx import AttributeProto
 
@@ -231,7 +250,7 @@ def attribute(node: Any, name: str, default: float) -> float:
 
 
 def _graph_views(
-    name: str, graph: Any, opset: int, functions: frozenset[tuple[str, str]], outer: GraphView | None
+    name: str, graph: onnx.GraphProto, opset: int, functions: frozenset[tuple[str, str]], outer: GraphView | None
 ) -> Iterator[GraphView]:
     view = GraphView(
         name,
@@ -255,19 +274,7 @@ def _subgraph_views(view: GraphView) -> Iterator[GraphView]:
                 yield from _graph_views(name, graph, view.opset, view.functions, view)
 
 
-def _captured(node: Any) -> set[str]:
-    """Names that the subgraphs of a node read, their own tensors included."""
-    names: set[str] = set()
-    for entry in node.attribute:
-        for graph in ([entry.g] if entry.HasField("g") else []) + list(entry.graphs):
-            names.update(value.name for value in graph.output)
-            for inner in graph.node:
-                names.update(inner.input)
-                names |= _captured(inner)
-    return names
-
-
-def _check_names(nodes: list[Any]) -> None:
+def _check_names(nodes: list[onnx.NodeProto]) -> None:
     """Raises ModelError for names that are no UTF-8: protobuf hands them on as bytes, which no rule expects."""
     for node in nodes:
         for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
@@ -275,9 +282,9 @@ def _check_names(nodes: list[Any]) -> None:
                 raise ModelError(f"a name in the model is no UTF-8 text ({text!r}). Export or copy it again.")
 
 
-def _is_constant(node: Any) -> bool:
+def _is_constant(node: onnx.NodeProto) -> bool:
     return node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].HasField("t")
 
 
-def _opset(imports: Iterable[Any]) -> int:
+def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:
     return next((int(entry.version) for entry in imports if entry.domain in STANDARD_DOMAINS), 0)
