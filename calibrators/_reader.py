@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import numpy.typing as npt
-
-Feeds = dict[str, npt.NDArray[Any]]
+from onnxptq.signature import Feeds
 
 
 class SampleReader:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnxptq.calibrators._reader import Feeds, SampleReader
+from onnxptq.calibrators._reader import SampleReader
 from onnxptq.calibrators.sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
 from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
 from onnxptq.data.dataset import Dataset
 from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import DataError, UsageError
 from onnxptq.recipe import Environment
+from onnxptq.signature import Feeds
 from onnxptq.tasks import Task
 
 Ask = Callable[[Dataset], Asked]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,14 +42,12 @@ from onnxptq.judging import (
     samples_to_judge_on,
 )
 from onnxptq.methods import apply_method, fitted, method_label, method_warnings, unused_calibration
+from onnxptq.progress import Progress, silent
 from onnxptq.quantization.canonical import canonical
 from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
 from onnxptq.quantization.verify import verify_int8
 from onnxptq.recipe import Recipe, Value
 from onnxptq.runtimes.selection import CPU, chosen_runtime
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def quantize(
     corruptions: Sequence[str] | None = None,
     options: DataOptions | None = None,
     allow_fallback: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> QuantizeResult:
     """Makes an INT8 model from a chosen calibration set and judges it per group.
 
@@ -236,7 +234,7 @@ def evaluate(
     corruptions: Sequence[str] | None = None,
     options: DataOptions | None = None,
     allow_fallback: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> EvaluateResult:
     """Judges models per group against an FP32 reference.
 
@@ -314,7 +312,7 @@ def calibrate(
     recipe: Recipe | None = None,
     shard: str = "1/1",
     options: DataOptions | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> CalibrationStatistics:
     """Observes a calibration set in one pass of inference; every range method then works from the statistics alone.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from onnxptq.evaluation.run import batch_size
 from onnxptq.evaluation.sample_runner import SampleRunner
 from onnxptq.graphs import Model
 from onnxptq.inputs import DataOptions, Inputs, open_foreign, resolve_for_quantization
+from onnxptq.progress import Progress, counted
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
 from onnxptq.quantization.static import environments_of, is_optimized, provider_of, quantizer_settings
@@ -29,8 +30,6 @@ from onnxptq.recipe import Recipe
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.provider_options import calibration_identity
 from onnxptq.tasks import add_groups
-
-Progress = Callable[[str, int, int], None]
 
 SHARDS = "shards"
 """The key of a part's provenance that says which part it is, "2/4"; parts that are joined must not share one."""
@@ -159,15 +158,7 @@ def observe_calibration(
         name: replace(environment, shard=(shard[0] - 1, shard[1]))
         for name, environment in environments_of(recipe, samples).items()
     }
-    total = sum(len(part) for part in parts.values())
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("calibrating", done, total)
-
-    progress("calibrating", 0, total)
+    count = counted(progress, "calibrating", sum(map(len, parts.values())))
     statistics = observe(
         folded,
         parts,

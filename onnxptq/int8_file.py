@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.preprocessing_cut import rejoin
 from onnxptq.inputs import Inputs, open_model
+from onnxptq.progress import Progress, counted
 from onnxptq.quantization.plugins import library_versions
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.quantization.verify import reason_of, useless
@@ -27,8 +28,6 @@ from onnxptq.tasks import Task
 
 _TEMPORARY_COPIES = 4
 """How many times its own size a model needs in the temporary folder while it is quantized."""
-
-Progress = Callable[[str, int, int], None]
 
 
 def default_name(inputs: Inputs, recipe: Recipe, method: str | None = None) -> str:
@@ -132,16 +131,8 @@ def make_int8(
     Raises:
         OutputError: the temporary folder is full.
     """
-    total = 0 if samples is None else sum(len(environment) for environment in environments_of(recipe, samples).values())
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("calibrating", done, total)
-
-    if total:
-        progress("calibrating", 0, total)
+    environments = {} if samples is None else environments_of(recipe, samples)
+    count = counted(progress, "calibrating", sum(map(len, environments.values())))
     written = path.with_name("without-provenance.onnx")
     with space_for(model, path.parent):
         quantized = quantize_folded(

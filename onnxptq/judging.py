@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,13 @@ from onnxptq.evaluation.run import Candidate
 from onnxptq.evaluation.sanity import why_not_worth_judging
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
+from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import Runtime
 from onnxptq.signature import TensorSpec, shown
 
 EVALUATION_SEED = 0
 """Of the corruptions that models are judged under: not the recipe's seed, so that all models see the same samples."""
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)`."""
 
 
 def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Model:
@@ -173,15 +171,7 @@ def judge(
 
     With `allow_fallback` a model that the runtime does not take runs on the CPU of this environment.
     """
-    total = len(samples) * (len(models) + 1)
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("evaluating", done, total)
-
-    progress("evaluating", 0, total)
+    count = counted(progress, "evaluating", len(samples) * (len(models) + 1))
     with candidates(models, runtime, room, allow_fallback=allow_fallback) as chosen:
         predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
     reports = tuple(compare(predictions[0], run, groups, totals=True) for run in predictions[1:])

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Feeds = dict[str, npt.NDArray[Any]]
+"""What a model is run on: one array an input, by name."""
+
 _BATCH_NAMES = ("n", "b", "bs")
 """Names, beside those that begin with "batch", under which exporters write the dimension of the batch."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +21,11 @@ from onnxptq.data import Dataset
 from onnxptq.errors import UsageError
 from onnxptq.graphs import fold
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
+from onnxptq.progress import Progress, counted, silent
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)`."""
 
 PROBES = ("all", "undrawn", "augmented")
 """What a set is held against: samples of the calibration side that were not drawn, augmented copies of it, or both."""
@@ -44,7 +42,7 @@ def audit_calibration(
     target: str = "cpu",
     probe: str = "all",
     options: DataOptions | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Audit:
     """Says whether a calibration set makes ranges too narrow for what may come, whatever the range method.
 
@@ -123,15 +121,7 @@ def _observed(
     progress: Progress,
 ) -> CalibrationStatistics:
     environments = {_SET: drawn, **{name: part.samples for name, part in parts.items()}}
-    total = sum(map(len, environments.values()))
-    done = 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done += samples
-        progress("observing", done, total)
-
-    progress("observing", 0, total)
+    count = counted(progress, "observing", sum(map(len, environments.values())))
     return observe(folded, environments, tensors, histograms=True, room=room, progress=count)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 from onnxptq.errors import OutputError, UsageError
 from onnxptq.files import check_writable, replacing
 from onnxptq.foreign_text import json_text, unfiltered
+from onnxptq.progress import Progress
 
 json_option = click.option(
     "--json",
@@ -95,7 +96,7 @@ def workflow_command(line: str) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[Progress]:
     """`show(stage, done, total)` draws progress on stderr: a bar on a terminal, one line a stage elsewhere."""
     if not sys.stderr.isatty():
         seen: set[str] = set()
@@ -108,10 +109,11 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield plain
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=unfiltered(sys.stderr)), transient=True) as bars:
+    with Bars(*columns, console=Console(file=unfiltered(sys.stderr)), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def draw(stage: str, done: int, total: int) -> None:

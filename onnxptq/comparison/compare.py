@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,16 +26,14 @@ from onnxptq.evaluation.run import predict_each
 from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
+from onnxptq.progress import Progress, counted, silent
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
 from onnxptq.runtimes.latency import Burst, Latency, measure
 from onnxptq.runtimes.selection import CPU, Runtime
-from onnxptq.tasks import Feeds
+from onnxptq.signature import Feeds
 
 LOOK_BATCH = 16
 """Samples in the run whose memory and kernels are looked at."""
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)`."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def compare_runtimes(
     settings: CompareSettings,
     *,
     warnings: Sequence[str] = (),
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Comparison, list[Predictions]]:
     """Runs every model, the reference among them, on every runtime.
 
@@ -165,14 +163,7 @@ def _predict(
     """Predictions, or what went wrong, by the lane's id."""
     alive = [lane for lane in lanes if lane.failure is None]
     results: dict[int, Predictions | OnnxptqError] = {id(lane): lane.failure for lane in lanes if lane.failure}
-    total, done = len(samples) * len(alive), 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("evaluating", done, total)
-
-    progress("evaluating", 0, total)
+    count = counted(progress, "evaluating", len(samples) * len(alive))
     try:
         made = predict_each([LaneSubject(lane) for lane in alive], samples, room, count)
     except WorkerError as error:

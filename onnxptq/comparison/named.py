@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onnxptq.cache import cache_room
-from onnxptq.comparison.compare import CompareSettings, Progress, compare_runtimes
+from onnxptq.comparison.compare import CompareSettings, compare_runtimes
 from onnxptq.comparison.result import Comparison
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.evaluation import Predictions
 from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on
+from onnxptq.progress import Progress, silent
 from onnxptq.runtimes import installation_problems
 from onnxptq.runtimes.provider_options import DeviceSettings
 from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
@@ -27,7 +28,7 @@ def compare_models(
     settings: CompareSettings | None = None,
     device: DeviceSettings | None = None,
     allow_fallback: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Comparison, list[Predictions]]:
     """Runs models and their FP32 reference on runtimes and compares what comes out.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +26,11 @@ from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.parts import opset_of
 from onnxptq.inputs import DataOptions
 from onnxptq.judging import check_same_outputs, samples_to_judge_on
+from onnxptq.progress import Progress, counted, silent
 from onnxptq.quantization.static import quantizer_settings
 
 if TYPE_CHECKING:
     import onnx
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def diagnose(
     corruptions: Sequence[str] | None = None,
     options: DataOptions | None = None,
     settings: DiagnoseSettings | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Diagnosis:
     """Ranks the tensors and nodes of an INT8 file by what they do to the worst group.
 
@@ -269,14 +268,7 @@ class _Session:
 
     def _effects(self, variants: Sequence[Tensors], per_group: int, stage: str) -> dict[Tensors, Effect]:
         part, reference = self._on(per_group)
-        done = 0
-
-        def count(variants_done: int) -> None:
-            nonlocal done
-            done += variants_done
-            self.progress(stage, done, len(variants))
-
-        self.progress(stage, 0, len(variants))
+        count = counted(self.progress, stage, len(variants))
         runs = self.bench.run(variants, part.samples, count)
         effects = (effect_of(reference, run, part.weights, self.settings.groups) for run in runs)
         return dict(zip(variants, effects, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from onnxptq.diagnosis.variants import make_variant
 from onnxptq.evaluation import Predictions, Subject, predict
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model, load_model
+from onnxptq.progress import Advance, uncounted
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +31,6 @@ more of the processor than one small net gains by a second thread."""
 
 Tensors = frozenset[str]
 """A variant: names of the tensors that are quantized."""
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Bench:
         return predict([Subject(self.reference)], samples, self.room)[0]
 
     def run(
-        self, variants: Sequence[Tensors], samples: EvaluationSamples, progress: Progress = lambda rows: None
+        self, variants: Sequence[Tensors], samples: EvaluationSamples, progress: Advance = uncounted
     ) -> list[Predictions]:
         """Predictions of each variant, with its errors against the float model; equal variants run once.
 

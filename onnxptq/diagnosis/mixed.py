@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,10 @@ from onnxptq.gates.policy import GROUP_MARGIN
 from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.external import install
 from onnxptq.inputs import DataOptions
+from onnxptq.progress import Progress
 
 if TYPE_CHECKING:
     from onnxptq.diagnosis.diagnose import DiagnoseSettings
-
-Progress = Callable[[str, int, int], None]
 
 RECIPE_SUFFIX = ".recipe.toml"
 

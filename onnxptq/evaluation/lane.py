@@ -18,7 +18,7 @@ from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Kernel, Opened, Worker, W
 from onnxptq.runtimes.provider_options import Batches
 from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import Runtime
-from onnxptq.tasks import Feeds, Signature
+from onnxptq.signature import Feeds, Signature
 
 T = TypeVar("T")
 

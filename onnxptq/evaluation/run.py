@@ -21,10 +21,11 @@ from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model
 from onnxptq.heads import Head, Truths
+from onnxptq.progress import Advance, uncounted
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.selection import CPU, Runtime
-from onnxptq.tasks import Feeds
+from onnxptq.signature import Feeds
 
 BATCH = 64
 """Samples in one call of a model with a dynamic batch: INT8 kernels are near their best, memory stays small."""
@@ -33,8 +34,6 @@ _PORTION_BYTES = 8 * 2**20
 _PORTION_BATCHES = 8
 """Batches, and bytes of them, that one model runs on before the next one does, where outputs are narrow. What is done
 between runs finds nothing in the processor's caches, so it is done seldom; but a user wants to see progress."""
-
-Progress = Callable[[int], None]
 
 T = TypeVar("T")
 
@@ -80,7 +79,7 @@ class Subject:
 
 
 def predict(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress = lambda rows: None
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
 ) -> list[Predictions]:
     """Predictions of each subject on the same samples; the first subject is the reference of all.
 
@@ -99,7 +98,7 @@ def predict(
 
 
 def predict_each(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress = lambda rows: None
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
 ) -> list[Predictions | OnnxptqError]:
     """As `predict`, but a subject that fails leaves its error in its place, and the others finish.
 
@@ -109,7 +108,7 @@ def predict_each(
 
 
 def _predict(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Progress, *, tolerant: bool
+    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
     identities = [_identity(subject, samples) for subject in subjects]
     places = [_place(identity, room) for identity in identities]
@@ -187,7 +186,7 @@ def _found(place: Path) -> Predictions | None:
 
 
 def _run(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, progress: Progress, *, tolerant: bool
+    subjects: Sequence[Candidate], samples: EvaluationSamples, progress: Advance, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
     results: dict[int, Gathered | OnnxptqError] = {}
     sessions: dict[int, Runner] = {}

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.heads import Output
-from onnxptq.signature import Signature, placed
-from onnxptq.tasks import Feeds
+from onnxptq.signature import Feeds, Signature, placed
 
 Array = npt.NDArray[Any]
 

@@ -14,7 +14,8 @@ from onnxptq.data.dataset import TRUTH, Dataset
 from onnxptq.data.shifts import SHIFTS, Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import UsageError
 from onnxptq.heads import HEADS, Truths
-from onnxptq.tasks import Feeds, Row, Task
+from onnxptq.signature import Feeds
+from onnxptq.tasks import Row, Task
 
 CLEAN = "clean"
 

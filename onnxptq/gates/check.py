@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from onnxptq.gates.rejudge import read_evidence
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import CheckResult, Verdict, overall
 from onnxptq.inputs import DataOptions
-
-Progress = Callable[[str, int, int], None]
+from onnxptq.progress import Progress, silent
 
 
 def check(
@@ -40,7 +39,7 @@ def check(
     allow_fallback: bool = False,
     limits: Limits | None = None,
     command: str | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> CheckResult:
     """Judges a model by a policy.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
 from onnxptq.runtimes.provider_options import Batches
 from onnxptq.runtimes.providers import FALLBACK_REMEDY
 from onnxptq.runtimes.selection import CPU, Runtime
+from onnxptq.signature import Feeds
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class _Lane:
 class IsolatedSession(Session):
     """A session whose model runs in a worker; `native` is the lane."""
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
         """As `Session.run`. Raises ModelError where the worker died, did not answer or refused."""
         lane: _Lane = self.native
         return _explained(lambda: lane.worker.run(lane.opened, feeds), self.model.name, "runs", lane.runtime)
@@ -144,9 +145,7 @@ class Isolation:
             native=lane,
         )
 
-    def timer(
-        self, subject: IsolatedSubject, feeds: Mapping[str, npt.NDArray[Any]]
-    ) -> Callable[[int, int], list[float]]:
+    def timer(self, subject: IsolatedSubject, feeds: Feeds) -> Callable[[int, int], list[float]]:
         """`(runs, warmup)` -> seconds of each run of the subject on `feeds`."""
         lane = self._lane(subject)
         name = subject.model.path.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,10 +24,9 @@ from onnxptq.graphs import Model, read_provenance
 from onnxptq.heads import RAW
 from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
+from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.selection import Runtime, chosen_runtime
-from onnxptq.tasks import Feeds
-
-Progress = Callable[[str, int, int], None]
+from onnxptq.signature import Feeds
 
 _ROUNDS = 21
 """Turns of FP32 and INT8: the seventh smallest of 21 ratios bounds their median with 96 % confidence."""
@@ -136,15 +135,7 @@ def _others(judged: str, policy: Policy | None) -> list[Runtime]:
 
 
 def _predict(subjects: Sequence[Subject], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
-    total = len(samples) * len(subjects)
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("evaluating", done, total)
-
-    progress("evaluating", 0, total)
+    count = counted(progress, "evaluating", len(samples) * len(subjects))
     return predict(subjects, samples, cache_room(), count)
 
 

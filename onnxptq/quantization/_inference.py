@@ -7,7 +7,7 @@ on one, and takes its speed from several samples at once through one session, wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError
-
-Feeds = Mapping[str, npt.NDArray[Any]]
+from onnxptq.signature import Feeds
 
 T = TypeVar("T")
 

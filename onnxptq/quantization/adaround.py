@@ -23,15 +23,17 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.methods import METHODS, Method
-from onnxptq.quantization._inference import Feeds, load_graph
+from onnxptq.progress import Progress, silent
+from onnxptq.quantization._inference import load_graph
 from onnxptq.quantization.grids import Grid, stock_grids
 from onnxptq.quantization.layer_graph import LayerGraph, listed, title
 from onnxptq.quantization.layer_rows import LinearLayer, linear_layer
 from onnxptq.quantization.learned_rounding import RoundingProblem, learn_rounding, require_torch
 from onnxptq.quantization.level_by_level import LevelWalk
-from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, Changed, Progress, WeightTransform
+from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, Changed, WeightTransform
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Recipe, Step
+from onnxptq.signature import Feeds
 
 NAME = "adaround"
 
@@ -53,7 +55,7 @@ def round_adaptively(
     bits: int = 8,
     iterations: int = 1000,
     seed: int = 0,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Changed:
     """Writes the float model with rounded weights. See the module.
 

@@ -20,7 +20,6 @@ from onnxptq.graphs.external import copy_with_links
 from onnxptq.graphs.fills import find_fills
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.quantization._inference import (
-    Feeds,
     batched,
     not_finite,
     open_native,
@@ -28,6 +27,7 @@ from onnxptq.quantization._inference import (
     several_at_once,
 )
 from onnxptq.runtimes.cpu import cores
+from onnxptq.signature import Feeds
 
 _HELD_BYTES = 1 << 32
 """Of observed tensors at a time. Where samples are so large that one a core would be more, fewer run at once."""

@@ -24,8 +24,9 @@ from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatisti
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.parts import opset_of
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native
+from onnxptq.quantization._inference import batched, load_graph, open_native
 from onnxptq.quantization.collect import CalibrationPass
+from onnxptq.signature import Feeds
 
 LEAST_OPSET = 16
 """From which ScatterElements can add: it is what counts."""

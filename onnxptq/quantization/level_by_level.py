@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.parts import opset_of, part_of, reads
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
+from onnxptq.quantization._inference import batched, load_graph, open_native, run_sample, several_at_once
 from onnxptq.quantization.moments import Moments, MomentsAccumulator, TensorMoments, add_moments
 from onnxptq.runtimes.cpu import cores
+from onnxptq.signature import Feeds
 
 HELD_BYTES = 128 << 20
 """Activations between two levels, of all samples together. Those of one level are held while the next are gathered, so

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from onnxptq.errors import DataError, ModelError
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.parts import opset_of
-from onnxptq.quantization._inference import Feeds, batched, load_graph, open_native, run_sample, several_at_once
+from onnxptq.quantization._inference import batched, load_graph, open_native, run_sample, several_at_once
 from onnxptq.runtimes.cpu import cores
+from onnxptq.signature import Feeds
 
 _UNIT = 149
 """Every finite float32 is a multiple of 2**-149, every square of one of 2**-298."""

@@ -15,12 +15,11 @@ from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
 from onnxptq.graphs.external import digest_model
 from onnxptq.graphs.fills import FILL, MARGIN
+from onnxptq.progress import Advance, uncounted
 from onnxptq.quantization.collect import CalibrationPass
 from onnxptq.quantization.collect_on_device import DevicePass, calibration_pass
 from onnxptq.runtimes.provider_options import calibration_identity
-from onnxptq.tasks import Feeds
-
-Progress = Callable[[int], None]
+from onnxptq.signature import Feeds
 
 
 def observe(
@@ -32,7 +31,7 @@ def observe(
     optimized: bool = False,
     provider: str = "cpu",
     room: Room | None = None,
-    progress: Progress = lambda samples: None,
+    progress: Advance = uncounted,
     open_pass: Callable[[], CalibrationPass | DevicePass] | None = None,
 ) -> CalibrationStatistics:
     """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
@@ -120,7 +119,7 @@ def statistics_place(
 class _Counted:
     """Samples that report progress, and say how many they are so that the pass can choose how to count."""
 
-    def __init__(self, samples: CalibrationSamples, progress: Progress) -> None:
+    def __init__(self, samples: CalibrationSamples, progress: Advance) -> None:
         self._samples = samples
         self._progress = progress
 

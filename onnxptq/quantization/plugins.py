@@ -14,19 +14,14 @@ from typing import Any
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import Range
 from onnxptq.errors import UsageError
+from onnxptq.progress import Progress, silent
 from onnxptq.quantization._inference import load_graph
 from onnxptq.quantization.grids import Grid, pinned
 from onnxptq.quantization.settings import QuantizerSettings
 from onnxptq.recipe import Step, check_parameters
 from onnxptq.registry import Registry
-from onnxptq.tasks import Feeds, Task
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)`."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
+from onnxptq.signature import Feeds
+from onnxptq.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ def transformed(
     steps: Sequence[Step],
     folder: Path,
     settings: QuantizerSettings,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Transformed:
     """The model that is quantized: after the weight transforms of a recipe; the model itself where there are none.
 
@@ -193,7 +188,7 @@ def calibrated(
     """
     chosen = [step for step in steps if WEIGHT_TRANSFORMS.get(step.name).calibration_only]
     together = _Together(tuple(environments.values()))
-    return _applied(model, together, chosen, folder, "calibrated", settings, _silent).model
+    return _applied(model, together, chosen, folder, "calibrated", settings, silent).model
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.methods import METHODS, Method
-from onnxptq.quantization._inference import Feeds, load_graph
+from onnxptq.quantization._inference import load_graph
 from onnxptq.quantization.layer_graph import LayerGraph, attribute, listed
 from onnxptq.quantization.level_by_level import LevelWalk
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, Changed, WeightTransform
 from onnxptq.recipe import Recipe, Step
+from onnxptq.signature import Feeds
 
 NAME = "smoothquant"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from onnxptq.graphs.normalizers import input_chains
 from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.graphs.post_processing import post_processing
 from onnxptq.graphs.skeleton import skeleton
+from onnxptq.progress import Advance, Progress, silent, uncounted
 from onnxptq.quantization.grids import Grid, moved_grids
 from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
-from onnxptq.quantization.plugins import Progress as StageProgress
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
 from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.runnable import runnable
@@ -46,8 +46,6 @@ _ENGINE_NOTES = {
     "one-pass-cuda": "calibrated on the CUDA provider: ranges may differ from those of the CPU as far as it rounds "
     "otherwise.",
 }
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ def quantize_folded(
     statistics: CalibrationStatistics | None = None,
     task: Task | None = None,
     room: Room | None = None,
-    progress: Progress = lambda samples: None,
-    transforming: StageProgress = lambda stage, done, total: None,
+    progress: Advance = uncounted,
+    transforming: Progress = silent,
 ) -> Quantized:
     """Writes the INT8 model of a recipe, without provenance.
 

@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from onnxptq.errors import ModelError, OnnxptqError, WrittenFileError
 from onnxptq.graphs import Model
-from onnxptq.quantization._inference import Feeds, batched
+from onnxptq.quantization._inference import batched
 from onnxptq.quantization.verify_tensors import Traced, explain, sqnr_db
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.cpu import u8s8_saturates
 from onnxptq.runtimes.session import Optimization, Session, handing_over
+from onnxptq.signature import Feeds
 
 SAMPLES = 4
 """Calibration samples that are run."""

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from onnxptq.graphs.external import save_with_links
 from onnxptq.graphs.skeleton import skeleton
-from onnxptq.quantization._inference import Feeds, batched
+from onnxptq.quantization._inference import batched
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.session import Optimization
+from onnxptq.signature import Feeds
 
 if TYPE_CHECKING:
     import onnx

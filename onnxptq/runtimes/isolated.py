@@ -34,7 +34,7 @@ from onnxptq.runtimes._messages import gpu_remedy, readable_cause
 from onnxptq.runtimes._worker_records import Description, Failure, Kernel, Opened, PlacedNode, WorkerError, describe
 from onnxptq.runtimes.installation import debugging
 from onnxptq.runtimes.session import LEVELS, Optimization, session_entries, tensor_spec
-from onnxptq.signature import Signature
+from onnxptq.signature import Feeds, Signature
 
 __all__ = [
     "Description",
@@ -49,7 +49,6 @@ __all__ = [
     "run",
 ]
 
-Feeds = Mapping[str, npt.NDArray[Any]]
 Status = Literal["done", "refused", "crashed", "hung", "out of memory", "missing"]
 
 TIMEOUT_SECONDS = 600.0

@@ -31,7 +31,7 @@ from onnxptq.runtimes.providers import (
 )
 from onnxptq.runtimes.quiet import stdout_to_stderr
 from onnxptq.runtimes.worker import as_array
-from onnxptq.signature import Signature, TensorSpec
+from onnxptq.signature import Feeds, Signature, TensorSpec
 
 Optimization = Literal["all", "extended", "basic", "none", "exact"]
 """How far ONNX Runtime may rewrite the graph: its ORT_ENABLE_ALL, _EXTENDED, _BASIC and ORT_DISABLE_ALL.
@@ -77,7 +77,7 @@ class Session:
     fallback_reason: str | None
     native: Any = field(repr=False, compare=False)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
         """All outputs for `feeds` (one array an input), in the order of the signature, as arrays (`as_array`).
 
         Raises:
@@ -339,6 +339,6 @@ def _describe_inputs(signature: Signature) -> str:
     )
 
 
-def _describe_feeds(feeds: Mapping[str, npt.NDArray[Any]]) -> str:
+def _describe_feeds(feeds: Feeds) -> str:
     arrays = {name: np.asarray(array) for name, array in feeds.items()}
     return ", ".join(f"{name}: {a.dtype} ({', '.join(map(str, a.shape))})" for name, a in arrays.items()) or "nothing"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.evaluation import EvaluationSamples
-from onnxptq.tasks import Feeds
+from onnxptq.signature import Feeds
 
 KEPT_BYTES = 64 * 2**20
 """Of feeds, in each worker: 1,700 images of 32 x 32 under three corruptions. Decoding and corrupting them costs a small

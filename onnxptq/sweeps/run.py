@@ -51,7 +51,7 @@ class State:
     seconds_left: float | None
 
 
-Progress = Callable[[State], None]
+Watch = Callable[[State], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def sweep(
     engine: Engine,
     *,
     command: str = "",
-    progress: Progress = lambda state: None,
+    progress: Watch = lambda state: None,
 ) -> str:
     """Makes every cell of a grid that the store does not have; failed ones are tried again.
 
@@ -255,7 +255,7 @@ def batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tup
 class _Count:
     """Counts the cells of the grid, those of equal content as one result each."""
 
-    def __init__(self, grid: Grid, known: Mapping[str, Cell], workers: int, progress: Progress) -> None:
+    def __init__(self, grid: Grid, known: Mapping[str, Cell], workers: int, progress: Watch) -> None:
         self._workers = workers
         self._grid = grid
         self._results = dict(known)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxptq.signature import Normalizer, Signature, TensorSpec
-from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.signature import Feeds, Normalizer, Signature, TensorSpec
+from onnxptq.tasks._base import INPUTS, Input, InputKind, Row
 from onnxptq.tasks._groups import add_groups
 from onnxptq.tasks._task import ENCODED, Task, make_task, split_name, with_head
 from onnxptq.tasks.preprocessing import IMAGE, SIGNATURE, TENSOR, Preprocessing, find_specification

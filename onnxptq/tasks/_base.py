@@ -20,10 +20,9 @@ import numpy.typing as npt
 from onnxptq.data.shifts import Batch, Facts
 from onnxptq.errors import UsageError
 from onnxptq.registry import Registry
-from onnxptq.signature import Signature
+from onnxptq.signature import Feeds, Signature
 
 Row = Mapping[str, Any]
-Feeds = dict[str, npt.NDArray[Any]]
 
 
 class Input(ABC):

@@ -13,8 +13,8 @@ from onnxptq.data.dataset import TRUTH
 from onnxptq.data.shifts import Batch, Facts
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.heads import HEADS, Head, Hints, choose_head
-from onnxptq.signature import Signature
-from onnxptq.tasks._base import INPUTS, Feeds, Input, Row
+from onnxptq.signature import Feeds, Signature
+from onnxptq.tasks._base import INPUTS, Input, Row
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from onnxptq.data import DecodeError, decode_picture
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError, ModelError, OnnxptqError
-from onnxptq.tasks._base import Feeds, Input, Row
+from onnxptq.signature import Feeds
+from onnxptq.tasks._base import Input, Row
 from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks.image_input import EVALUATION_SHIFTS
 

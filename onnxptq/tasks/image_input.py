@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError
-from onnxptq.signature import Signature
-from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.signature import Feeds, Signature
+from onnxptq.tasks._base import INPUTS, Input, InputKind, Row
 from onnxptq.tasks._image_specification import ImageSpecification, image_specification
 from onnxptq.tasks._images import read_image
 from onnxptq.tasks._rows import input_columns, row_name

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from onnxptq.data import not_finite
 from onnxptq.data.shifts import SHIFTS, Batch, Facts, InputFacts
 from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
-from onnxptq.signature import Signature, TensorSpec, placed, shown
-from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.signature import Feeds, Signature, TensorSpec, placed, shown
+from onnxptq.tasks._base import INPUTS, Input, InputKind, Row
 from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks._tensor_facts import FLOATS, cleaned, copies, facts_of, facts_to_json, why_not
 

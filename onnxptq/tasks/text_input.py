@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from onnxptq.data.shifts import SHIFTS, Batch
 from onnxptq.errors import DataError
-from onnxptq.signature import Signature
-from onnxptq.tasks._base import INPUTS, Feeds, Input, InputKind, Row
+from onnxptq.signature import Feeds, Signature
+from onnxptq.tasks._base import INPUTS, Input, InputKind, Row
 from onnxptq.tasks._rows import input_columns, row_name
 from onnxptq.tasks._text_groups import length_of, negation_of
 from onnxptq.tasks._text_specification import TextSpecification, text_specification
