@@ -7,11 +7,11 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
-from onnxptq.data._tables import cause_of, quiet_datasets
+from onnxptq.data._tables import as_arrow, cause_of, quiet_datasets
 from onnxptq.errors import DataError
 
 if TYPE_CHECKING:
-    import datasets
+    from onnxptq.data._arrow_table import ArrowTable
 
 PREFIX = "hub:"
 
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 5.0
 """`datasets` itself tries for 23 s when the hub is unreachable, and for minutes when it accepts but never answers."""
 
 
-def open_hub(source: str) -> dict[str, datasets.Dataset]:
+def open_hub(source: str) -> dict[str, ArrowTable]:
     """The splits of `hub:NAME` or `hub:NAME:CONFIGURATION`, kept in the hub's own cache folder.
 
     With HF_HUB_OFFLINE set, only what lies in that folder already is used.
@@ -44,7 +44,7 @@ def open_hub(source: str) -> dict[str, datasets.Dataset]:
         except Exception as error:
             state = "HF_HUB_OFFLINE is set and it is not in the hub's cache" if _offline() else cause_of(error)
             raise DataError(f"{source} cannot be loaded: {state}. {remedy}") from error
-    return dict(loaded)
+    return {name: as_arrow(table) for name, table in loaded.items()}
 
 
 def _offline() -> bool:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import content_key
-from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, Kind, choose_columns
+from onnxptq.data._arrow_table import ArrowTable
+from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, choose_columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
 from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
@@ -33,7 +34,6 @@ from onnxptq.files import UNPACKED_FREE, UNPACKED_RATIO, check_unpacked, digest_
 from onnxptq.text_files import read_json
 
 if TYPE_CHECKING:
-    import datasets
     import pyarrow as pa
 
 FORMATS = {
@@ -59,7 +59,7 @@ class TableRows:
         truths: columns of the truth, read as they are: nested lists and tables as Python has them.
     """
 
-    table: datasets.Dataset
+    table: ArrowTable
     kinds: Mapping[str, str]
     base: Path
     where: str
@@ -70,7 +70,7 @@ class TableRows:
         """The rows at `indices`. Raises DataError naming a row without a value or a file that cannot be read."""
         if len(indices) == 0:
             return []
-        batch = self.table[indices.tolist()]
+        batch = self.table.rows(indices)
         rows: list[dict[str, Any]] = [{"_name": f"row {index}"} for index in indices.tolist()]
         for name, kind in self.kinds.items():
             column = batch.column(name)
@@ -140,7 +140,7 @@ def table_files(folder: Path) -> dict[str, list[Path]] | None:
 
 def read_tables(
     splits: Mapping[str, Sequence[Path]], cache: Path, source: str, *, trusted: bool = False
-) -> dict[str, datasets.Dataset]:
+) -> dict[str, ArrowTable]:
     """The tables in `splits`, as Arrow files in a folder of `cache` that is named after the files' content.
 
     They are written in the decoder's process, where every value is looked at, and sealed; afterwards they are only
@@ -175,12 +175,7 @@ def read_tables(
         found = kept(place)
         if found is None:
             raise OutputError(f"the cache folder {cache} does not keep what is written to it. Set ONNXPTQ_CACHE.")
-    with quiet_datasets() as datasets:
-        tables = {}
-        for name in splits:
-            parts = [datasets.Dataset.from_file(str(path)) for path in found[name or "whole"]]
-            tables[name] = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    return tables
+    return {name: ArrowTable.of_files(found[name or "whole"]) for name in splits}
 
 
 def _digest(path: Path) -> str:
@@ -266,7 +261,7 @@ _HEAD_LETTERS = 64 * 1024
 """How far the first line is looked for."""
 
 
-def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
+def read_saved(folder: Path) -> dict[str, ArrowTable]:
     """What `save_to_disk` of the `datasets` library wrote, mapped where it lies.
 
     Raises:
@@ -281,7 +276,13 @@ def read_saved(folder: Path) -> dict[str, datasets.Dataset]:
                 f"{folder} cannot be read as a saved datasets folder: {cause_of(error)}. "
                 "Save it again with save_to_disk."
             ) from error
-    return dict(loaded) if isinstance(loaded, dict) else {"": loaded}
+    tables = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
+    return {name: as_arrow(table) for name, table in tables.items()}
+
+
+def as_arrow(table: Any) -> ArrowTable:
+    """A `datasets.Dataset` as it is mapped, in its own order."""
+    return ArrowTable.of_table(table.with_format("arrow")[:] if table._indices is not None else table.data.table)
 
 
 def _vet_saved(folder: Path) -> None:
@@ -305,7 +306,7 @@ def _vet_saved(folder: Path) -> None:
         raise DataError(f"{folder} cannot be read as a saved datasets folder: {error.reason}. {remedy}") from error
 
 
-def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str, *, trusted: bool = False) -> RawSplit:
+def raw_split(table: ArrowTable, base: Path, columns: Columns, where: str, *, trusted: bool = False) -> RawSplit:
     """One table as inputs, labels and attributes.
 
     Raises:
@@ -314,18 +315,15 @@ def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str,
     """
     if table.num_rows == 0:
         raise DataError(f"{where} has no row. Expected at least one sample.")
-    features = table.features
-    kinds = {name: _kind(feature) for name, feature in features.items()}
-    class_labels = [name for name, feature in features.items() if hasattr(feature, "names")]
-    chosen = choose_columns(kinds, class_labels, columns, where)
-    arrow = table.with_format("arrow")
-    truths = tuple(name for name in columns.truths if name in features and name not in chosen.inputs)
-    paths = {name: _are_paths(arrow, name) for name, kind in chosen.inputs.items() if kind == "text"}
+    class_names = table.class_names()
+    chosen = choose_columns(table.kinds(), list(class_names), columns, where)
+    truths = tuple(name for name in columns.truths if name in table.names and name not in chosen.inputs)
+    paths = {name: _are_paths(table, name) for name, kind in chosen.inputs.items() if kind == "text"}
     scalars = [*chosen.attributes, *([chosen.label] if chosen.label else [])]
-    values = arrow.select_columns(scalars)[:] if scalars else None
+    values = table.select(scalars).whole() if scalars else None
     return RawSplit(
         rows=TableRows(
-            arrow.select_columns([*chosen.inputs, *truths]),
+            table.select([*chosen.inputs, *truths]),
             {name: "path" if paths.get(name) else kind for name, kind in chosen.inputs.items()},
             base,
             where,
@@ -334,9 +332,9 @@ def raw_split(table: datasets.Dataset, base: Path, columns: Columns, where: str,
         ),
         count=table.num_rows,
         labels=None if chosen.label is None or values is None else values.column(chosen.label).to_pylist(),
-        declared=tuple(features[chosen.label].names) if chosen.label in class_labels else None,
+        declared=class_names.get(chosen.label or ""),
         attributes={
-            name: _attribute(values.column(name).to_pylist(), features[name])
+            name: _attribute(values.column(name).to_pylist(), class_names.get(name))
             for name in chosen.attributes
             if values is not None
         },
@@ -377,41 +375,12 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _kind(feature: Any) -> Kind:
-    import datasets
-
-    if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature):
-        return "image"
-    if isinstance(feature, datasets.ClassLabel):
-        return "scalar"
-    if isinstance(feature, datasets.Value):
-        return _value_kind(feature.dtype)
-    if isinstance(feature, (datasets.Array2D, datasets.Array3D, datasets.Array4D, datasets.Array5D)):
-        return "tensor"
-    while isinstance(feature, (datasets.List, datasets.LargeList)):
-        feature = feature.feature
-        if isinstance(feature, datasets.Value) and _value_kind(feature.dtype) in ("scalar", "number"):
-            return "tensor"
-    return "other"
-
-
-def _value_kind(dtype: str) -> Kind:
-    if "binary" in dtype:
-        return "image"
-    if "string" in dtype:
-        return "text"
-    if dtype.startswith(("int", "uint", "bool")):
-        return "scalar"
-    return "number" if dtype.startswith(("float", "double")) else "other"
-
-
-def _are_paths(table: datasets.Dataset, name: str) -> bool:
-    first = table[:1].column(name)[0].as_py()
+def _are_paths(table: ArrowTable, name: str) -> bool:
+    first = table.select([name]).rows(np.zeros(1, np.int64)).column(name)[0].as_py()
     return name.lower() in (*IMAGE_NAMES, *PATH_NAMES) or Path(first or "").suffix.lower() in IMAGE_SUFFIXES
 
 
-def _attribute(values: list[Any], feature: Any) -> list[Any]:
-    names = getattr(feature, "names", None)
+def _attribute(values: list[Any], names: Sequence[str] | None) -> list[Any]:
     return values if names is None else [None if v is None or v < 0 else names[v] for v in values]
 
 
