@@ -11,7 +11,7 @@ from onnxptq.data._tables import as_arrow, cause_of, quiet_datasets
 from onnxptq.errors import DataError
 
 if TYPE_CHECKING:
-    from onnxptq.data._arrow_table import ArrowTable
+    from onnxptq.data.arrow_table import ArrowTable
 
 PREFIX = "hub:"
 

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import content_key
-from onnxptq.data._arrow_table import ArrowTable
 from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, choose_columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
 from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data.arrow_table import ArrowTable, to_numpy
 from onnxptq.data.dataset import TRUTH, Indices
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
 from onnxptq.errors import DataError, OutputError
@@ -400,4 +400,4 @@ def _array(scalar: pa.Scalar, where: str) -> npt.NDArray[Any] | None:
         values = values.flatten()
     if values.null_count:
         raise DataError(f"{where}: it holds nulls. Fill them or leave the sample out.")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+    return to_numpy(values).reshape(shape)

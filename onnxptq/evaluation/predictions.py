@@ -11,16 +11,21 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.data.arrow_table import to_numpy
 from onnxptq.errors import DataError
 from onnxptq.files import replacing
 from onnxptq.heads import Head
 from onnxptq.text_files import json_object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 2
 _METADATA_KEY = b"onnxptq.predictions"
@@ -166,10 +171,11 @@ def predictions_stand(path: Path) -> bool:
 
 
 def _read(path: Path) -> list[Predictions]:
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, page_checksum_verification=True)
+    # `read_table` imports pandas by way of pyarrow.dataset, which takes longer than reading most files.
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        table = file.read()
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
     if metadata is None:
         raise DataError(f"{path} is a Parquet file, but not predictions of onnxptq (no {_METADATA_KEY.decode()} key).")
@@ -184,7 +190,7 @@ def _read(path: Path) -> list[Predictions]:
     for identity in header["runs"]:
         _check_identity(identity)
     _check_columns(table, _COLUMNS_OF_CLASSES if version == 1 else {})
-    tables = [table.filter(pc.equal(table["run"], number)) for number in range(len(header["runs"]))]
+    tables = _by_run(table, len(header["runs"]))
     if version == 1:
         return [_from_table_of_classes(*pair) for pair in zip(tables, header["runs"], strict=True)]
     shapes = [
@@ -192,6 +198,15 @@ def _read(path: Path) -> list[Predictions]:
         for of_run in header["shapes"]
     ]
     return [_from_table(*of_run) for of_run in zip(tables, header["runs"], shapes, strict=True)]
+
+
+def _by_run(table: pa.Table, runs: int) -> list[pa.Table]:
+    """The rows of each run; a file that was written in order, as ours are, is only cut."""
+    numbers = to_numpy(table["run"].combine_chunks())
+    if np.all(numbers[1:] >= numbers[:-1]):
+        ends = np.searchsorted(numbers, np.arange(runs + 1))
+        return [table.slice(first, last - first) for first, last in pairwise(ends.tolist())]
+    return [table.filter(numbers == number) for number in range(runs)]
 
 
 def _check_identity(identity: Mapping[str, Any]) -> None:
@@ -292,7 +307,7 @@ class _Columns:
         self.names = [name for name in table.column_names if table[name].null_count < len(table)]
 
     def __getitem__(self, name: str) -> Any:
-        return self._table[name].combine_chunks().to_numpy(zero_copy_only=False)
+        return to_numpy(self._table[name].combine_chunks())
 
     def maybe(self, name: str) -> Any:
         return self[name] if name in self.names else None
@@ -312,7 +327,7 @@ class _Columns:
         if "outputs" not in self.names:
             return None
         lists = self._table["outputs"].combine_chunks()
-        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        flat = to_numpy(lists.flatten())
         return np.asarray(flat.reshape(len(self._table), lists.type.list_size))
 
 

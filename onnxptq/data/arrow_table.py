@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxptq.data._columns import Kind
 from onnxptq.data.dataset import Indices
@@ -143,3 +144,19 @@ def _value_kind(type_: Any) -> Kind:
     if types.is_integer(type_) or types.is_boolean(type_):
         return "scalar"
     return "number" if types.is_floating(type_) else "other"
+
+
+def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
+    """An Arrow array as NumPy has it: numbers (null is NaN), bool, or objects (null is None).
+
+    What `Array.to_numpy` gives, which imports pandas for it.
+    """
+    from pyarrow import types
+
+    if not (types.is_integer(array.type) or types.is_floating(array.type)):
+        return np.array(array.to_pylist(), bool if types.is_boolean(array.type) and not array.null_count else object)
+    dtype = array.type.to_pandas_dtype()
+    if array.null_count:
+        values = [np.nan if value is None else value for value in array.to_pylist()]
+        return np.array(values, dtype if types.is_floating(array.type) else np.float64)
+    return np.from_dlpack(array) if len(array) else np.empty(0, dtype)
