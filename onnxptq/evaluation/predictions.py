@@ -327,8 +327,9 @@ class _Columns:
         if "outputs" not in self.names:
             return None
         lists = self._table["outputs"].combine_chunks()
-        flat = to_numpy(lists.flatten())
-        return np.asarray(flat.reshape(len(self._table), lists.type.list_size))
+        size = lists.type.list_size
+        flat = to_numpy(lists.values.slice(lists.offset * size, len(lists) * size))  # `flatten` imports pandas.
+        return np.asarray(flat.reshape(len(lists), size))
 
 
 def _from_table(table: Any, identity: Mapping[str, Any], shapes: tuple[OutputShape, ...]) -> Predictions:
