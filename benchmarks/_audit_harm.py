@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxptq import api
 from onnxptq.cache import Room
-from onnxptq.evaluation import EvaluationSamples, Report, Subject, compare, named_corruptions
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Report, compare, named_corruptions
 from onnxptq.evaluation.run import predict
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, resolve_for_quantization
@@ -40,8 +40,8 @@ def measured(model: str | None, options: DataOptions, sets: Sequence[str], room:
                 )
                 for i, name in enumerate(chosen)
             ]
-            subjects = [Subject(load_model(one.output), EXACT, threads=1) for one in made]
-            subjects = [Subject(inputs.model, threads=1), *subjects]
+            subjects = [ModelUnderTest(load_model(one.output), EXACT, threads=1) for one in made]
+            subjects = [ModelUnderTest(inputs.model, threads=1), *subjects]
             runs = predict(subjects, samples, room)
             for name, run in zip(chosen, runs[1:], strict=True):
                 reports[name] = compare(runs[0], run, ())

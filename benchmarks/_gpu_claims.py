@@ -20,7 +20,7 @@ from _networks import NETWORKS
 import onnxptq
 from onnxptq.cache import Room
 from onnxptq.errors import OnnxptqError
-from onnxptq.evaluation.lane import open_in, start_worker
+from onnxptq.evaluation.worker_session import open_in, start_worker
 from onnxptq.graphs import load_model
 from onnxptq.models import builtin
 from onnxptq.quantization.collect import CalibrationPass

@@ -139,7 +139,7 @@ def evaluate_bare(plan: Any, files: Sequence[str]) -> Figures:
     """`session.run` alone for the same predictions, model after model, on batches that lie in memory."""
     import onnxruntime
 
-    from onnxptq.evaluation.run import BATCH
+    from onnxptq.evaluation.sample_runner import BATCH
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

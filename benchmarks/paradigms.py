@@ -21,7 +21,7 @@ from _audit_harm import EXACT
 
 import onnxptq
 from onnxptq.cache import cache_room
-from onnxptq.evaluation import EvaluationSamples, Subject, compare, named_corruptions, predict
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, compare, named_corruptions, predict
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, read_preprocessing, resolve_for_quantization
 from onnxptq.judging import EVALUATION_SEED
@@ -82,7 +82,10 @@ def lines(chosen: argparse.Namespace, target: str, calib: str) -> list[str]:
                 chosen.model, options=options, calib=calib, method=method, target=target, output=output, evaluate=False
             )
             made.append((method, load_model(output), time.perf_counter() - started))
-        subjects = [Subject(inputs.model, threads=1), *(Subject(model, EXACT, threads=1) for _, model, _ in made)]
+        subjects = [
+            ModelUnderTest(inputs.model, threads=1),
+            *(ModelUnderTest(model, EXACT, threads=1) for _, model, _ in made),
+        ]
         base, *runs = predict(subjects, samples, room)
     found = []
     for (method, _, seconds), run in zip(made, runs, strict=True):

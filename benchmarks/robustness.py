@@ -27,7 +27,7 @@ import onnx
 
 import onnxptq
 from onnxptq.cache import cache_room
-from onnxptq.evaluation import EvaluationSamples, Subject, compare, named_corruptions, predict
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, compare, named_corruptions, predict
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, read_preprocessing, resolve_for_evaluation
 from onnxptq.judging import EVALUATION_SEED
@@ -182,8 +182,8 @@ def judge(chosen: argparse.Namespace, made: Sequence[Made]) -> dict[str, Score]:
     scores = {}
     for start in range(0, len(digests), TOGETHER):
         part = digests[start : start + TOGETHER]
-        subjects = [Subject(load_model(Path(chosen.work) / f"{d}.onnx"), runtime, threads=1) for d in part]
-        subjects = [Subject(reference, threads=1), *subjects]
+        subjects = [ModelUnderTest(load_model(Path(chosen.work) / f"{d}.onnx"), runtime, threads=1) for d in part]
+        subjects = [ModelUnderTest(reference, threads=1), *subjects]
         base, *runs = predict(subjects, samples, room)
         for digest, run in zip(part, runs, strict=True):
             report = compare(base, run)

@@ -12,17 +12,16 @@ from onnxptq.calibrators import CalibrationSet
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import (
     EvaluationSamples,
+    ModelUnderTest,
     Predictions,
     Report,
-    Subject,
     compare,
     default_corruptions,
     named_corruptions,
     predict,
 )
 from onnxptq.evaluation.groups import check_groupings
-from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.run import Candidate
+from onnxptq.evaluation.model_under_test import WorkerPool
 from onnxptq.evaluation.sanity import why_not_worth_judging
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
@@ -172,8 +171,9 @@ def judge(
     With `allow_fallback` a model that the runtime does not take runs on the CPU of this environment.
     """
     count = counted(progress, "evaluating", len(samples) * (len(models) + 1))
-    with candidates(models, runtime, room, allow_fallback=allow_fallback) as chosen:
-        predictions = tuple(predict([Subject(reference), *chosen], samples, room, count))
+    with WorkerPool(room) as pool:
+        chosen = [pool.model(model, runtime, allow_fallback=allow_fallback) for model in models]
+        predictions = tuple(predict([ModelUnderTest(reference), *chosen], samples, room, count))
     reports = tuple(compare(predictions[0], run, groups, totals=True) for run in predictions[1:])
     notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
     return Judgement(predictions, reports, notes)
@@ -185,7 +185,7 @@ def reference_notes(reference: Predictions) -> tuple[str, ...]:
     return (f"before INT8 is judged: {why}.",) if why else ()
 
 
-def saturation_notes(judged: Sequence[Candidate]) -> tuple[str, ...]:
+def saturation_notes(judged: Sequence[ModelUnderTest]) -> tuple[str, ...]:
     """One line where models were judged by kernels that can clip: INT8 on an x86 CPU without VNNI."""
     if not any(one.model.quantized and one.runtime.saturates for one in judged):
         return ()

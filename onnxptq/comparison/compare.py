@@ -21,9 +21,10 @@ from onnxptq.comparison.numerics import difference, output_step
 from onnxptq.comparison.result import Comparison, Row, Speed, Status
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare
-from onnxptq.evaluation.lane import Lane, LaneSubject, start_worker
+from onnxptq.evaluation.model_under_test import Footprint, ModelInWorker
 from onnxptq.evaluation.run import predict_each
 from onnxptq.evaluation.sample_runner import arranged
+from onnxptq.evaluation.worker_session import start_worker
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
 from onnxptq.progress import Progress, counted, silent
@@ -31,6 +32,9 @@ from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, WorkerError
 from onnxptq.runtimes.latency import Burst, Latency, measure
 from onnxptq.runtimes.selection import CPU, Runtime
 from onnxptq.signature import Feeds
+
+_UNFUSED = replace(CPU, name="cpu:none", optimization="none")
+"""Computes a QDQ graph as it is written: the CPU of this environment under ORT_DISABLE_ALL."""
 
 LOOK_BATCH = 16
 """Samples in the run whose memory and kernels are looked at."""
@@ -102,28 +106,30 @@ def compare_runtimes(
     if twice := next((name for name in written if written.count(name) > 1), None):
         raise UsageError(f"the runtime {twice!r} is named twice. Name each once; a level makes another: cpu:none.")
     distinct = list({model.digest: model for model in (reference, *models)}.values())
-    lanes = [Lane(model, runtime, settings.timeout_s) for model in distinct for runtime in runtimes]
-    plain = {model.digest: _unfused(model, lanes, settings) for model in distinct if model.quantized}
-    everything = [*lanes, *(lane for lane in plain.values() if lane not in lanes)]
+    in_worker = partial(ModelInWorker, room=room, timeout_s=settings.timeout_s, least_share=0.0)
+    subjects = [in_worker(model, runtime) for model in distinct for runtime in runtimes]
+    plain = {m.digest: _unfused(m, subjects) or in_worker(m, _UNFUSED) for m in distinct if m.quantized}
+    everything = [*subjects, *(one for one in plain.values() if one not in subjects)]
     with ExitStack() as stack:
-        for lane in everything:
-            stack.callback(lane.close)
+        for one in everything:
+            stack.callback(one.close)
         _, first = next(samples.batches(max(LOOK_BATCH, LAYER_SAMPLES, *settings.batch_sizes)))
-        _load(everything, first, room, progress)
+        footprints = _load(everything, first, progress)
         runs = _predict(everything, samples, room, progress)
-        speeds = _speeds(lanes, first, settings, room, progress) if settings.speed else {}
-        layers, notes = _layers(lanes, first, room, progress) if settings.layers else ({}, [])
+        speeds = _speeds(subjects, first, settings, progress) if settings.speed else {}
+        layers, notes = _layers(subjects, first, room, progress) if settings.layers else ({}, [])
     names = _names(distinct)
     rows = tuple(
         replace(
-            _row(names[lane.model.digest], lane, lanes, runs, plain.get(lane.model.digest), settings.groups),
-            speed=speeds.get(number, ()),
-            layers=layers.get(number),
+            _row(names[one.model.digest], one, subjects, runs, plain.get(one.model.digest), settings.groups),
+            **_of_one_run(one, footprints.get(one)),
+            speed=speeds.get(one, ()),
+            layers=layers.get(one),
         )
-        for number, lane in enumerate(lanes)
+        for one in subjects
     )
     comparison = Comparison(names[reference.digest], tuple(runtimes), rows, dependent_groups(rows), (*warnings, *notes))
-    return comparison, [run for lane in lanes if isinstance(run := runs[id(lane)], Predictions)]
+    return comparison, [run for one in subjects if isinstance(run := runs[one], Predictions)]
 
 
 def _names(models: Sequence[Model]) -> dict[str, str]:
@@ -132,162 +138,170 @@ def _names(models: Sequence[Model]) -> dict[str, str]:
     return {model.digest: str(model.path) if files.count(model.path.name) > 1 else model.path.name for model in models}
 
 
-def _unfused(model: Model, lanes: Sequence[Lane], settings: CompareSettings) -> Lane:
-    """The lane that computes a QDQ graph as it is written: the CPU of this environment under ORT_DISABLE_ALL."""
-    runtime = replace(CPU, name="cpu:none", optimization="none")
-    same = (lane for lane in lanes if lane.model is model and lane.runtime.identity() == runtime.identity())
-    return next(same, None) or Lane(model, runtime, settings.timeout_s)
+def _unfused(model: Model, subjects: Sequence[ModelInWorker]) -> ModelInWorker | None:
+    """The model where it is compared on a runtime that computes a QDQ graph as it is written."""
+    same = (one for one in subjects if one.model is model and one.runtime.identity() == _UNFUSED.identity())
+    return next(same, None)
 
 
-def _load(lanes: Sequence[Lane], first: Feeds, room: Room, progress: Progress) -> None:
-    for number, lane in enumerate(lanes):
-        progress("loading", number, len(lanes))
-        lane.attempt(partial(lane.load, room))
-        if lane.session is not None:
-            lane.attempt(partial(lane.look, _feeds(lane, first, LOOK_BATCH), room))
-    progress("loading", len(lanes), len(lanes))
-    if (failure := lanes[0].failure) is not None:
-        raise _reference_fails(lanes[0], failure)
+def _load(subjects: Sequence[ModelInWorker], first: Feeds, progress: Progress) -> dict[ModelInWorker, Footprint]:
+    """What one run of each takes, where it loads and runs."""
+    found = {}
+    for number, one in enumerate(subjects):
+        progress("loading", number, len(subjects))
+        if one.attempt(one.open) is None:
+            continue
+        if (taken := one.attempt(partial(one.footprint, _feeds(one, first, LOOK_BATCH)))) is not None:
+            found[one] = taken
+    progress("loading", len(subjects), len(subjects))
+    if (failure := subjects[0].failure) is not None:
+        raise _reference_fails(subjects[0], failure)
+    return found
 
 
-def _reference_fails(lane: Lane, error: OnnxptqError) -> ModelError:
+def _reference_fails(subject: ModelInWorker, error: OnnxptqError) -> ModelError:
     return ModelError(
-        f"the reference {lane.model.path} does not run on the reference runtime {lane.runtime.name!r}, the first --ep: "
-        f"{str(error).rstrip('.')}. Everything is compared with it: name another runtime first."
+        f"the reference {subject.model.path} does not run on the reference runtime {subject.runtime.name!r}, the first "
+        f"--ep: {str(error).rstrip('.')}. Everything is compared with it: name another runtime first."
     )
 
 
 def _predict(
-    lanes: Sequence[Lane], samples: EvaluationSamples, room: Room, progress: Progress
-) -> dict[int, Predictions | OnnxptqError]:
-    """Predictions, or what went wrong, by the lane's id."""
-    alive = [lane for lane in lanes if lane.failure is None]
-    results: dict[int, Predictions | OnnxptqError] = {id(lane): lane.failure for lane in lanes if lane.failure}
+    subjects: Sequence[ModelInWorker], samples: EvaluationSamples, room: Room, progress: Progress
+) -> dict[ModelInWorker, Predictions | OnnxptqError]:
+    """Predictions, or what went wrong."""
+    alive = [one for one in subjects if one.failure is None]
+    results: dict[ModelInWorker, Predictions | OnnxptqError] = {one: one.failure for one in subjects if one.failure}
     count = counted(progress, "evaluating", len(samples) * len(alive))
     try:
-        made = predict_each([LaneSubject(lane) for lane in alive], samples, room, count)
+        made = predict_each(alive, samples, room, count)
     except WorkerError as error:
-        raise _reference_fails(lanes[0], error) from error
-    for lane, result in zip(alive, made, strict=True):
-        results[id(lane)] = result
+        raise _reference_fails(subjects[0], error) from error
+    for one, result in zip(alive, made, strict=True):
+        results[one] = result
         if isinstance(result, WorkerError):
-            lane.failure = result
+            one.failure = result
     return results
 
 
-def _feeds(lane: Lane, first: Feeds, batch: int) -> Feeds:
+def _feeds(subject: ModelInWorker, first: Feeds, batch: int) -> Feeds:
     """The first `batch` samples, again and again where there are too few; as many as the model has fixed, if it has."""
-    assert lane.session is not None
-    signature = lane.session.signature
+    signature = subject.signature
     size = signature.fixed_batch or (1 if signature.alone else batch)
     resized = {name: np.resize(array, (size, *array.shape[1:])) for name, array in first.items()}
     return arranged(resized, signature)
 
 
 def _speeds(
-    lanes: Sequence[Lane], first: Feeds, settings: CompareSettings, room: Room, progress: Progress
-) -> dict[int, tuple[Speed, ...]]:
-    """By the number of the lane. All lanes of one batch size and number of threads are timed in turns."""
-    found: dict[int, tuple[Speed, ...]] = {}
+    subjects: Sequence[ModelInWorker], first: Feeds, settings: CompareSettings, progress: Progress
+) -> dict[ModelInWorker, tuple[Speed, ...]]:
+    """All models of one batch size and number of threads are timed in turns."""
+    found: dict[ModelInWorker, tuple[Speed, ...]] = {}
     configurations = [(batch, threads) for batch in settings.batch_sizes for threads in settings.threads]
     for step, (batch, threads) in enumerate(configurations):
         progress("timing", step, len(configurations))
-        alive = [number for number, lane in enumerate(lanes) if lane.failure is None]
+        alive = [one for one in subjects if one.failure is None]
         bursts: list[Burst] = []
         sizes: list[int] = []
-        for number in alive:
-            feeds = _feeds(lanes[number], first, batch)
+        for one in alive:
+            feeds = _feeds(one, first, batch)
             sizes.append(len(next(iter(feeds.values()))))
-            bursts.append(lanes[number].burst(feeds, threads, room))
-        clocks = [lanes[number].clock if lanes[number].runtime.on_gpu else None for number in alive]
-        for number, size, latency in zip(alive, sizes, measure(bursts, settings.runs, clocks), strict=True):
+            bursts.append(one.burst(feeds, threads))
+        clocks = [one.clock if one.runtime.on_gpu else None for one in alive]
+        for one, size, latency in zip(alive, sizes, measure(bursts, settings.runs, clocks), strict=True):
             if isinstance(latency, Latency):
-                found[number] = (*found.get(number, ()), Speed(size, threads, latency))
+                found[one] = (*found.get(one, ()), Speed(size, threads, latency))
             else:
-                lanes[number].failure = latency
+                one.failure = latency
     progress("timing", len(configurations), len(configurations))
     return found
 
 
 def _layers(
-    lanes: Sequence[Lane], first: Feeds, room: Room, progress: Progress
-) -> tuple[dict[int, tuple[LayerError, ...]], list[str]]:
-    """By the number of the lane, for quantized models that run; and what could not be had."""
-    wanted = [n for n, lane in enumerate(lanes) if lane.model.quantized and lane.failure is None]
-    found: dict[int, tuple[LayerError, ...]] = {}
+    subjects: Sequence[ModelInWorker], first: Feeds, room: Room, progress: Progress
+) -> tuple[dict[ModelInWorker, tuple[LayerError, ...]], list[str]]:
+    """For quantized models that run; and what could not be had."""
+    wanted = [one for one in subjects if one.model.quantized and one.failure is None]
+    found: dict[ModelInWorker, tuple[LayerError, ...]] = {}
     notes = []
-    for step, number in enumerate(wanted):
+    for step, one in enumerate(wanted):
         progress("layers", step, len(wanted))
-        lane = lanes[number]
-        feeds = _feeds(lane, first, LAYER_SAMPLES)
+        feeds = _feeds(one, first, LAYER_SAMPLES)
         with tempfile.TemporaryDirectory(prefix="onnxptq.layers.") as folder:
             try:
-                probes = make_probes(lanes[0].model.core.path, lane.model.core.path, Path(folder))
-                exact = _all_outputs(probes.reference, lanes[0], feeds, room)
-                found[number] = layer_errors(probes, exact, _all_outputs(probes.model, lane, feeds, room))
+                probes = make_probes(subjects[0].model.core.path, one.model.core.path, Path(folder))
+                exact = _all_outputs(probes.reference, subjects[0], feeds, room)
+                found[one] = layer_errors(probes, exact, _all_outputs(probes.model, one, feeds, room))
             except (ModelError, WorkerError) as error:
-                notes.append(f"no errors of layers for {lane.model.path.name} on {lane.runtime.name}: {error}")
+                notes.append(f"no errors of layers for {one.model.path.name} on {one.runtime.name}: {error}")
     progress("layers", len(wanted), len(wanted))
     return found, notes
 
 
-def _all_outputs(copy: Path, lane: Lane, feeds: Feeds, room: Room) -> dict[str, npt.NDArray[Any]]:
-    """All outputs of a copy of the lane's model by name. Raises WorkerError."""
-    with start_worker(lane.runtime, timeout_s=lane.timeout_s) as worker:
-        providers = lane.runtime.session_providers(room, replace(lane.model, digest=digest_file(copy)))
-        session = worker.open(copy, providers, optimization=lane.runtime.optimization)
+def _all_outputs(copy: Path, subject: ModelInWorker, feeds: Feeds, room: Room) -> dict[str, npt.NDArray[Any]]:
+    """All outputs of a copy of the model by name. Raises WorkerError."""
+    runtime = subject.runtime
+    with start_worker(runtime, timeout_s=subject.timeout_s) as worker:
+        providers = runtime.session_providers(room, replace(subject.model, digest=digest_file(copy)))
+        session = worker.open(copy, providers, optimization=runtime.optimization)
         outputs = worker.run(session, feeds)
     return {spec.name: array for spec, array in zip(session.signature.outputs, outputs, strict=True)}
 
 
 def _row(
     name: str,
-    lane: Lane,
-    lanes: Sequence[Lane],
-    runs: Mapping[int, Predictions | OnnxptqError],
-    unfused: Lane | None,
+    subject: ModelInWorker,
+    subjects: Sequence[ModelInWorker],
+    runs: Mapping[ModelInWorker, Predictions | OnnxptqError],
+    unfused: ModelInWorker | None,
     groups: Sequence[str],
 ) -> Row:
-    base = next(other for other in lanes if other.model is lane.model)
+    base = next(other for other in subjects if other.model is subject.model)
     reference, run, same, plain = (
-        None if one is None else _done(runs[id(one)]) for one in (lanes[0], lane, base, unfused)
+        None if one is None else _done(runs[one]) for one in (subjects[0], subject, base, unfused)
     )
     assert reference is not None  # else nothing was compared
-    status, reason, log = _status(lane, runs[id(lane)])
+    status, reason, log = _status(subject, runs[subject])
     row = Row(
         model=name,
-        runtime=lane.runtime.name,
-        quantized=lane.model.quantized,
+        runtime=subject.runtime.name,
+        quantized=subject.model.quantized,
         status=status,
         reason=reason,
         log=log,
-        file_bytes=lane.model.size,
-        placement=placement(lane.model.core.path, lane.session.placement if lane.session else None, lane.kernels),
-        creation_seconds=lane.session.seconds if lane.session else None,
-        baseline_bytes=lane.baseline_bytes,
-        peak_bytes=lane.peak_bytes,
+        file_bytes=subject.model.size,
+        creation_seconds=subject.session.seconds if subject.session else None,
     )
     if run is None:
         return row
-    step = output_step(lane.model.core.path)
-    other = same is not None and lane is not base
+    step = output_step(subject.model.core.path)
+    other = same is not None and subject is not base
     return replace(
         row,
         report=compare(reference, run, groups),
-        against_reference=None if lane is lanes[0] else difference(reference, run),
+        against_reference=None if subject is subjects[0] else difference(reference, run),
         between=difference(same, run, step) if other and same is not None else None,
         flips=provider_flips(same, run, groups) if other and same is not None else None,
         cause=None if plain is None else cause(reference, plain, run, step),
     )
 
 
+def _of_one_run(subject: ModelInWorker, footprint: Footprint | None) -> dict[str, Any]:
+    """The columns of a row that come from looking at one run."""
+    nodes = subject.session.placement if subject.session else None
+    where = placement(subject.model.core.path, nodes, footprint.kernels if footprint else None)
+    if footprint is None:
+        return {"placement": where}
+    return {"placement": where, "baseline_bytes": footprint.baseline_bytes, "peak_bytes": footprint.peak_bytes}
+
+
 def _done(result: Predictions | OnnxptqError) -> Predictions | None:
     return result if isinstance(result, Predictions) else None
 
 
-def _status(lane: Lane, result: Predictions | OnnxptqError) -> tuple[Status, str, tuple[str, ...]]:
-    if lane.failure is not None:
-        return lane.failure.failure, lane.failure.reason, lane.failure.log
+def _status(subject: ModelInWorker, result: Predictions | OnnxptqError) -> tuple[Status, str, tuple[str, ...]]:
+    if subject.failure is not None:
+        return subject.failure.failure, subject.failure.reason, subject.failure.log
     if isinstance(result, OnnxptqError):
         return "failed", str(result), ()
     return "done", "", ()

@@ -16,7 +16,7 @@ from onnxptq.diagnosis.pairs import Pair, PairedFile, node_key, read_pairs
 from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
 from onnxptq.diagnosis.samples import Halves, Part, halve
 from onnxptq.errors import ModelError, UsageError
-from onnxptq.evaluation import Predictions, Subject, predict
+from onnxptq.evaluation import ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import default_groupings
 from onnxptq.evaluation.measures import Measure, measure_of
 from onnxptq.evaluation.paired import share_changed
@@ -260,7 +260,7 @@ class _Session:
         part, reference = self._on(self.settings.per_group)
         samples = part.samples
         (back,) = self.bench.run([Tensors(pair.tensor for pair in self.bench.paired.pairs)], samples)
-        run = predict([Subject(self.bench.reference), Subject(int8)], samples, self.bench.room)[1]
+        run = predict([ModelUnderTest(self.bench.reference), ModelUnderTest(int8)], samples, self.bench.room)[1]
         unexplained = share_changed(back, run)
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))

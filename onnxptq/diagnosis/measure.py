@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onnxptq.cache import Room
 from onnxptq.diagnosis.pairs import PairedFile
 from onnxptq.diagnosis.variants import make_variant
-from onnxptq.evaluation import Predictions, Subject, predict
+from onnxptq.evaluation import ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model, load_model
 from onnxptq.progress import Advance, uncounted
@@ -61,7 +61,7 @@ class Bench:
 
     def float_run(self, samples: EvaluationSamples) -> Predictions:
         """Predictions of the float model."""
-        return predict([Subject(self.reference)], samples, self.room)[0]
+        return predict([ModelUnderTest(self.reference)], samples, self.room)[0]
 
     def run(
         self, variants: Sequence[Tensors], samples: EvaluationSamples, progress: Advance = uncounted
@@ -80,11 +80,11 @@ class Bench:
         for start in range(0, len(distinct), together):
             chunk = distinct[start : start + together]
             with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
-                subjects = [Subject(self.reference, threads=threads)]
+                subjects = [ModelUnderTest(self.reference, threads=threads)]
                 for number, variant in enumerate(chunk):
                     path = Path(folder) / f"variant{number}.onnx"
                     self.write(variant, path)
-                    subjects.append(Subject(load_model(path), threads=threads))
+                    subjects.append(ModelUnderTest(load_model(path), threads=threads))
                 runs = predict(subjects, samples, self.room)
             found.update(zip(chunk, runs[1:], strict=True))
             progress(sum(variant in chunk for variant in variants))

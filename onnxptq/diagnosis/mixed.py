@@ -17,7 +17,7 @@ from onnxptq.diagnosis.measure import Bench
 from onnxptq.diagnosis.result import Budget, Effect, NodeEffect, TensorEffect
 from onnxptq.diagnosis.samples import Halves
 from onnxptq.errors import OutputError
-from onnxptq.evaluation import Report, Subject, compare, predict
+from onnxptq.evaluation import ModelUnderTest, Report, compare, predict
 from onnxptq.files import check_writable, replacing
 from onnxptq.gates.policy import GROUP_MARGIN
 from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
@@ -177,7 +177,9 @@ def _verify(
     bench: Bench, halves: Halves, settings: DiagnoseSettings, int8: Model, mixed: Model
 ) -> tuple[Report, Report]:
     """The INT8 file before and after, on the half that the search has not seen."""
-    runs = predict([Subject(bench.reference), Subject(int8), Subject(mixed)], halves.held_out, bench.room)
+    runs = predict(
+        [ModelUnderTest(bench.reference), ModelUnderTest(int8), ModelUnderTest(mixed)], halves.held_out, bench.room
+    )
     before, after = (compare(runs[0], run, settings.groups) for run in runs[1:])
     return before, after
 

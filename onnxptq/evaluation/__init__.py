@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from onnxptq.evaluation.groups import group_rows
+from onnxptq.evaluation.model_under_test import ModelUnderTest
 from onnxptq.evaluation.predictions import Predictions, load_predictions, save_predictions
 from onnxptq.evaluation.report import GroupResult, Report, compare
-from onnxptq.evaluation.run import Subject, predict
+from onnxptq.evaluation.run import predict
 from onnxptq.evaluation.samples import EvaluationSamples, default_corruptions, named_corruptions
 
 __all__ = [
     "EvaluationSamples",
     "GroupResult",
+    "ModelUnderTest",
     "Predictions",
     "Report",
-    "Subject",
     "compare",
     "default_corruptions",
     "group_rows",

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import Room, content_key
 from onnxptq.data.versions import data_versions
-from onnxptq.errors import DataError, ModelError, OnnxptqError
+from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation._gathering import Gathered, Said, has_nan, kept_energies, narrow, not_finite
+from onnxptq.evaluation.model_under_test import ModelUnderTest, explained
 from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_predictions, save_predictions
-from onnxptq.evaluation.sample_runner import Runner, SampleRunner, join
+from onnxptq.evaluation.sample_runner import BATCH, Runner, SampleRunner, join
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.foreign_text import one_line
-from onnxptq.graphs import Model
 from onnxptq.heads import Head, Truths
 from onnxptq.progress import Advance, uncounted
-from onnxptq.runtimes import open_session
 from onnxptq.runtimes.isolated import WorkerError
-from onnxptq.runtimes.selection import CPU, Runtime
+from onnxptq.runtimes.selection import Runtime
 from onnxptq.signature import Feeds
-
-BATCH = 64
-"""Samples in one call of a model with a dynamic batch: INT8 kernels are near their best, memory stays small."""
 
 _PORTION_BYTES = 8 * 2**20
 _PORTION_BATCHES = 8
@@ -38,48 +34,8 @@ between runs finds nothing in the processor's caches, so it is done seldom; but 
 T = TypeVar("T")
 
 
-class Candidate(Protocol):
-    """A model and what it runs on: whatever `predict` can judge."""
-
-    @property
-    def model(self) -> Model:
-        """The file."""
-        ...
-
-    @property
-    def runtime(self) -> Runtime:
-        """What it runs on."""
-        ...
-
-    def open(self) -> Runner:
-        """The model, ready to run."""
-        ...
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model that is judged in this process, and what it runs on: a runtime of this environment.
-
-    `onnxptq.evaluation.lane.candidates` takes any runtime.
-    """
-
-    model: Model
-    runtime: Runtime = CPU
-    threads: int | None = None
-
-    def open(self) -> Runner:
-        """A session of the model on its runtime."""
-        return open_session(
-            self.model.core.path,
-            self.runtime.provider.name,
-            threads=self.threads,
-            optimization=self.runtime.optimization,
-            options=self.runtime.options,
-        )
-
-
 def predict(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
 ) -> list[Predictions]:
     """Predictions of each subject on the same samples; the first subject is the reference of all.
 
@@ -98,7 +54,7 @@ def predict(
 
 
 def predict_each(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
 ) -> list[Predictions | OnnxptqError]:
     """As `predict`, but a subject that fails leaves its error in its place, and the others finish.
 
@@ -108,7 +64,7 @@ def predict_each(
 
 
 def _predict(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, room: Room, progress: Advance, *, tolerant: bool
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
     identities = [_identity(subject, samples) for subject in subjects]
     places = [_place(identity, room) for identity in identities]
@@ -141,7 +97,7 @@ def _predict(
     return [against(reference, run, head) if isinstance(run, Predictions) else run for run in named]
 
 
-def predictions_place(subject: Candidate, samples: EvaluationSamples, room: Room) -> Path:
+def predictions_place(subject: ModelUnderTest, samples: EvaluationSamples, room: Room) -> Path:
     """Where the predictions of a subject lie, once `predict` has made and kept them."""
     return _place(_identity(subject, samples), room)
 
@@ -150,7 +106,7 @@ def _place(identity: dict[str, Any], room: Room) -> Path:
     return room.place("predictions", _key(identity), ".parquet")
 
 
-def _identity(subject: Candidate, samples: EvaluationSamples) -> dict[str, Any]:
+def _identity(subject: ModelUnderTest, samples: EvaluationSamples) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": one_line(subject.model.path.name), "digest": subject.model.digest},
@@ -186,23 +142,25 @@ def _found(place: Path) -> Predictions | None:
 
 
 def _run(
-    subjects: Sequence[Candidate], samples: EvaluationSamples, progress: Advance, *, tolerant: bool
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, progress: Advance, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
     results: dict[int, Gathered | OnnxptqError] = {}
     sessions: dict[int, Runner] = {}
 
-    def attempt(number: int, step: Callable[[], T]) -> T | None:
+    def attempt(number: int, step: Callable[[], T], doing: str) -> T | None:
         try:
             return step()
         except OnnxptqError as error:
+            if not tolerant and isinstance(error, WorkerError):
+                raise explained(error, subjects[number], doing) from error
             if not tolerant:
-                raise _named(error, subjects[number]) from error
+                raise
             results[number] = error
             sessions.pop(number, None)
             return None
 
     for number, subject in enumerate(subjects):
-        if (session := attempt(number, subject.open)) is not None:
+        if (session := attempt(number, subject.open, "is loaded")) is not None:
             sessions[number] = session
     if not sessions:
         return [error for error in results.values() if isinstance(error, OnnxptqError)]
@@ -212,7 +170,8 @@ def _run(
         reference: Said | None = None
         for number in list(sessions):
             first = reference is None
-            said = attempt(number, partial(_said, runners[number], batches, rows, samples, subjects[number], first))
+            say = partial(_said, runners[number], batches, rows, samples, subjects[number], first)
+            said = attempt(number, say, "runs")
             if said is None:
                 continue
             gathered = results.setdefault(number, Gathered(len(samples), head))
@@ -223,14 +182,6 @@ def _run(
         progress(len(rows) * (len(subjects) - len(sessions)))
     ordered = [results[number] for number in range(len(subjects))]
     return [one.predictions(samples) if isinstance(one, Gathered) else one for one in ordered]
-
-
-def _named(error: OnnxptqError, subject: Candidate) -> OnnxptqError:
-    """A worker's error does not say which model it was; all others do."""
-    if not isinstance(error, WorkerError):
-        return error
-    reason = f"{subject.model.path.name} cannot be judged on {subject.runtime.name}: {error.reason}."
-    return ModelError(f"{reason} {error.remedy}".rstrip())
 
 
 def _portions(
@@ -260,7 +211,7 @@ def _said(
     batches: list[Feeds],
     rows: npt.NDArray[np.int64],
     samples: EvaluationSamples,
-    subject: Candidate,
+    subject: ModelUnderTest,
     first: bool,
 ) -> Said:
     """What a model says of some rows; the first model is the reference."""
@@ -287,7 +238,7 @@ def batch_size(sessions: Sequence[Runner]) -> int:
 
 
 def _check_finite(
-    said: Said, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: Candidate, first: bool
+    said: Said, rows: npt.NDArray[np.int64], samples: EvaluationSamples, subject: ModelUnderTest, first: bool
 ) -> None:
     """Raises DataError, naming the sample, for an output that cannot be judged.
 

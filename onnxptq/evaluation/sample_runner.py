@@ -18,6 +18,9 @@ from onnxptq.signature import Feeds, Signature, placed
 
 Array = npt.NDArray[Any]
 
+BATCH = 64
+"""Samples in one call of a model with a dynamic batch: INT8 kernels are near their best, memory stays small."""
+
 _CONSTANT = -1
 """In the place of an axis: an output that does not depend on the samples."""
 

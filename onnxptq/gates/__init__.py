@@ -8,8 +8,8 @@ result.verdict, result.exit_code
 
 from __future__ import annotations
 
+from onnxptq.evaluation.model_under_test import Limits
 from onnxptq.gates.check import check, policy_to_dict
-from onnxptq.gates.isolation import Limits
 from onnxptq.gates.policy import Policy, default_policy
 from onnxptq.gates.policy_file import load_policy
 from onnxptq.gates.schema import policy_schema

@@ -10,9 +10,9 @@ from typing import Any
 
 from onnxptq.errors import UsageError
 from onnxptq.evaluation.measures import Measure
+from onnxptq.evaluation.model_under_test import Limits
 from onnxptq.gates.baseline import Baseline, check_comparable, load_baseline, make_baseline, save_baseline
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.isolation import Limits
 from onnxptq.gates.measure import Request, measure
 from onnxptq.gates.named_policies import find_policy
 from onnxptq.gates.policy import FORMAT, Policy

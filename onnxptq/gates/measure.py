@@ -11,13 +11,13 @@ import numpy as np
 
 from onnxptq.cache import cache_room
 from onnxptq.errors import UsageError
-from onnxptq.evaluation import EvaluationSamples, Predictions, Subject, predict
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import check_groupings
+from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPool, explaining
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.sample_runner import SampleRunner, arranged
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.gates.evidence import Evidence, Latency
-from onnxptq.gates.isolation import IsolatedSubject, Isolation, Limits
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
@@ -25,6 +25,7 @@ from onnxptq.heads import RAW
 from onnxptq.inputs import DataOptions, open_model
 from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
 from onnxptq.progress import Progress, counted
+from onnxptq.runtimes.latency import Burst
 from onnxptq.runtimes.selection import Runtime, chosen_runtime
 from onnxptq.signature import Feeds
 
@@ -83,19 +84,19 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         check_same_outputs(reference, [model])
     runtime = chosen_runtime(request.provider, cache_room(), allow_fallback=request.allow_fallback)
     others = _others(request.provider, policy)
-    with Isolation(request.limits) as isolation:
-        base = isolation.subject(reference or model)
-        subject = isolation.subject(model, runtime, allow_fallback=request.allow_fallback)
+    with WorkerPool(cache_room(), request.limits) as pool:
+        base = pool.in_worker(reference or model)
+        subject = pool.in_worker(model, runtime, allow_fallback=request.allow_fallback)
         evidence = Evidence(model=model, reference=reference)
         if policy is not None and not needs(policy) & {"predictions", "latency"}:
-            return policy, _placed(evidence, policy, isolation, subject), ()
+            return policy, _placed(evidence, policy, subject), ()
         samples, warnings = samples_to_judge_on(
             [base.model, model], request.corruptions, request.groups, request.options, cache_room()
         )
         raw = samples.task.head.name == RAW
         policy = settle(policy, request.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
-        subjects: list[Subject] = [base, subject, *(isolation.subject(model, other) for other in others)]
+        subjects: list[ModelUnderTest] = [base, subject, *(pool.in_worker(model, other) for other in others)]
         if "predictions" in needs(policy):
             runs = _predict(subjects, samples, progress)
             evidence = replace(
@@ -109,10 +110,10 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
             warnings += _fallback_note(runs[1]) + saturation_notes([subject])
         if policy.latency is not None and reference is not None:
             threads = policy.latency.threads or None
-            lanes = [replace(subject, model=m, threads=threads) for m in (reference, model)]
+            timed = [pool.in_worker(one, subject.runtime, threads=threads) for one in (reference, model)]
             progress("timing", 0, _ROUNDS)
-            evidence = replace(evidence, latency=_time(isolation, lanes, samples, policy.latency.batch, progress))
-        return policy, _placed(evidence, policy, isolation, subject), warnings
+            evidence = replace(evidence, latency=_time(timed, samples, policy.latency.batch, progress))
+        return policy, _placed(evidence, policy, subject), warnings
 
 
 def _reference(request: Request, model: Model, policy: Policy | None, domains: Sequence[str]) -> Model | None:
@@ -134,7 +135,7 @@ def _others(judged: str, policy: Policy | None) -> list[Runtime]:
     return [chosen_runtime(name, cache_room()) for name in names if name != judged]
 
 
-def _predict(subjects: Sequence[Subject], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
+def _predict(subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
     count = counted(progress, "evaluating", len(samples) * len(subjects))
     return predict(subjects, samples, cache_room(), count)
 
@@ -145,25 +146,22 @@ def _fallback_note(run: Predictions) -> tuple[str, ...]:
     return (f"{run.identity['model']['name']} was judged on {runtime['provider']}: {reason}",) if reason else ()
 
 
-def _placed(evidence: Evidence, policy: Policy, isolation: Isolation, subject: IsolatedSubject) -> Evidence:
+def _placed(evidence: Evidence, policy: Policy, subject: ModelInWorker) -> Evidence:
     if "placement" not in needs(policy):
         return evidence
-    return replace(evidence, placement=isolation.session(subject).placement, placement_known=True)
+    with explaining(subject, "is loaded"):
+        return replace(evidence, placement=subject.open().placement, placement_known=True)
 
 
 def _time(
-    isolation: Isolation,
-    subjects: Sequence[IsolatedSubject],
+    subjects: Sequence[ModelInWorker],
     samples: EvaluationSamples,
     batch: int,
     progress: Progress,
 ) -> Latency:
     """FP32 and INT8 in turns, so that both see the same machine; the order alternates too."""
     feeds = _one_batch(samples, batch)
-    bursts = []
-    for subject in subjects:
-        SampleRunner(isolation.session(subject)).run(feeds)  # What does not fit is said here, in the user's words.
-        bursts.append(isolation.timer(subject, arranged(feeds, subject.model.core.signature)))
+    bursts = [_burst(subject, feeds) for subject in subjects]
     slowest = max(statistics.median(burst(3, 2)) for burst in bursts)
     runs = max(1, min(_MOST_RUNS, int(_ROUND_SECONDS / max(slowest, 1e-9))))
     ratios = []
@@ -173,6 +171,20 @@ def _time(
         ratios.append(medians[1] / medians[0])
         progress("timing", number + 1, _ROUNDS)
     return Latency(tuple(sorted(ratios)), subjects[1].runtime.name)
+
+
+def _burst(subject: ModelInWorker, feeds: Feeds) -> Burst:
+    with explaining(subject, "is loaded"):
+        runner = SampleRunner(subject.open())
+    with explaining(subject, "runs"):
+        runner.run(feeds)  # What does not fit is said here.
+    time = subject.burst(arranged(feeds, subject.model.core.signature))
+
+    def burst(runs: int, warmup: int) -> list[float]:
+        with explaining(subject, "runs"):
+            return time(runs, warmup)
+
+    return burst
 
 
 def _one_batch(samples: EvaluationSamples, size: int) -> Feeds:

@@ -22,7 +22,7 @@ from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
 from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError
-from onnxptq.evaluation import EvaluationSamples, Subject, default_corruptions, named_corruptions
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, default_corruptions, named_corruptions
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.report import MINIMUM_SAMPLES, REPORT_VERSION
 from onnxptq.graphs import fold
@@ -89,9 +89,9 @@ class Bench:
         return fold(self.inputs.model, self.room)
 
     @property
-    def reference(self) -> Subject:
+    def reference(self) -> ModelUnderTest:
         """The FP32 model, which runs on the CPU of this environment."""
-        return Subject(self.inputs.model)
+        return ModelUnderTest(self.inputs.model)
 
     def recipe(self, key: CellKey) -> Recipe:
         """What makes the INT8 model of a cell, with the augmentations of its task where the method wants them."""

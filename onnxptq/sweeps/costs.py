@@ -17,8 +17,9 @@ from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation import Predictions, compare, predict
-from onnxptq.evaluation.lane import candidates
-from onnxptq.evaluation.run import BATCH, predict_each
+from onnxptq.evaluation.model_under_test import WorkerPool
+from onnxptq.evaluation.run import predict_each
+from onnxptq.evaluation.sample_runner import BATCH
 from onnxptq.graphs import Model, load_model
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS
 from onnxptq.quantization.static import environments_of
@@ -203,8 +204,9 @@ def _judged(bench: Bench, model: Model, name: str, samples: KeptSamples, room: R
     """Seconds a row."""
 
     def judge() -> None:
-        with candidates([model], bench.runtime(name), room) as chosen:
-            reference, run = predict_each([bench.reference, *chosen], samples, room)
+        with WorkerPool(room) as pool:
+            judged = pool.model(model, bench.runtime(name))
+            reference, run = predict_each([bench.reference, judged], samples, room)
         if isinstance(reference, Predictions) and isinstance(run, Predictions):
             compare(reference, run, bench.plan.groups, minimum_samples=bench.minimum_samples)
 

@@ -17,7 +17,7 @@ from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.evaluation import Predictions, compare
-from onnxptq.evaluation.lane import candidates
+from onnxptq.evaluation.model_under_test import WorkerPool
 from onnxptq.evaluation.paired import GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
@@ -28,7 +28,7 @@ from onnxptq.sweeps.costs import Costs, measure
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey
 
-_LANES = 4
+_SIDE_BY_SIDE = 4
 """Models that run side by side in processes of their own, each with a copy of a provider."""
 
 
@@ -179,7 +179,7 @@ def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judge
     found: dict[tuple[str, str], _Judged] = {}
     for runtime in dict.fromkeys(one.runtime for one in made):
         models = list({one.model.digest: one.model for one in made if one.runtime == runtime}.values())
-        size = len(models) if bench.runtime(runtime).here else _LANES
+        size = len(models) if bench.runtime(runtime).here else _SIDE_BY_SIDE
         for start in range(0, len(models), size):
             part = models[start : start + size]
             found |= _judge_together(bench, part, runtime)
@@ -188,9 +188,10 @@ def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judge
 
 def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
     started = time.perf_counter()
-    with candidates(models, bench.runtime(runtime), bench.room) as chosen:
+    with WorkerPool(bench.room) as pool:
+        chosen = [pool.model(model, bench.runtime(runtime)) for model in models]
         reference, *runs = predict_each([bench.reference, *chosen], bench.samples, bench.room)
-        places = [predictions_place(candidate, bench.samples, bench.room) for candidate in chosen]
+        places = [predictions_place(one, bench.samples, bench.room) for one in chosen]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
     layout = lay_out(reference, bench.plan.groups)

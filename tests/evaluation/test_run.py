@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.cache import Room
 from onnxptq.errors import DataError
-from onnxptq.evaluation import Subject, predict
+from onnxptq.evaluation import ModelUnderTest, predict
 from onnxptq.evaluation.report import sqnr_db
 from onnxptq.evaluation.run import BATCH
 from onnxptq.graphs import load_model
@@ -38,7 +38,7 @@ def assert_equal(one, other, close=False):
 
 @pytest.fixture
 def subject(save_classifier):
-    return lambda *arguments, **options: Subject(load_model(save_classifier(*arguments, **options)))
+    return lambda *arguments, **options: ModelUnderTest(load_model(save_classifier(*arguments, **options)))
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_an_output_that_is_not_finite_is_named_with_its_sample(save_classifier, 
     values[23] = 1000
     judged = samples(("clean",), values=values)
     with pytest.raises(DataError, match=r"net\.onnx gives NaN or infinity for the sample 'data: row 23';"):
-        predict([Subject(load_model(path))], judged, room)
+        predict([ModelUnderTest(load_model(path))], judged, room)
     assert not list(room.root.rglob("*.parquet"))
 
 
@@ -264,7 +264,7 @@ def test_several_outputs_count_in_the_error_and_the_task_reads_its_own(tmp_path,
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "two.onnx"
     )
     judged = samples(("clean",))
-    (found,) = predict([Subject(load_model(tmp_path / "two.onnx"))], judged, room)
+    (found,) = predict([ModelUnderTest(load_model(tmp_path / "two.onnx"))], judged, room)
     assert found.outputs.shape == (40, 5)
     np.testing.assert_array_equal(found.code, found.outputs[:, :4].argmax(axis=1))
 

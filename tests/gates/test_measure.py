@@ -49,7 +49,7 @@ def test_rules_about_the_file_need_no_data_and_run_nothing(
     models: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fp32, int8, _ = models
-    monkeypatch.setattr("onnxptq.gates.isolation.Worker", None)
+    monkeypatch.setattr("onnxptq.evaluation.worker_session.Worker", None)
     policy = Policy(size=Size(limit=100.0), graph=Graph(minimum_opset=13))
     assert check(int8, policy=policy).verdict is Verdict.PASSED
     assert check(int8, policy=Policy(graph=Graph()), reference=fp32).verdict is Verdict.PASSED

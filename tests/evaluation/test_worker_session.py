@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from onnxptq.cache import Room
-from onnxptq.evaluation.lane import LEAST_SHARE, check_taken, open_in
+from onnxptq.evaluation.worker_session import LEAST_SHARE, check_taken, open_in
 from onnxptq.graphs import load_model
 from onnxptq.models import builtin
 from onnxptq.runtimes.isolated import Opened, PlacedNode, WorkerError

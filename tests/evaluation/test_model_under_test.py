@@ -13,12 +13,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Room, cache_room
 from onnxptq.errors import ModelError, RuntimeUnavailableError
-from onnxptq.gates.isolation import Isolation, Limits
+from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPool, explaining
 from onnxptq.graphs import load_model
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.selection import chosen_runtime
+
+
+def answer(subject: ModelInWorker, feeds: dict[str, Any]) -> Any:
+    """What a model says; its failures as a user is told of them."""
+    with explaining(subject, "is loaded"):
+        subject.open()
+    with explaining(subject, "runs"):
+        return subject.run(feeds)
+
 
 FEEDS = {"x": np.arange(12, dtype=np.float32).reshape(2, 6)}
 
@@ -36,23 +45,23 @@ def made(path: Path, nodes: list[Any], constants: dict[str, Any]) -> Path:
     return path
 
 
-def test_an_isolated_session_computes_what_a_plain_one_does(save_classifier: Callable[..., Path]) -> None:
+def test_a_model_in_a_worker_computes_what_a_plain_one_does(save_classifier: Callable[..., Path]) -> None:
     model = load_model(save_classifier())
     plain = open_session(model.path)
-    with Isolation(Limits()) as isolation:
-        session = isolation.subject(model).open()
-        assert (session.signature, session.providers[0]) == (plain.signature, plain.providers[0])
-        assert session.placement == plain.placement
-        assert np.array_equal(session.run(FEEDS)[0], plain.run(FEEDS)[0])
-        assert isolation.subject(model).open().native is session.native
+    with WorkerPool(cache_room(), Limits()) as pool:
+        apart = pool.in_worker(model).open()
+        assert (apart.signature, apart.opened.providers[0]) == (plain.signature, plain.providers[0])
+        assert apart.placement == plain.placement
+        assert np.array_equal(apart.run(FEEDS)[0], plain.run(FEEDS)[0])
+        assert pool.in_worker(model) is apart, "it is loaded once"
 
 
 def test_a_killed_process_is_a_clean_error(save_classifier: Callable[..., Path]) -> None:
-    with Isolation(Limits()) as isolation:
-        session = isolation.subject(load_model(save_classifier())).open()
-        os.kill(session.native.worker.pid, signal.SIGKILL)
+    with WorkerPool(cache_room(), Limits()) as pool:
+        subject = pool.in_worker(load_model(save_classifier())).open()
+        os.kill(subject.worker.pid, signal.SIGKILL)
         with pytest.raises(ModelError, match=r"net\.onnx cannot be judged: while it runs on cpu, .*SIGKILL"):
-            session.run(FEEDS)
+            answer(subject, FEEDS)
 
 
 def test_a_model_that_eats_memory_is_stopped(tmp_path: Path) -> None:
@@ -65,10 +74,10 @@ def test_a_model_that_eats_memory_is_stopped(tmp_path: Path) -> None:
         helper.make_node("ConstantOfShape", ["shape"], ["y"]),
     ]
     path = made(tmp_path / "eater.onnx", nodes, {"one": np.array([1])})
-    with Isolation(Limits(memory_bytes=2**30)) as isolation:
-        session = isolation.subject(load_model(path)).open()
+    with WorkerPool(cache_room(), Limits(memory_bytes=2**30)) as pool:
+        subject = pool.in_worker(load_model(path))
         with pytest.raises(ModelError, match=r"eater\.onnx cannot be judged.*--memory-limit"):
-            session.run({"x": np.full((1, 6), 100_000 / 6, np.float32)})
+            answer(subject, {"x": np.full((1, 6), 100_000 / 6, np.float32)})
 
 
 def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
@@ -90,16 +99,16 @@ def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
     )
     nodes = [helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)]
     path = made(tmp_path / "loop.onnx", nodes, {"trips": np.array(2**62), "true": np.array(True)})
-    with Isolation(Limits(seconds=2.0)) as isolation:
-        session = isolation.subject(load_model(path)).open()
+    with WorkerPool(cache_room(), Limits(seconds=2.0)) as pool:
+        subject = pool.in_worker(load_model(path))
         with pytest.raises(ModelError, match=r"loop\.onnx cannot be judged.*--time-limit"):
-            session.run(FEEDS)
+            answer(subject, FEEDS)
 
 
 def test_a_model_that_onnx_runtime_refuses_is_a_clean_error(tmp_path: Path) -> None:
     path = made(tmp_path / "odd.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((5, 2), "f4")})
-    with Isolation(Limits()) as isolation, pytest.raises(ModelError, match=r"odd\.onnx cannot be judged"):
-        isolation.subject(load_model(path)).open().run(FEEDS)
+    with WorkerPool(cache_room(), Limits()) as pool, pytest.raises(ModelError, match=r"odd\.onnx cannot be judged"):
+        answer(pool.in_worker(load_model(path)), FEEDS)
 
 
 def test_a_provider_that_does_not_load_is_never_replaced_silently(
@@ -111,8 +120,9 @@ def test_a_provider_that_does_not_load_is_never_replaced_silently(
     if missing is None:
         pytest.skip("every provider that is compiled in loads here")
     model, room = load_model(save_classifier()), Room(tmp_path)
-    with Isolation(Limits()) as isolation:
+    with WorkerPool(cache_room(), Limits()) as pool:
         with pytest.raises(RuntimeUnavailableError, match=missing):
-            isolation.subject(model, chosen_runtime(missing, room)).open()
-        session = isolation.subject(model, chosen_runtime(missing, room, allow_fallback=True)).open()
-        assert session.providers[0] == "CPUExecutionProvider" and missing in str(session.fallback_reason)
+            chosen_runtime(missing, room)
+        subject = pool.in_worker(model, chosen_runtime(missing, room, allow_fallback=True)).open()
+        assert subject.opened.providers[0] == "CPUExecutionProvider"
+        assert missing in str(subject.runtime.fallback_reason)
