@@ -58,6 +58,7 @@ _JUDGING = (
         metavar="NAME[@1-5]",
         help="Judge under this corruption too (onnxptq shifts); 'clean' alone judges without any. Repeatable.",
     ),
+    click.option("--all-groups", is_flag=True, help="Print a row for every group, not for the ten worst alone."),
 )
 
 

@@ -32,6 +32,7 @@ def evaluate(**values: Any) -> None:
     from onnxptq.runtimes import stdout_to_stderr
 
     json_target, predictions = values.pop("json_target"), values.pop("predictions")
+    every = values.pop("all_groups")
     check_json_target(json_target)
     check_different(predictions, json_target)
     if predictions:
@@ -47,7 +48,7 @@ def evaluate(**values: Any) -> None:
     if json_target != "-":
         for report in result.reports:
             click.echo(summary_line(report))
-            print_report(report)
+            print_report(report, every=every)
     write_json(
         json_target,
         {"reports": [report.to_dict() for report in result.reports], "warnings": list(result.warnings)},

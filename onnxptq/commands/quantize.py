@@ -112,6 +112,7 @@ def quantize(**values: Any) -> None:
     from onnxptq.runtimes import stdout_to_stderr
 
     json_target, predictions = values.pop("json_target"), values.pop("predictions")
+    every = values.pop("all_groups")
     check_json_target(json_target)
     check_different(values["output"], predictions, json_target)
     if predictions and not values["evaluate"]:
@@ -148,7 +149,7 @@ def quantize(**values: Any) -> None:
         click.echo(f"{verb} {result.output}")
         if result.report is not None:
             click.echo(summary_line(result.report, result.fp32_bytes, result.int8_bytes))
-            print_report(result.report)
+            print_report(result.report, every=every)
     write_json(json_target, _as_json(result))
 
 

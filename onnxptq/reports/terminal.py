@@ -9,8 +9,8 @@ from onnxptq.evaluation.totals import TotalDrop
 from onnxptq.reports.measured import CLASSIFIERS, reference_note, test_name
 from onnxptq.reports.tables import print_table
 
-_SHOWN = 60
-"""Groups shown before the middle of the table is left out: two screens."""
+WORST = 10
+"""Groups in the table where not all were asked for: it and what is said of it fit on one screen."""
 
 
 def summary_line(report: Report, fp32_bytes: int | None = None, int8_bytes: int | None = None) -> str:
@@ -30,8 +30,8 @@ def summary_line(report: Report, fp32_bytes: int | None = None, int8_bytes: int 
     return "; ".join(parts)
 
 
-def print_report(report: Report) -> None:
-    """The table of groups, from the worst to the best under INT8, and what the numbers are."""
+def print_report(report: Report, *, every: bool = False) -> None:
+    """The table of the worst groups, or of all, from the worst under INT8, and what the numbers are."""
     from rich.table import Table
 
     what = "" if report.measure in CLASSIFIERS else f"{report.measure} of "
@@ -51,12 +51,12 @@ def print_report(report: Report) -> None:
         )
         for group in report.groups
     ]
-    if len(rows) > _SHOWN:
-        left_out = len(rows) - _SHOWN
-        rows = [*rows[: _SHOWN // 2], (f"... {left_out} more (--json has all)", *[""] * 7), *rows[-_SHOWN // 2 :]]
-    for row in rows:
+    shown = rows if every else rows[:WORST]
+    for row in shown:
         table.add_row(*row)
     print_table(table, whole=True)
+    if len(shown) < len(rows):
+        print(f"The {WORST} worst of {len(rows)} groups: --all-groups prints all, --json has them, too.")
     print(_legend(report))
 
 

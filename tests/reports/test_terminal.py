@@ -35,8 +35,8 @@ def report(*groups, **changed):
 def printed(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
 
-    def printed(made):
-        print_report(made)
+    def printed(made, *, every=False):
+        print_report(made, every=every)
         return capsys.readouterr().out
 
     return printed
@@ -81,12 +81,13 @@ def test_rows_keep_the_order_of_the_report(printed):
     assert out.index("label=b") < out.index("label=a") < out.index("label=c")
 
 
-def test_the_middle_of_a_long_table_is_left_out_and_counted(printed):
-    out = printed(report(*(group(f"label={i:03d}") for i in range(100))))
-    shown = [i for i in range(100) if f"label={i:03d}" in out]
-    assert shown == [*range(30), *range(70, 100)]
-    assert "... 40 more (--json has all)" in out
-    assert "..." not in printed(report(*(group(f"label={i:03d}") for i in range(60))))
+def test_the_worst_ten_groups_are_shown_and_how_to_see_all(printed):
+    many = report(*(group(f"label={i:03d}") for i in range(100)))
+    out, whole = printed(many), printed(many, every=True)
+    assert [i for i in range(100) if f"label={i:03d}" in out] == list(range(10))
+    assert "The 10 worst of 100 groups: --all-groups prints all" in out
+    assert all(f"label={i:03d}" in whole for i in range(100)) and "--all-groups" not in whole
+    assert "--all-groups" not in printed(report(*(group(f"label={i:03d}") for i in range(10))))
 
 
 @pytest.mark.parametrize("name", ["label=[b]cat[/b]", "label=[/nothing]", "label=:cat:", "label=[red]", "label=größe"])

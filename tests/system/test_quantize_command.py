@@ -98,12 +98,12 @@ def test_one_line_says_average_worst_group_largest_drop_and_size(shifted: Run) -
     assert line.endswith(f"{sizes[0] / 1e3:.0f} KB -> {sizes[1] / 1e3:.0f} KB")
 
 
-def test_the_table_goes_from_the_worst_group_to_the_best(shifted: Run) -> None:
+def test_the_table_has_the_ten_worst_groups_from_the_worst_up(shifted: Run) -> None:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shifted.stdout.splitlines() if line[:1] == "│"]
-    assert len(rows) == len(shifted.report["groups"]) == 60
+    assert len(rows) == 10 and len(shifted.report["groups"]) == 60
     int8 = [float(row[3].removesuffix(" %")) for row in rows]
     assert int8 == sorted(int8)
-    for row, group in zip(rows, shifted.report["groups"], strict=True):
+    for row, group in zip(rows, shifted.report["groups"][:10], strict=True):
         assert row[0].strip("()").replace(" · ", "*") == group["name"]
         assert row[1] == str(group["n"])
         percents = [f"{100 * group[key]:.1f} %" for key in ("fp32", "int8", "flips")]
