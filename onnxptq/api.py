@@ -35,7 +35,9 @@ from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_
 from onnxptq.int8_file import default_name, make_int8, open_written, provenance_of, same_or_refuse
 from onnxptq.judging import (
     Judgement,
+    JudgingOptions,
     check_same_outputs,
+    data_options,
     evaluation_samples,
     find_reference,
     judge,
@@ -47,7 +49,7 @@ from onnxptq.quantization.canonical import canonical
 from onnxptq.quantization.static import check_engine, engine_notes, quantizer_settings
 from onnxptq.quantization.verify import verify_int8
 from onnxptq.recipe import Recipe, Value
-from onnxptq.runtimes.selection import CPU, chosen_runtime
+from onnxptq.runtimes.selection import CPU
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,14 @@ def quantize(
         OnnxptqError: the input is wrong; nothing was written.
     """
     room = cache_room()
-    options = _options(options, data)
+    judging = JudgingOptions.of(
+        data=data,
+        options=options,
+        groups=groups,
+        corruptions=corruptions,
+        provider=provider,
+        allow_fallback=allow_fallback,
+    )
     known = _Known.load(statistics) if statistics is not None else None
     label: str | None = None
     unused: tuple[str, ...] = ()
@@ -160,14 +169,14 @@ def quantize(
     check_engine(recipe, runs=known is None)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
-        inputs = resolve_calibration(model, calibration_set, options, room, evaluate=evaluate)
+        inputs = resolve_calibration(model, calibration_set, judging.data, room, evaluate=evaluate)
     else:
-        inputs = known.inputs(resolve_for_quantization(model, options, room, needs_data=False, evaluate=evaluate))
+        inputs = known.inputs(resolve_for_quantization(model, judging.data, room, needs_data=False, evaluate=evaluate))
     recipe = fitted(recipe, inputs.task)
     if known is not None:
         known.check_recipe(recipe)
-    judged_on = evaluation_samples(inputs, calibration_set, corruptions, groups) if evaluate else None
-    runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback) if evaluate else CPU
+    judged_on = evaluation_samples(inputs, calibration_set, judging) if evaluate else None
+    runtime = judging.runtime(room) if evaluate else CPU
     for side in (inputs.calibration, inputs.evaluation):
         check_fits(side, inputs.task)
     path = Path(output) if output else Path(default_name(inputs, recipe, label))
@@ -199,9 +208,7 @@ def quantize(
                 stack=sessions if evaluate else None,
             )
         if judged_on is not None:
-            judgement = judge(
-                inputs.model, [int8], runtime, judged_on, groups, room, progress, allow_fallback=allow_fallback
-            )
+            judgement = judge(inputs.model, [int8], runtime, judged_on, judging, room, progress)
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             install(made, path)
@@ -253,12 +260,20 @@ def evaluate(
     if not models:
         raise UsageError("give at least one model to evaluate.")
     room = cache_room()
+    judging = JudgingOptions.of(
+        data=data,
+        options=options,
+        groups=groups,
+        corruptions=corruptions,
+        provider=provider,
+        allow_fallback=allow_fallback,
+    )
     loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
-    runtime = chosen_runtime(provider, room, allow_fallback=allow_fallback)
-    samples, warnings = samples_to_judge_on([*loaded, base], corruptions, groups, _options(options, data), room)
-    judgement = judge(base, loaded, runtime, samples, groups, room, progress, allow_fallback=allow_fallback)
+    runtime = judging.runtime(room)
+    samples, warnings = samples_to_judge_on([*loaded, base], judging, room)
+    judgement = judge(base, loaded, runtime, samples, judging, room, progress)
     return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 
@@ -277,7 +292,7 @@ def draw_calibration(
         OnnxptqError: the input is wrong.
     """
     calibration_set = CalibrationSet.parse(calib)
-    inputs = resolve_calibration(model, calibration_set, _options(options, data), cache_room(), evaluate=False)
+    inputs = resolve_calibration(model, calibration_set, data_options(options, data), cache_room(), evaluate=False)
     return draw_from(inputs, calibration_set, size, seed)
 
 
@@ -339,7 +354,7 @@ def calibrate(
         raise UsageError("statistics of a model whose weights are changed first cannot be kept; use quantize.")
     part = parse_shard(shard)
     calibration_set = CalibrationSet.parse(recipe.calibration)
-    options = _options(options, data)
+    options = data_options(options, data)
     both_sides = bool(options.data or options.eval_data) or model is None
     inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
     check_fits(inputs.calibration, inputs.task)
@@ -356,11 +371,6 @@ def merge_statistics(paths: Sequence[str | Path]) -> CalibrationStatistics:
         DataError: a file cannot be read, is given twice, or belongs to another calibration.
     """
     return merge_shards([CalibrationStatistics.load(path) for path in paths])
-
-
-def _options(options: DataOptions | None, data: str | None) -> DataOptions:
-    options = options or DataOptions()
-    return replace(options, data=data) if data else options
 
 
 def _samples_of(recipe: Recipe) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxptq.cache import Room
 from onnxptq.calibrators import CalibrationSet
+from onnxptq.data import Dataset
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import (
     EvaluationSamples,
@@ -27,11 +28,62 @@ from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.cpu import CLIPS
-from onnxptq.runtimes.selection import Runtime
+from onnxptq.runtimes.selection import Runtime, chosen_runtime
 from onnxptq.signature import TensorSpec, shown
+from onnxptq.tasks import Task
 
 EVALUATION_SEED = 0
 """Of the corruptions that models are judged under: not the recipe's seed, so that all models see the same samples."""
+
+
+@dataclass(frozen=True)
+class JudgingOptions:
+    """How a user wants models to be judged.
+
+    Attributes:
+        provider: what the models run on, as `compare` takes it ("cpu", "cpu:exact", "openvino", "cpu@1.20"); the
+            reference runs on the CPU.
+        groups: groupings such as "label*corruption"; () is the default one.
+        corruptions: to judge under, beside clean; None is the task's default list.
+        data: what to judge on and how to read it.
+        allow_fallback: judge on the CPU of this environment where the provider does not load or does not take a model.
+    """
+
+    provider: str = "cpu"
+    groups: tuple[str, ...] = ()
+    corruptions: tuple[str, ...] | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+    allow_fallback: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        data: str | None = None,
+        options: DataOptions | None = None,
+        groups: Sequence[str] = (),
+        corruptions: Sequence[str] | None = None,
+        provider: str = "cpu",
+        allow_fallback: bool = False,
+    ) -> JudgingOptions:
+        """From the keywords of public functions, which take any sequences, and `data` beside `options`."""
+        return cls(
+            provider=provider,
+            groups=tuple(groups),
+            corruptions=None if corruptions is None else tuple(corruptions),
+            data=data_options(options, data),
+            allow_fallback=allow_fallback,
+        )
+
+    def runtime(self, room: Room) -> Runtime:
+        """The runtime, tried. Raises RuntimeUnavailableError where it does not load and no fallback is allowed."""
+        return chosen_runtime(self.provider, room, allow_fallback=self.allow_fallback)
+
+
+def data_options(options: DataOptions | None, data: str | None) -> DataOptions:
+    """The options with the source that was named beside them."""
+    options = options or DataOptions()
+    return replace(options, data=data) if data else options
 
 
 def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Model:
@@ -98,9 +150,7 @@ def calibration_families(models: Sequence[Model]) -> frozenset[str]:
     return frozenset(families)
 
 
-def evaluation_samples(
-    inputs: Inputs, calibration_set: CalibrationSet, corruptions: Sequence[str] | None, groups: Sequence[str]
-) -> EvaluationSamples:
+def evaluation_samples(inputs: Inputs, calibration_set: CalibrationSet, options: JudgingOptions) -> EvaluationSamples:
     """What a freshly quantized model is judged on.
 
     Raises:
@@ -109,41 +159,34 @@ def evaluation_samples(
     """
     if inputs.evaluation is None:
         raise DataError("there is no data to evaluate on. Give --data or --eval-data, or use --no-evaluate.")
-    if corruptions is None:
-        names = default_corruptions(inputs.task, calibration_set.families)
-    else:
-        names = named_corruptions(tuple(corruptions), inputs.task)
-    check_groupings([*inputs.evaluation.attributes, "corruption"], groups)
-    return EvaluationSamples(inputs.task, inputs.evaluation, names, EVALUATION_SEED)
+    return _samples(inputs.task, inputs.evaluation, calibration_set.families, options)
 
 
 def samples_to_judge_on(
-    models: Sequence[Model],
-    corruptions: Sequence[str] | None,
-    groups: Sequence[str],
-    options: DataOptions,
-    room: Room,
+    models: Sequence[Model], options: JudgingOptions, room: Room
 ) -> tuple[EvaluationSamples, tuple[str, ...]]:
     """What models and their reference are judged on, and warnings.
 
     Args:
         models: all of them; samples that calibrated one are left out.
-        corruptions: as in `evaluate`.
-        groups: groupings; they are checked here, before any work.
-        options: the data and how to read it.
+        options: the data, corruptions and groupings; names are checked here, before any work.
         room: where tables are kept.
 
     Raises:
         OnnxptqError: the data or a name is wrong.
     """
-    dataset, task, warnings = resolve_for_evaluation(list(models), options, room)
+    dataset, task, warnings = resolve_for_evaluation(list(models), options.data, room)
     check_fits(dataset, task)
-    if corruptions is None:
-        names = default_corruptions(task, calibration_families(models))
+    return _samples(task, dataset, calibration_families(models), options), warnings
+
+
+def _samples(task: Task, dataset: Dataset, calibrated_on: frozenset[str], options: JudgingOptions) -> EvaluationSamples:
+    if options.corruptions is None:
+        names = default_corruptions(task, calibrated_on)
     else:
-        names = named_corruptions(tuple(corruptions), task)
-    check_groupings([*dataset.attributes, "corruption"], groups)
-    return EvaluationSamples(task, dataset, names, EVALUATION_SEED), warnings
+        names = named_corruptions(options.corruptions, task)
+    check_groupings([*dataset.attributes, "corruption"], options.groups)
+    return EvaluationSamples(task, dataset, names, EVALUATION_SEED)
 
 
 @dataclass(frozen=True)
@@ -160,21 +203,16 @@ def judge(
     models: Sequence[Model],
     runtime: Runtime,
     samples: EvaluationSamples,
-    groups: Sequence[str],
+    options: JudgingOptions,
     room: Room,
     progress: Progress,
-    *,
-    allow_fallback: bool = False,
 ) -> Judgement:
-    """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them.
-
-    With `allow_fallback` a model that the runtime does not take runs on the CPU of this environment.
-    """
+    """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them."""
     count = counted(progress, "evaluating", len(samples) * (len(models) + 1))
     with WorkerPool(room) as pool:
-        chosen = [pool.model(model, runtime, allow_fallback=allow_fallback) for model in models]
+        chosen = [pool.model(model, runtime, allow_fallback=options.allow_fallback) for model in models]
         predictions = tuple(predict([ModelUnderTest(reference), *chosen], samples, room, count))
-    reports = tuple(compare(predictions[0], run, groups, totals=True) for run in predictions[1:])
+    reports = tuple(compare(predictions[0], run, options.groups, totals=True) for run in predictions[1:])
     notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
     return Judgement(predictions, reports, notes)
 

@@ -11,7 +11,7 @@ from onnxptq.comparison.result import Comparison
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.evaluation import Predictions
 from onnxptq.inputs import DataOptions, open_model
-from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on
+from onnxptq.judging import JudgingOptions, check_same_outputs, find_reference, samples_to_judge_on
 from onnxptq.progress import Progress, silent
 from onnxptq.runtimes import installation_problems
 from onnxptq.runtimes.provider_options import DeviceSettings
@@ -53,6 +53,7 @@ def compare_models(
     if not models:
         raise UsageError("give at least one model to compare.")
     room, settings = cache_room(), settings or CompareSettings()
+    judging = JudgingOptions.of(options=options, groups=settings.groups, corruptions=corruptions)
     loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     if base.quantized:
@@ -61,7 +62,7 @@ def compare_models(
     resolved = [resolve_runtime(text, room, device) for text in runtimes]
     _check_options(device or DeviceSettings(), resolved)
     chosen = [ready(runtime, allow_fallback=allow_fallback) for runtime in resolved]
-    samples, notes = samples_to_judge_on([*loaded, base], corruptions, settings.groups, options or DataOptions(), room)
+    samples, notes = samples_to_judge_on([*loaded, base], judging, room)
     fallbacks = [
         f"{runtime.name} runs on the CPU of this environment: {runtime.fallback_reason}"
         for runtime in chosen

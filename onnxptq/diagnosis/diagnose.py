@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.parts import opset_of
 from onnxptq.inputs import DataOptions
-from onnxptq.judging import check_same_outputs, samples_to_judge_on
+from onnxptq.judging import JudgingOptions, check_same_outputs, samples_to_judge_on
 from onnxptq.progress import Progress, counted, silent
 from onnxptq.quantization.static import quantizer_settings
 
@@ -84,15 +84,14 @@ def diagnose(
     Raises:
         OnnxptqError: the input is wrong; nothing was written.
     """
-    settings, options = settings or DiagnoseSettings(), options or DataOptions()
+    settings = settings or DiagnoseSettings()
+    judging = JudgingOptions.of(data=data, options=options, groups=settings.groups, corruptions=corruptions)
     _check(settings)
     room = cache_room()
     float_model, int8 = load_model(Path(reference)), load_model(Path(model))
     check_quantizable(float_model)
     check_same_outputs(float_model, [int8])
-    if data is not None:
-        options = replace(options, data=data)
-    samples, warnings = samples_to_judge_on([int8, float_model], corruptions, settings.groups, options, room)
+    samples, warnings = samples_to_judge_on([int8, float_model], judging, room)
     halves = halve(samples, settings.groups)
     bench = _bench(float_model, int8, room)
     if settings.budget is not None:
@@ -105,7 +104,7 @@ def diagnose(
     if settings.budget is not None:
         _check_explained(int8, bench.paired, unexplained)
         budget = find_budget(
-            bench, wishes, halves, settings, [*tensors, *nodes], int8, options, builtin=_is_builtin(float_model),
+            bench, wishes, halves, settings, [*tensors, *nodes], int8, judging.data, builtin=_is_builtin(float_model),
             progress=progress,
         )  # fmt: skip
     return Diagnosis(

@@ -20,6 +20,7 @@ from onnxptq.gates.rejudge import read_evidence
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import CheckResult, Verdict, overall
 from onnxptq.inputs import DataOptions
+from onnxptq.judging import JudgingOptions
 from onnxptq.progress import Progress, silent
 
 
@@ -79,18 +80,15 @@ def check(
         warnings: tuple[str, ...] = ()
     else:
         assert model is not None
-        options = options or DataOptions()
-        options = dataclasses.replace(options, data=data) if data else options
-        request = Request(
-            model=Path(model),
-            reference=_path(reference),
-            provider=provider or "cpu",
-            groups=tuple(groups),
-            corruptions=None if corruptions is None else tuple(corruptions),
+        judging = JudgingOptions.of(
+            data=data,
             options=options,
+            groups=groups,
+            corruptions=corruptions,
+            provider=provider or "cpu",
             allow_fallback=allow_fallback,
-            limits=limits or Limits(),
         )
+        request = Request(Path(model), _path(reference), judging, limits or Limits())
         rules, evidence, warnings = measure(request, rules, progress)
     if before is not None:
         if evidence.predictions is None:

@@ -22,8 +22,8 @@ from onnxptq.gates.policy import Policy, settle
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
 from onnxptq.heads import RAW
-from onnxptq.inputs import DataOptions, open_model
-from onnxptq.judging import check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
+from onnxptq.inputs import open_model
+from onnxptq.judging import JudgingOptions, check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
 from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.latency import Burst
 from onnxptq.runtimes.selection import Runtime, chosen_runtime
@@ -45,21 +45,13 @@ class Request:
     Attributes:
         model: the file to judge.
         reference: the FP32 file; None finds it.
-        provider: what the model runs on, as `compare` takes it; the reference runs on the CPU.
-        groups: groupings, instead of the policy's.
-        corruptions: to judge under, beside clean; None is the task's default list.
-        options: the data and how to read it.
-        allow_fallback: judge on the CPU where the provider does not load or does not take the model.
+        judging: how it is judged; its groupings take the place of the policy's.
         limits: what a model may take.
     """
 
     model: Path
     reference: Path | None = None
-    provider: str = "cpu"
-    groups: tuple[str, ...] = ()
-    corruptions: tuple[str, ...] | None = None
-    options: DataOptions = field(default_factory=DataOptions)
-    allow_fallback: bool = False
+    judging: JudgingOptions = field(default_factory=JudgingOptions)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -82,19 +74,18 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
     reference = _reference(request, model, policy, domains)
     if reference is not None:
         check_same_outputs(reference, [model])
-    runtime = chosen_runtime(request.provider, cache_room(), allow_fallback=request.allow_fallback)
-    others = _others(request.provider, policy)
-    with WorkerPool(cache_room(), request.limits) as pool:
+    judging, room = request.judging, cache_room()
+    runtime = judging.runtime(room)
+    others = _others(judging.provider, policy)
+    with WorkerPool(room, request.limits) as pool:
         base = pool.in_worker(reference or model)
-        subject = pool.in_worker(model, runtime, allow_fallback=request.allow_fallback)
+        subject = pool.in_worker(model, runtime, allow_fallback=judging.allow_fallback)
         evidence = Evidence(model=model, reference=reference)
         if policy is not None and not needs(policy) & {"predictions", "latency"}:
             return policy, _placed(evidence, policy, subject), ()
-        samples, warnings = samples_to_judge_on(
-            [base.model, model], request.corruptions, request.groups, request.options, cache_room()
-        )
+        samples, warnings = samples_to_judge_on([base.model, model], judging, room)
         raw = samples.task.head.name == RAW
-        policy = settle(policy, request.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
+        policy = settle(policy, judging.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
         subjects: list[ModelUnderTest] = [base, subject, *(pool.in_worker(model, other) for other in others)]
         if "predictions" in needs(policy):

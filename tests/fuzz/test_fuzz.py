@@ -25,8 +25,7 @@ from onnxptq.gates.policy import AverageDrop
 from onnxptq.gates.policy_file import parse_policy
 from onnxptq.gates.starter import starter_policy
 from onnxptq.graphs import Model, load_model
-from onnxptq.inputs import DataOptions
-from onnxptq.judging import samples_to_judge_on
+from onnxptq.judging import JudgingOptions, samples_to_judge_on
 from onnxptq.runtimes.isolated import Worker, WorkerError
 
 Mutants = Callable[[bytes, int, int], Iterator[bytes]]
@@ -242,7 +241,7 @@ def test_data(
         with clean(outcomes, case, number):
             source = folder / name
             room = Room(tmp_path / "room")
-            samples, _ = samples_to_judge_on([model], ("clean",), (), DataOptions(data=str(source)), room)
+            samples, _ = samples_to_judge_on([model], JudgingOptions.of(data=str(source), corruptions=["clean"]), room)
             for _ in samples.batches(8):
                 pass
 
