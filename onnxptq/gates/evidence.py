@@ -13,7 +13,7 @@ from onnxptq.graphs import Model
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyRatios:
     """Paired measurements: in each round FP32 and INT8 ran in turn.
 
     Attributes:
@@ -46,7 +46,7 @@ class Evidence:
     reference_predictions: Predictions | None = None
     pairing: Paired | None = None
     by_provider: Mapping[str, Predictions] = field(default_factory=dict)
-    latency: Latency | None = None
+    latency: LatencyRatios | None = None
     placement: Mapping[str, int] | None = None
     placement_known: bool = False
     baseline: Baseline | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from onnxptq.gates.policy import Latency, Policy, Regression, TotalDrop, tolerated
+from onnxptq.gates.policy import LatencyRule, Policy, RegressionRule, TotalDropRule, tolerated
 from onnxptq.gates.rules import RULES, needs
 from onnxptq.gates.verdict import Unit, shown
 
@@ -47,9 +47,9 @@ def _sides(table: Any) -> str:
 
 
 def _unit(table: Any) -> Unit:
-    if isinstance(table, Latency):
+    if isinstance(table, LatencyRule):
         return "ratio"
-    drop = isinstance(table, Regression | TotalDrop) or type(table).__name__.endswith("Drop")
+    drop = isinstance(table, RegressionRule | TotalDropRule) or type(table).__name__.endswith("Drop")
     return "drop" if drop else "fraction"
 
 

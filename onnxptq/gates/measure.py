@@ -17,7 +17,7 @@ from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPoo
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.sample_runner import SampleRunner, arranged
 from onnxptq.evaluation.totals import totals_by_name
-from onnxptq.gates.evidence import Evidence, Latency
+from onnxptq.gates.evidence import Evidence, LatencyRatios
 from onnxptq.gates.policy import Policy, settle
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
@@ -149,7 +149,7 @@ def _time(
     samples: EvaluationSamples,
     batch: int,
     progress: Progress,
-) -> Latency:
+) -> LatencyRatios:
     """FP32 and INT8 in turns, so that both see the same machine; the order alternates too."""
     feeds = _one_batch(samples, batch)
     bursts = [_burst(subject, feeds) for subject in subjects]
@@ -161,7 +161,7 @@ def _time(
         medians = {which: statistics.median(bursts[which](runs, 1)) for which in order}
         ratios.append(medians[1] / medians[0])
         progress("timing", number + 1, _ROUNDS)
-    return Latency(tuple(sorted(ratios)), subjects[1].runtime.name)
+    return LatencyRatios(tuple(sorted(ratios)), subjects[1].runtime.name)
 
 
 def _burst(subject: ModelInWorker, feeds: Feeds) -> Burst:

@@ -190,7 +190,7 @@ class GroupScore(_FloorRule):
 
 
 @dataclass(frozen=True)
-class TotalDrop(_Ceiling):
+class TotalDropRule(_Ceiling):
     """The drop of a number of the whole data set that is no mean of samples, such as mAP, WER or macro-F1."""
 
     total: Annotated[str, About('Name of the total, as `onnxptq tasks` lists it: "mAP".')]
@@ -250,7 +250,7 @@ class ProviderAgreement(_FloorRule):
 
 
 @dataclass(frozen=True)
-class Regression(_Ceiling):
+class RegressionRule(_Ceiling):
     """The drop of the average and of the worst group against the baseline's model (only with --baseline)."""
 
     limit: Annotated[Drop, About("Largest drop against the baseline.")] = 0.01
@@ -259,7 +259,7 @@ class Regression(_Ceiling):
 
 
 @dataclass(frozen=True)
-class Latency(_Ceiling):
+class LatencyRule(_Ceiling):
     """The median latency as a ratio. Measured while FP32 and INT8 alternate; not deterministic."""
 
     margin: ClassVar[float] = RATIO_MARGIN
@@ -288,7 +288,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PlacementRule:
     """Where ONNX Runtime put the nodes of the graph (before it fused them)."""
 
     provider: Annotated[str, About("The execution provider that must take the nodes.")]
@@ -362,16 +362,16 @@ class Policy:
     group_drop: tuple[GroupDrop, ...] = ()
     group_accuracy: tuple[GroupAccuracy, ...] = ()
     group_score: tuple[GroupScore, ...] = ()
-    total_drop: tuple[TotalDrop, ...] = ()
+    total_drop: tuple[TotalDropRule, ...] = ()
     fidelity: Fidelity | None = None
     worst_group_fidelity: WorstGroupFidelity | None = None
     flip_rate: FlipRate | None = None
     worst_group_flip_rate: WorstGroupFlipRate | None = None
     provider_agreement: ProviderAgreement | None = None
-    regression: Regression | None = None
-    latency: Latency | None = None
+    regression: RegressionRule | None = None
+    latency: LatencyRule | None = None
     size: Size | None = None
-    placement: Placement | None = None
+    placement: PlacementRule | None = None
     lint: Lint | None = None
     provenance: ProvenanceRule | None = None
     graph: Graph | None = None

@@ -11,7 +11,7 @@ import pytest
 import onnxptq
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.gates import Limits, Policy, Verdict, check
-from onnxptq.gates.policy import AverageDrop, Graph, Latency, ProviderAgreement, Size
+from onnxptq.gates.policy import AverageDrop, Graph, LatencyRule, ProviderAgreement, Size
 from onnxptq.inputs import DataOptions
 
 
@@ -59,7 +59,7 @@ def test_rules_about_the_file_need_no_data_and_run_nothing(
 
 def test_latency_is_measured_on_real_runs(models: tuple[Path, Path, Path]) -> None:
     _, int8, data = models
-    policy = Policy(latency=Latency(limit=100.0, batch=3, threads=1))
+    policy = Policy(latency=LatencyRule(limit=100.0, batch=3, threads=1))
     result = check(int8, data=str(data), policy=policy)
     (rule,) = result.rules
     assert rule.verdict is Verdict.PASSED and rule.n == 21
@@ -101,5 +101,5 @@ def test_limits_are_those_that_were_given(models: tuple[Path, Path, Path]) -> No
             data=str(data),
             limits=Limits(memory_bytes=1),
             corruptions=["clean"],
-            policy=Policy(average_drop=AverageDrop(), latency=Latency()),
+            policy=Policy(average_drop=AverageDrop(), latency=LatencyRule()),
         )

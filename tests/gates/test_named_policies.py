@@ -17,9 +17,9 @@ from onnxptq.gates.named_policies import NAMED, find_policy
 from onnxptq.gates.policy import (
     AverageDrop,
     GroupAccuracy,
-    Latency,
+    LatencyRule,
     Lint,
-    Placement,
+    PlacementRule,
     Policy,
     ProvenanceRule,
     QualityShare,
@@ -50,8 +50,8 @@ def test_every_table_of_a_policy_has_a_rule() -> None:
         (Policy(size=Size()), {"model", "reference"}),
         (Policy(size=Size(against="baseline"), lint=Lint("cpu")), {"model"}),
         (Policy(provenance=ProvenanceRule(source="0" * 64)), {"model"}),
-        (Policy(latency=Latency(against="baseline")), {"latency", "reference"}),
-        (Policy(placement=Placement("cpu")), {"placement"}),
+        (Policy(latency=LatencyRule(against="baseline")), {"latency", "reference"}),
+        (Policy(placement=PlacementRule("cpu")), {"placement"}),
     ],
 )
 def test_a_policy_needs_what_its_rules_need_and_no_more(policy: Policy, expected: set[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation import save_predictions
 from onnxptq.gates import Policy, Verdict, check
-from onnxptq.gates.policy import AverageDrop, Graph, Latency, Lint, Placement, ProvenanceRule, Size
+from onnxptq.gates.policy import AverageDrop, Graph, LatencyRule, Lint, PlacementRule, ProvenanceRule, Size
 from onnxptq.graphs import load_model
 
 Make = Callable[..., Any]
@@ -37,9 +37,9 @@ def test_the_verdict_is_that_of_the_predictions(write: Make, make_runs: Make) ->
 def test_rules_about_the_file_and_the_machine_are_not_judged(write: Make) -> None:
     policy = Policy(
         average_drop=AverageDrop(0.5),
-        latency=Latency(),
+        latency=LatencyRule(),
         size=Size(),
-        placement=Placement("cpu"),
+        placement=PlacementRule("cpu"),
         lint=Lint("cpu"),
         provenance=ProvenanceRule(),
         graph=Graph(),
@@ -53,7 +53,7 @@ def test_rules_about_the_file_and_the_machine_are_not_judged(write: Make) -> Non
 def test_with_the_file_its_own_rules_are_judged(write: Make, make_runs: Make, save_classifier: Make) -> None:
     path = save_classifier("int8.onnx")
     runs = make_runs(100, digest=load_model(path).digest)
-    policy = Policy(average_drop=AverageDrop(), graph=Graph(minimum_opset=18), placement=Placement("cpu"))
+    policy = Policy(average_drop=AverageDrop(), graph=Graph(minimum_opset=18), placement=PlacementRule("cpu"))
     result = check(path, predictions=write(*runs), policy=policy)
     assert [(rule.rule, rule.verdict.value) for rule in result.rules] == [
         ("quantization", "FAILED"),

@@ -12,23 +12,23 @@ import pytest
 from onnxptq.errors import UsageError
 from onnxptq.evaluation.paired import paired
 from onnxptq.gates.baseline import make_baseline
-from onnxptq.gates.evidence import Evidence, Latency
+from onnxptq.gates.evidence import Evidence, LatencyRatios
 from onnxptq.gates.policy import (
     AverageDrop,
     FlipRate,
     GroupAccuracy,
     GroupDrop,
-    Placement,
+    LatencyRule,
+    PlacementRule,
     Policy,
     ProviderAgreement,
-    Regression,
+    RegressionRule,
     Samples,
     Size,
     WorstGroupDrop,
     WorstGroupFlipRate,
     default_policy,
 )
-from onnxptq.gates.policy import Latency as LatencyRule
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import RuleResult, Verdict
 from onnxptq.graphs import Model
@@ -226,8 +226,8 @@ def test_a_regression_is_judged_row_by_row_against_the_baseline(
 def test_a_regression_within_the_limit_or_within_chance_passes(evidence: Make, make_runs: Callable[..., tuple]) -> None:
     baseline = make_baseline(*make_runs(200))
     found = replace(evidence(200, {FOGGY_CAT: 0.02}), baseline=baseline)
-    assert set(verdicts(Policy(regression=Regression()), found).values()) == {"PASSED"}
-    assert verdicts(Policy(regression=Regression()), evidence(200)) == {"regression": "NOT JUDGED"}
+    assert set(verdicts(Policy(regression=RegressionRule()), found).values()) == {"PASSED"}
+    assert verdicts(Policy(regression=RegressionRule()), evidence(200)) == {"regression": "NOT JUDGED"}
 
 
 def model(path: str = "m.onnx", size: int = 100, **changes: object) -> Model:
@@ -248,7 +248,7 @@ def test_size_is_a_ratio(make_runs: Callable[..., tuple]) -> None:
 
 def test_latency_is_a_ratio_with_bounds(make_runs: Callable[..., tuple]) -> None:
     ratios = tuple(np.linspace(0.8, 1.2, 21))
-    found = Evidence(latency=Latency(ratios, "cpu"))
+    found = Evidence(latency=LatencyRatios(ratios, "cpu"))
     for limit, mode, expected in (
         (1.0, "fail-if-likely", "PASSED"),
         (0.9, "fail-if-likely", "FAILED"),
@@ -263,7 +263,7 @@ def test_latency_is_a_ratio_with_bounds(make_runs: Callable[..., tuple]) -> None
 
 
 def test_placement_is_a_share_of_the_nodes() -> None:
-    policy = Policy(placement=Placement("cpu", 0.95))
+    policy = Policy(placement=PlacementRule("cpu", 0.95))
     assert verdicts(policy, Evidence()) == {"placement": "NOT JUDGED"}
     assert verdicts(policy, Evidence(placement_known=True)) == {"placement": "UNDECIDED"}
     for cpu, expected in ((95, "PASSED"), (94, "FAILED")):
@@ -271,7 +271,8 @@ def test_placement_is_a_share_of_the_nodes() -> None:
         assert verdicts(policy, Evidence(placement=nodes, placement_known=True)) == {"placement": expected}
     with pytest.raises(UsageError, match="unknown execution provider"):
         judge(
-            Policy(placement=Placement("cpuu")), Evidence(placement={"CPUExecutionProvider": 1}, placement_known=True)
+            Policy(placement=PlacementRule("cpuu")),
+            Evidence(placement={"CPUExecutionProvider": 1}, placement_known=True),
         )
 
 

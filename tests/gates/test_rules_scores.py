@@ -20,7 +20,7 @@ from onnxptq.gates.policy import (
     GroupDrop,
     GroupScore,
     Policy,
-    TotalDrop,
+    TotalDropRule,
     WorstGroupDrop,
     WorstGroupFidelity,
 )
@@ -139,7 +139,9 @@ def test_a_total_is_judged_beside_the_groups(evidence: Make, lost: float, verdic
     runs = (found.reference_predictions, found.predictions)
     records = [{"label": run.label, "code": run.code} for run in runs]
     (total,) = total_drops([MacroF1()], *records, found.pairing.sources)
-    result = only(Policy(total_drop=(TotalDrop("macro-F1"),)), replace(found, totals={"macro-F1": total}), "total_drop")
+    result = only(
+        Policy(total_drop=(TotalDropRule("macro-F1"),)), replace(found, totals={"macro-F1": total}), "total_drop"
+    )
     assert result.verdict is verdict
     assert (result.value, result.sources) == (pytest.approx(total.drop), 400)
     assert "macro-F1 goes from 100.0 to" in result.explanation
@@ -147,11 +149,11 @@ def test_a_total_is_judged_beside_the_groups(evidence: Make, lost: float, verdic
 
 def test_a_total_that_the_task_lacks_is_not_judged(evidence: Make) -> None:
     found = evidence(100)
-    assert only(Policy(total_drop=(TotalDrop("mAP"),)), found, "total_drop").verdict is Verdict.NOT_JUDGED
+    assert only(Policy(total_drop=(TotalDropRule("mAP"),)), found, "total_drop").verdict is Verdict.NOT_JUDGED
     (total,) = total_drops([MacroF1()], *[{"label": np.ones(9), "code": np.ones(9)}] * 2, np.arange(9))
     known = replace(found, totals={"macro-F1": total})
-    assert "macro-F1" in only(Policy(total_drop=(TotalDrop("macro-f1"),)), known, "total_drop").next_step
-    few = only(Policy(total_drop=(TotalDrop("macro-F1"),)), known, "total_drop")
+    assert "macro-F1" in only(Policy(total_drop=(TotalDropRule("macro-f1"),)), known, "total_drop").next_step
+    few = only(Policy(total_drop=(TotalDropRule("macro-F1"),)), known, "total_drop")
     assert (few.verdict, few.samples_to_decide) == (Verdict.UNDECIDED, 50)
 
 
@@ -162,5 +164,5 @@ def test_a_policy_file_names_scores_and_totals() -> None:
     )
     assert policy.score == "entity F1"
     assert policy.group_score == (GroupScore("label=a", 0.8),)
-    assert policy.total_drop == (TotalDrop("mAP", 0.03),)
+    assert policy.total_drop == (TotalDropRule("mAP", 0.03),)
     assert (policy.fidelity, policy.worst_group_fidelity) == (Fidelity(0.9), WorstGroupFidelity(0.85))

@@ -11,15 +11,15 @@ from dataclasses import replace
 from onnxptq.evaluation.sanity import why_not_worth_judging
 from onnxptq.gates.claims import Claim, judge_claims
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy, Regression
-from onnxptq.gates.rules._registry import RULES, Finding, Need, Rule, needs, rule, rules_on, unanswered
+from onnxptq.gates.policy import Policy, RegressionRule
+from onnxptq.gates.rules._registry import RULES, Finding, Need, PolicyRule, needs, rule, rules_on, unanswered
 from onnxptq.gates.verdict import RuleResult, Verdict
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["RULES", "Finding", "Need", "Rule", "judge", "needs", "rule"]
+__all__ = ["RULES", "Finding", "Need", "PolicyRule", "judge", "needs", "rule"]
 
 
 _BETTER_DATA = "Check the data and how it is read; what INT8 does cannot be told from it."
@@ -32,7 +32,7 @@ def judge(policy: Policy, evidence: Evidence) -> tuple[RuleResult, ...]:
         UsageError: the policy names a group or a provider that there is not.
     """
     if evidence.baseline is not None and policy.regression is None:
-        policy = replace(policy, regression=Regression())
+        policy = replace(policy, regression=RegressionRule())
     found: list[Finding] = []
     why_not = _why_not_judged_on(evidence)
     for one, table in rules_on(policy):

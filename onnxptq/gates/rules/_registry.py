@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Rule:
+class PolicyRule:
     """A rule.
 
     Attributes:
@@ -45,7 +45,7 @@ class Rule:
         return self.needs | frozenset(self.also(table))
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, PolicyRule] = {}
 """By name, filled when the modules of rules are imported."""
 
 
@@ -57,13 +57,13 @@ def rule(name: str, *needs: Need, also: Callable[[Any], Iterable[Need]] = _nothi
     """Registers a function as the rule of the field `name` of `Policy`."""
 
     def register(judge: F) -> F:
-        RULES[name] = Rule(name, frozenset(needs), also, judge)
+        RULES[name] = PolicyRule(name, frozenset(needs), also, judge)
         return judge
 
     return register
 
 
-def rules_on(policy: Policy) -> Iterator[tuple[Rule, Any]]:
+def rules_on(policy: Policy) -> Iterator[tuple[PolicyRule, Any]]:
     """The rules that a policy asks for, with their tables, in the order in which results are shown."""
     for field in fields(policy):
         table = getattr(policy, field.name)
@@ -76,7 +76,7 @@ def needs(policy: Policy) -> frozenset[Need]:
     return frozenset[Need]().union(*(rule.needs_of(table) for rule, table in rules_on(policy)))
 
 
-def unanswered(rule: Rule, table: Any, evidence: Evidence) -> RuleResult | None:
+def unanswered(rule: PolicyRule, table: Any, evidence: Evidence) -> RuleResult | None:
     """What is said of a rule where something that it needs is not known; None where it can be judged."""
     wanted = rule.needs_of(table)
     for need, known, why, next_step in (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Latency, Policy, tolerated
+from onnxptq.gates.policy import LatencyRule, Policy, tolerated
 from onnxptq.gates.rules._common import not_judged
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -17,7 +17,7 @@ _REPAIR = "`onnxptq providers` shows whether this CPU has INT8 instructions; `on
 
 # The baseline's latency is a ratio to FP32 itself: seconds of another machine say nothing.
 @rule("latency", "latency", "reference")
-def judge_latency(table: Latency, policy: Policy, evidence: Evidence) -> list[Finding]:
+def judge_latency(table: LatencyRule, policy: Policy, evidence: Evidence) -> list[Finding]:
     """The median ratio of the rounds, with the order statistics that bound a median whatever the distribution."""
     assert evidence.latency is not None
     scale, than = 1.0, "FP32"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Placement, Policy
+from onnxptq.gates.policy import PlacementRule, Policy
 from onnxptq.gates.rules._common import percent
 from onnxptq.gates.rules._registry import Finding, rule
 from onnxptq.gates.verdict import RuleResult, Verdict
 
 
 @rule("placement", "placement")
-def judge_placement(table: Placement, policy: Policy, evidence: Evidence) -> list[Finding]:
+def judge_placement(table: PlacementRule, policy: Policy, evidence: Evidence) -> list[Finding]:
     """The share of nodes on the named provider, as ONNX Runtime assigned them before fusion."""
     from onnxptq.runtimes import find_provider
 

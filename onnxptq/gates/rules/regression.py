@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy, Regression
+from onnxptq.gates.policy import Policy, RegressionRule
 from onnxptq.gates.rules._common import not_judged
 from onnxptq.gates.rules._registry import Finding, rule
 from onnxptq.gates.rules.drops import average_drop, worst_group_drop
 
 
 @rule("regression", "predictions", "all groups")
-def judge_regression(table: Regression, policy: Policy, evidence: Evidence) -> list[Finding]:
+def judge_regression(table: RegressionRule, policy: Policy, evidence: Evidence) -> list[Finding]:
     """Two results, where there is a baseline. Without labels the outcome of a row is agreement with the reference."""
     assert evidence.pairing is not None
     if evidence.baseline is None:

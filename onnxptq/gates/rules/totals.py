@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxptq.errors import did_you_mean
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.policy import Policy, TotalDrop, tolerated
+from onnxptq.gates.policy import Policy, TotalDropRule, tolerated
 from onnxptq.gates.rules._common import not_judged, too_few
 from onnxptq.gates.rules._registry import Finding, rule
 
@@ -16,7 +16,7 @@ _REPAIR = (
 
 
 @rule("total_drop", "predictions", "reference")
-def judge_total_drop(tables: tuple[TotalDrop, ...], policy: Policy, evidence: Evidence) -> list[Finding]:
+def judge_total_drop(tables: tuple[TotalDropRule, ...], policy: Policy, evidence: Evidence) -> list[Finding]:
     """The drop of each named total, with the bounds of the jackknife."""
     results: list[Finding] = []
     for table in tables:
