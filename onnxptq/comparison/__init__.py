@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from onnxptq.comparison.compare import CompareSettings, compare_runtimes
-from onnxptq.comparison.result import Cause, Comparison, DependentGroup, ProviderFlips, Row, Speed
+from onnxptq.comparison.result import Cause, Comparison, ComparisonRow, DependentGroup, ProviderFlips, Speed
 
 __all__ = [
     "Cause",
     "CompareSettings",
     "Comparison",
+    "ComparisonRow",
     "DependentGroup",
     "ProviderFlips",
-    "Row",
     "Speed",
     "compare_runtimes",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxptq.comparison.numerics import difference
-from onnxptq.comparison.result import Cause, DependentGroup, ProviderFlips, Row
+from onnxptq.comparison.result import Cause, ComparisonRow, DependentGroup, ProviderFlips
 from onnxptq.evaluation import GroupResult, Predictions, compare
 from onnxptq.evaluation.paired import paired, scores_of
 from onnxptq.evaluation.statistics import equality_p_values
@@ -47,7 +47,7 @@ def cause(reference: Predictions, unfused: Predictions, run: Predictions, step: 
     )
 
 
-def dependent_groups(rows: Sequence[Row]) -> tuple[DependentGroup, ...]:
+def dependent_groups(rows: Sequence[ComparisonRow]) -> tuple[DependentGroup, ...]:
     """The judged groups of each model whose verdict against FP32 is not the same on every runtime that ran."""
     found = []
     for model in dict.fromkeys(row.model for row in rows):

@@ -25,7 +25,7 @@ _OWN_GRAPHS = frozenset(
 
 
 @dataclass(frozen=True)
-class Placement:
+class NodePlacement:
     """Where a model ran.
 
     Attributes:
@@ -43,7 +43,7 @@ class Placement:
     copies: int | None = None
 
 
-def placement(model: Path, nodes: Sequence[PlacedNode] | None, kernels: Sequence[Kernel] | None) -> Placement:
+def placement(model: Path, nodes: Sequence[PlacedNode] | None, kernels: Sequence[Kernel] | None) -> NodePlacement:
     """What is known about a model's placement.
 
     Args:
@@ -52,7 +52,7 @@ def placement(model: Path, nodes: Sequence[PlacedNode] | None, kernels: Sequence
         kernels: of one run, or None without a profile.
     """
     ran = {kernel.provider for kernel in kernels or ()}
-    return Placement(
+    return NodePlacement(
         nodes=None if nodes is None else dict(Counter(node.provider for node in nodes)),
         multiply_add_share=_shares(model, nodes, ran),
         unfused=None if kernels is None or ran & _OWN_GRAPHS else _unfused(model, kernels),

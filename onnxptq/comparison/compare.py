@@ -18,7 +18,7 @@ from onnxptq.comparison._judge import cause, dependent_groups, provider_flips
 from onnxptq.comparison._placement import placement
 from onnxptq.comparison.layers import LAYER_SAMPLES, LayerError, layer_errors, make_probes
 from onnxptq.comparison.numerics import difference, output_step
-from onnxptq.comparison.result import Comparison, Row, Speed, Status
+from onnxptq.comparison.result import Comparison, ComparisonRow, Speed, Status
 from onnxptq.errors import ModelError, OnnxptqError, UsageError
 from onnxptq.evaluation import EvaluationSamples, Predictions, compare
 from onnxptq.evaluation.model_under_test import Footprint, ModelInWorker
@@ -255,14 +255,14 @@ def _row(
     runs: Mapping[ModelInWorker, Predictions | OnnxptqError],
     unfused: ModelInWorker | None,
     groups: Sequence[str],
-) -> Row:
+) -> ComparisonRow:
     base = next(other for other in subjects if other.model is subject.model)
     reference, run, same, plain = (
         None if one is None else _done(runs[one]) for one in (subjects[0], subject, base, unfused)
     )
     assert reference is not None  # else nothing was compared
     status, reason, log = _status(subject, runs[subject])
-    row = Row(
+    row = ComparisonRow(
         model=name,
         runtime=subject.runtime.name,
         quantized=subject.model.quantized,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxptq.comparison.result import Comparison, Row
+from onnxptq.comparison.result import Comparison, ComparisonRow
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.runtimes.selection import Runtime
 
@@ -66,7 +66,7 @@ def own_provider(runtime: Runtime) -> str:
     return "" if runtime.fallback_reason else runtime.provider.ort_name
 
 
-def share(row: Row, provider: str) -> float | None:
+def share(row: ComparisonRow, provider: str) -> float | None:
     """The share of a row's multiply-adds on a provider (ONNX Runtime's name); None where it is not known."""
     if row.status != "done":
         return 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from onnxptq.comparison._placement import Placement
+from onnxptq.comparison._placement import NodePlacement
 from onnxptq.comparison.layers import LayerError
 from onnxptq.comparison.numerics import Difference
 from onnxptq.evaluation import Report
@@ -74,7 +74,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One model on one runtime.
 
     Attributes:
@@ -109,7 +109,7 @@ class Row:
     between: Difference | None = None
     flips: ProviderFlips | None = None
     cause: Cause | None = None
-    placement: Placement = field(default_factory=Placement)
+    placement: NodePlacement = field(default_factory=NodePlacement)
     speed: tuple[Speed, ...] = ()
     creation_seconds: float | None = None
     baseline_bytes: int | None = None
@@ -146,12 +146,12 @@ class Comparison:
 
     reference: str
     runtimes: tuple[Runtime, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     dependent_groups: tuple[DependentGroup, ...]
     warnings: tuple[str, ...]
 
     @property
-    def failed(self) -> tuple[Row, ...]:
+    def failed(self) -> tuple[ComparisonRow, ...]:
         """Rows that did not come to their end."""
         return tuple(row for row in self.rows if row.status != "done")
 
@@ -183,7 +183,7 @@ def _runtime(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ComparisonRow) -> dict[str, Any]:
     speed = [{**asdict(one), "throughput": one.throughput} for one in row.speed]
     return {**asdict(row), "speed": speed, "report": None if row.report is None else row.report.to_dict()}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnxptq.diagnosis.float_nodes import Wishes
-from onnxptq.diagnosis.result import Effect, Step
+from onnxptq.diagnosis.result import BudgetStep, Effect
 
 _TOGETHER = 6
 """Moves that are compared with each other: the ranking is good at the top, and each costs a run over all samples."""
@@ -24,7 +24,7 @@ Measure = Callable[[Sequence[Nodes]], list[Effect]]
 
 
 @dataclass(frozen=True)
-class Found:
+class BudgetSearch:
     """What the search came to.
 
     Attributes:
@@ -37,10 +37,12 @@ class Found:
     nodes: Nodes
     effect: Effect
     reached: bool
-    steps: tuple[Step, ...]
+    steps: tuple[BudgetStep, ...]
 
 
-def search(wishes: Wishes, ranking: Sequence[str | Nodes], limit: float, start: Effect, measure: Measure) -> Found:
+def search(
+    wishes: Wishes, ranking: Sequence[str | Nodes], limit: float, start: Effect, measure: Measure
+) -> BudgetSearch:
     """Searches nodes to keep in float.
 
     Args:
@@ -51,17 +53,17 @@ def search(wishes: Wishes, ranking: Sequence[str | Nodes], limit: float, start: 
         measure: runs sets of nodes.
     """
     nodes, effect = Nodes(), start
-    steps: list[Step] = []
+    steps: list[BudgetStep] = []
     moves = list(dict.fromkeys(wishes.wanted_by[m] if isinstance(m, str) else m for m in ranking))
     while effect.drop > limit:
         better = _best_move(nodes, effect, moves, measure)
         if better is None:
-            return Found(nodes, effect, False, tuple(steps))
+            return BudgetSearch(nodes, effect, False, tuple(steps))
         chosen, effect = better
-        steps.append(Step(_sorted(chosen - nodes, wishes), (), effect.drop, effect.harm))
+        steps.append(BudgetStep(_sorted(chosen - nodes, wishes), (), effect.drop, effect.harm))
         nodes = chosen
     nodes, effect, removed = _without_needless(wishes, nodes, effect, limit, moves, measure)
-    return Found(nodes, effect, True, (*steps, *removed))
+    return BudgetSearch(nodes, effect, True, (*steps, *removed))
 
 
 def _best_move(nodes: Nodes, effect: Effect, moves: Sequence[Nodes], measure: Measure) -> tuple[Nodes, Effect] | None:
@@ -78,9 +80,9 @@ def _best_move(nodes: Nodes, effect: Effect, moves: Sequence[Nodes], measure: Me
 
 def _without_needless(
     wishes: Wishes, nodes: Nodes, effect: Effect, limit: float, moves: Sequence[Nodes], measure: Measure
-) -> tuple[Nodes, Effect, list[Step]]:
+) -> tuple[Nodes, Effect, list[BudgetStep]]:
     """Takes out every node that the limit does not need."""
-    removed: list[Step] = []
+    removed: list[BudgetStep] = []
     order = {node: rank for rank, move in reversed(list(enumerate(moves))) for node in move}
     for node in sorted(nodes, key=lambda n: (-order.get(n, len(moves)), n)):
         if len(nodes) == 1:
@@ -88,7 +90,7 @@ def _without_needless(
         (without,) = measure([nodes - {node}])
         if without.drop <= limit:
             nodes, effect = nodes - {node}, without
-            removed.append(Step((), (node,), effect.drop, effect.harm))
+            removed.append(BudgetStep((), (node,), effect.drop, effect.harm))
     return nodes, effect, removed
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from onnxptq.comparison.multiply_adds import multiply_adds
-from onnxptq.diagnosis.result import Speed
+from onnxptq.diagnosis.result import MixedSpeed
 from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.runtimes import open_session
@@ -19,7 +19,7 @@ RUNS = 100
 
 def measure_cost(
     fp32: Path, int8: Path, mixed: Path, base: Path, float_nodes: Collection[str], samples: EvaluationSamples
-) -> Speed:
+) -> MixedSpeed:
     """Times the three models in turns on one sample.
 
     Args:
@@ -36,7 +36,7 @@ def measure_cost(
             raise failed
     first, second, third = (one for one in times if isinstance(one, Latency))
     share = _share(base, float_nodes)
-    return Speed(first, second, third, second.p50 + share * (first.p50 - second.p50))
+    return MixedSpeed(first, second, third, second.p50 + share * (first.p50 - second.p50))
 
 
 def _share(base: Path, float_nodes: Collection[str]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxptq.cache import Room, cache_room
 from onnxptq.diagnosis.effects import effect_of
 from onnxptq.diagnosis.float_nodes import Wishes, read_wishes
-from onnxptq.diagnosis.measure import Bench, Tensors
+from onnxptq.diagnosis.measure import Tensors, VariantRunner
 from onnxptq.diagnosis.mixed import find_budget
 from onnxptq.diagnosis.pairs import Pair, PairedFile, node_key, read_pairs
 from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
@@ -93,18 +93,18 @@ def diagnose(
     check_same_outputs(float_model, [int8])
     samples, warnings = samples_to_judge_on([int8, float_model], judging, room)
     halves = halve(samples, settings.groups)
-    bench = _bench(float_model, int8, room)
+    runner = _variant_runner(float_model, int8, room)
     if settings.budget is not None:
-        _check_explained(int8, bench.paired, 0.0)
-    wishes = _wishes(bench, int8)
-    session = _Session(bench, wishes, halves, settings, progress)
+        _check_explained(int8, runner.paired, 0.0)
+    wishes = _wishes(runner, int8)
+    session = _Session(runner, wishes, halves, settings, progress)
     tensors, nodes = session.rank()
     whole, explained, unexplained, measure = session.whole(int8)
     budget: Budget | None = None
     if settings.budget is not None:
-        _check_explained(int8, bench.paired, unexplained)
+        _check_explained(int8, runner.paired, unexplained)
         budget = find_budget(
-            bench, wishes, halves, settings, [*tensors, *nodes], int8, judging.data, builtin=_is_builtin(float_model),
+            runner, wishes, halves, settings, [*tensors, *nodes], int8, judging.data, builtin=_is_builtin(float_model),
             progress=progress,
         )  # fmt: skip
     return Diagnosis(
@@ -119,7 +119,7 @@ def diagnose(
         unexplained=unexplained,
         tensors=tensors,
         nodes=nodes,
-        unpaired=bench.paired.unpaired,
+        unpaired=runner.paired.unpaired,
         budget=budget,
         warnings=tuple(warnings),
     )
@@ -167,7 +167,7 @@ def _is_builtin(model: Model) -> bool:
     return load_model(builtin().model).digest == model.digest
 
 
-def _bench(reference: Model, int8: Model, room: Room) -> Bench:
+def _variant_runner(reference: Model, int8: Model, room: Room) -> VariantRunner:
     """The folded float model, or the model itself where the file has more in common with that.
 
     Raises:
@@ -193,7 +193,7 @@ def _bench(reference: Model, int8: Model, room: Room) -> Bench:
             f"no quantized tensor of {int8.path} has a partner in {reference.path}: {best[2].unpaired[0]}. Expected "
             "tensors of the same names. Give the FP32 model that the INT8 file was made from."
         )
-    return Bench(reference, best[1], quantized, best[2], room)
+    return VariantRunner(reference, best[1], quantized, best[2], room)
 
 
 def _converted(base: onnx.ModelProto, opset: int, reference: Model) -> onnx.ModelProto:
@@ -208,23 +208,23 @@ def _converted(base: onnx.ModelProto, opset: int, reference: Model) -> onnx.Mode
         ) from error
 
 
-def _wishes(bench: Bench, int8: Model) -> Wishes:
+def _wishes(runner: VariantRunner, int8: Model) -> Wishes:
     """Who wants which tensor quantized; an INT8 file of ours says what its recipe and target left in float."""
     provenance = read_provenance(int8.metadata)
     in_float: Iterable[str] = ()
     without_output: Iterable[str] = ()
     if provenance is not None:
-        settings = quantizer_settings(provenance.recipe, fold(bench.reference, bench.room))
+        settings = quantizer_settings(provenance.recipe, fold(runner.reference, runner.room))
         in_float = settings.nodes_to_exclude
         without_output = settings.extra_options.get("OpTypesToExcludeOutputQuantization") or ()
-    return read_wishes(bench.base, bench.paired.pairs, frozenset(in_float), frozenset(without_output))
+    return read_wishes(runner.base, runner.paired.pairs, frozenset(in_float), frozenset(without_output))
 
 
 @dataclass
 class _Session:
     """One ranking: variants, the samples that they run on, and the bar."""
 
-    bench: Bench
+    runner: VariantRunner
     wishes: Wishes
     halves: Halves
     settings: DiagnoseSettings
@@ -233,9 +233,9 @@ class _Session:
 
     def rank(self) -> tuple[tuple[TensorEffect, ...], tuple[NodeEffect, ...]]:
         """All tensors and nodes, the most harmful first: screened on few samples, the finalists on more."""
-        pairs = self.bench.paired.pairs
+        pairs = self.runner.paired.pairs
         up_to = _prefixes(pairs)
-        at_node = {node: _at(node, self.bench.base, pairs) for node in self.wishes.nodes}
+        at_node = {node: _at(node, self.runner.base, pairs) for node in self.wishes.nodes}
         at_node = {node: tensors for node, tensors in at_node.items() if tensors}
         alone = [Tensors([pair.tensor]) for pair in pairs]
         sums = [up_to[p.tensor] for p in pairs if p.kind == "activation"] if self.settings.cumulative else []
@@ -258,8 +258,8 @@ class _Session:
         """The INT8 file, the float model with every pair put back, where the two disagree; and the measure."""
         part, reference = self._on(self.settings.per_group)
         samples = part.samples
-        (back,) = self.bench.run([Tensors(pair.tensor for pair in self.bench.paired.pairs)], samples)
-        run = predict([ModelUnderTest(self.bench.reference), ModelUnderTest(int8)], samples, self.bench.room)[1]
+        (back,) = self.runner.run([Tensors(pair.tensor for pair in self.runner.paired.pairs)], samples)
+        run = predict([ModelUnderTest(self.runner.reference), ModelUnderTest(int8)], samples, self.runner.room)[1]
         unexplained = share_changed(back, run)
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))
@@ -268,14 +268,14 @@ class _Session:
     def _effects(self, variants: Sequence[Tensors], per_group: int, stage: str) -> dict[Tensors, Effect]:
         part, reference = self._on(per_group)
         count = counted(self.progress, stage, len(variants))
-        runs = self.bench.run(variants, part.samples, count)
+        runs = self.runner.run(variants, part.samples, count)
         effects = (effect_of(reference, run, part.weights, self.settings.groups) for run in runs)
         return dict(zip(variants, effects, strict=True))
 
     def _on(self, per_group: int) -> tuple[Part, Predictions]:
         if per_group not in self._reference:
             part = self.halves.few(per_group)
-            self._reference[per_group] = (part, self.bench.float_run(part.samples))
+            self._reference[per_group] = (part, self.runner.float_run(part.samples))
         return self._reference[per_group]
 
     def _tensor(self, pair: Pair, found: dict[Tensors, Effect], up_to: dict[str, Tensors]) -> TensorEffect:
@@ -284,7 +284,7 @@ class _Session:
         return TensorEffect(
             tensor=pair.tensor,
             kind=pair.kind,
-            made_by=_made_by(pair, self.bench.base),
+            made_by=_made_by(pair, self.runner.base),
             low=low,
             high=high,
             isolated=found[Tensors([pair.tensor])],
@@ -293,11 +293,11 @@ class _Session:
         )
 
     def _node(self, node: str, tensors: Tensors, found: dict[Tensors, Effect], up_to: dict[str, Tensors]) -> NodeEffect:
-        ordered = [pair for pair in self.bench.paired.pairs if pair.tensor in tensors]
+        ordered = [pair for pair in self.runner.paired.pairs if pair.tensor in tensors]
         last = next((pair for pair in reversed(ordered) if pair.kind == "activation"), None)
         return NodeEffect(
             node=node,
-            operator=next(n.op_type for n in self.bench.base.graph.node if node_key(n) == node),
+            operator=next(n.op_type for n in self.runner.base.graph.node if node_key(n) == node),
             isolated=found[tensors],
             cumulative=None if last is None else found.get(up_to[last.tensor]),
             tensors=tuple(pair.tensor for pair in ordered),

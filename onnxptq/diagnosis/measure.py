@@ -34,7 +34,7 @@ Tensors = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Bench:
+class VariantRunner:
     """What variants are made of and judged with.
 
     Attributes:

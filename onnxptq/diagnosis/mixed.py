@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.diagnosis.budget import Found, Nodes, search
+from onnxptq.diagnosis.budget import BudgetSearch, Nodes, search
 from onnxptq.diagnosis.cost import measure_cost
 from onnxptq.diagnosis.effects import effect_of
 from onnxptq.diagnosis.float_nodes import Wishes
-from onnxptq.diagnosis.measure import Bench
+from onnxptq.diagnosis.measure import VariantRunner
 from onnxptq.diagnosis.result import Budget, Effect, NodeEffect, TensorEffect
 from onnxptq.diagnosis.samples import Halves
 from onnxptq.errors import OutputError
@@ -35,7 +35,7 @@ _SEARCHED = 2
 
 
 def find_budget(
-    bench: Bench,
+    runner: VariantRunner,
     wishes: Wishes,
     halves: Halves,
     settings: DiagnoseSettings,
@@ -49,7 +49,7 @@ def find_budget(
     """Searches on one half, judges on the other; writes the file where it was asked for and the limit holds.
 
     Args:
-        bench: what variants are made of.
+        runner: what variants are made of.
         wishes: who wants which tensor quantized.
         halves: the samples.
         settings: limit, output.
@@ -63,16 +63,16 @@ def find_budget(
         OutputError: a file is in the way.
     """
     assert settings.budget is not None
-    _check_free(settings, int8, bench.reference)
-    found = _search(bench, wishes, halves, settings, ranked, progress)
+    _check_free(settings, int8, runner.reference)
+    found = _search(runner, wishes, halves, settings, ranked, progress)
     nodes = tuple(node for node in wishes.nodes if node in found.nodes)
     kept = wishes.kept(found.nodes)
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         path = Path(folder) / (settings.output.name if settings.output else "mixed.onnx")
         provenance = _provenance(int8, nodes)
-        _write(bench, kept, provenance, path)
+        _write(runner, kept, provenance, path)
         progress("verifying", 0, 1)
-        before, after = _verify(bench, halves, settings, int8, load_model(path))
+        before, after = _verify(runner, halves, settings, int8, load_model(path))
         progress("verifying", 1, 1)
         reached = _verdict(found, after, settings.budget)
         budget = Budget(
@@ -80,7 +80,7 @@ def find_budget(
             reached=reached,
             found=found.reached,
             float_nodes=nodes,
-            float_tensors=tuple(p.tensor for p in bench.paired.pairs if p.tensor not in kept),
+            float_tensors=tuple(p.tensor for p in runner.paired.pairs if p.tensor not in kept),
             predicted_drop=found.effect.drop,
             measured_drop=after.crossfit_drop,
             measured_low=after.crossfit_drop_low,
@@ -94,18 +94,18 @@ def find_budget(
         if not nodes:
             return budget
         if settings.speed:
-            base = fold(bench.reference, bench.room)
-            speed = measure_cost(bench.reference.path, int8.path, path, base, nodes, halves.held_out)
+            base = fold(runner.reference, runner.room)
+            speed = measure_cost(runner.reference.path, int8.path, path, base, nodes, halves.held_out)
             budget = replace(budget, speed=speed)
         if settings.output is None or reached is False:
             return budget
         install(path, settings.output)
     recipe = _write_recipe(settings.output, provenance)
-    command = None if recipe is None or provenance is None else _command(recipe, provenance, bench, options, builtin)
+    command = None if recipe is None or provenance is None else _command(recipe, provenance, runner, options, builtin)
     return replace(budget, output=str(settings.output), recipe=None if recipe is None else str(recipe), command=command)
 
 
-def _verdict(found: Found, after: Report, limit: float) -> bool | None:
+def _verdict(found: BudgetSearch, after: Report, limit: float) -> bool | None:
     """Whether the limit holds on the samples that the search has not seen; None where they are too few to tell.
 
     The same three answers as those of `onnxptq check`: its margin for groups is what may stay possible.
@@ -128,21 +128,21 @@ def _check_free(settings: DiagnoseSettings, int8: Model, reference: Model) -> No
 
 
 def _search(
-    bench: Bench,
+    runner: VariantRunner,
     wishes: Wishes,
     halves: Halves,
     settings: DiagnoseSettings,
     ranked: Sequence[TensorEffect | NodeEffect],
     progress: Progress,
-) -> Found:
+) -> BudgetSearch:
     assert settings.budget is not None
     part = halves.few(_SEARCHED * settings.per_group)
-    reference = bench.float_run(part.samples)
+    reference = runner.float_run(part.samples)
     done = 0
 
     def measure(sets: Sequence[Nodes]) -> list[Effect]:
         nonlocal done
-        runs = bench.run([wishes.kept(nodes) for nodes in sets], part.samples)
+        runs = runner.run([wishes.kept(nodes) for nodes in sets], part.samples)
         done += len(sets)
         progress("searching", done, done)
         return [effect_of(reference, run, part.weights, settings.groups) for run in runs]
@@ -163,22 +163,22 @@ def _provenance(int8: Model, nodes: Sequence[str]) -> Provenance | None:
     return replace(provenance, recipe=recipe.changed(float_nodes=tuple(names)))
 
 
-def _write(bench: Bench, kept: frozenset[str], provenance: Provenance | None, path: Path) -> None:
+def _write(runner: VariantRunner, kept: frozenset[str], provenance: Provenance | None, path: Path) -> None:
     if provenance is None:
-        bench.write(kept, path)
+        runner.write(kept, path)
         return
     plain = path.with_name("without-provenance.onnx")
-    bench.write(kept, plain)
+    runner.write(kept, plain)
     write_with_provenance(plain, provenance, path)
     plain.unlink()
 
 
 def _verify(
-    bench: Bench, halves: Halves, settings: DiagnoseSettings, int8: Model, mixed: Model
+    runner: VariantRunner, halves: Halves, settings: DiagnoseSettings, int8: Model, mixed: Model
 ) -> tuple[Report, Report]:
     """The INT8 file before and after, on the half that the search has not seen."""
     runs = predict(
-        [ModelUnderTest(bench.reference), ModelUnderTest(int8), ModelUnderTest(mixed)], halves.held_out, bench.room
+        [ModelUnderTest(runner.reference), ModelUnderTest(int8), ModelUnderTest(mixed)], halves.held_out, runner.room
     )
     before, after = (compare(runs[0], run, settings.groups) for run in runs[1:])
     return before, after
@@ -194,11 +194,11 @@ def _write_recipe(output: Path, provenance: Provenance | None) -> Path | None:
     return recipe
 
 
-def _command(recipe: Path, provenance: Provenance, bench: Bench, options: DataOptions, builtin: bool) -> str:
+def _command(recipe: Path, provenance: Provenance, runner: VariantRunner, options: DataOptions, builtin: bool) -> str:
     """What makes the same model from the float one."""
     words = ["onnxptq", "quantize"]
     if not builtin:
-        words += [str(bench.reference.path), *_data(provenance, options)]
+        words += [str(runner.reference.path), *_data(provenance, options)]
     return shlex.join(
         [
             *words,

@@ -93,7 +93,7 @@ class NodeEffect:
 
 
 @dataclass(frozen=True)
-class Speed:
+class MixedSpeed:
     """Latency of one call at batch 1 (or the batch that the model has fixed), timed in turns in one run.
 
     Attributes:
@@ -109,7 +109,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Step:
+class BudgetStep:
     """One step of the search: these nodes in float, and what was left of the drop on the searching half."""
 
     added: tuple[str, ...]
@@ -153,8 +153,8 @@ class Budget:
     measured_high: float
     measured_possible: float
     before_drop: float
-    steps: tuple[Step, ...]
-    speed: Speed | None = None
+    steps: tuple[BudgetStep, ...]
+    speed: MixedSpeed | None = None
     int8_bytes: int = 0
     mixed_bytes: int | None = None
     output: str | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxptq.comparison.layers import LayerError
 from onnxptq.comparison.numerics import Difference
 from onnxptq.comparison.placement_limits import PlacementVerdict, own_provider, share
-from onnxptq.comparison.result import Comparison, Row, Speed
+from onnxptq.comparison.result import Comparison, ComparisonRow, Speed
 from onnxptq.reports.measured import score_name, test_name
 from onnxptq.reports.tables import print_table
 
@@ -146,7 +146,7 @@ def _print_speed(comparison: Comparison) -> None:
     )
 
 
-def _facts(row: Row, comparison: Comparison) -> tuple[str, ...]:
+def _facts(row: ComparisonRow, comparison: Comparison) -> tuple[str, ...]:
     provider = next(own_provider(runtime) for runtime in comparison.runtimes if runtime.name == row.runtime)
     placed, on_it = row.placement, share(row, provider)
     nodes = "unknown" if placed.nodes is None else f"{placed.nodes.get(provider, 0)} of {sum(placed.nodes.values())}"
@@ -158,7 +158,7 @@ def _facts(row: Row, comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def _fp32_speed(speed: Speed | None, row: Row, comparison: Comparison) -> Speed | None:
+def _fp32_speed(speed: Speed | None, row: ComparisonRow, comparison: Comparison) -> Speed | None:
     rows = (one for one in comparison.rows if one.model == comparison.reference and one.runtime == row.runtime)
     base = next(rows, None)
     if speed is None or base is None or not row.quantized:

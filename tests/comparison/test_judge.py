@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxptq.comparison import Row
+from onnxptq.comparison import ComparisonRow
 from onnxptq.comparison._judge import cause, dependent_groups, provider_flips
 from onnxptq.evaluation import compare
 from onnxptq.evaluation.statistics import mcnemar
@@ -36,9 +36,9 @@ def test_a_drop_is_split_into_quantization_and_kernels() -> None:
     assert found.kernels.flip_rate == pytest.approx(0.1)
 
 
-def row(runtime: str, prediction: list[int]) -> Row:
+def row(runtime: str, prediction: list[int]) -> ComparisonRow:
     reference, run = (predictions(p, RIGHT, group=HALF) for p in (RIGHT, prediction))
-    return Row("m.onnx", runtime, True, "done", 1, report=compare(reference, run, ["kind"]))
+    return ComparisonRow("m.onnx", runtime, True, "done", 1, report=compare(reference, run, ["kind"]))
 
 
 def test_a_group_that_only_one_runtime_hurts_depends_on_the_runtime() -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from onnxptq.diagnosis.budget import Found, Nodes, search
+from onnxptq.diagnosis.budget import BudgetSearch, Nodes, search
 from onnxptq.diagnosis.float_nodes import Wishes
 from onnxptq.diagnosis.mixed import _verdict
 from onnxptq.diagnosis.result import Effect
@@ -59,4 +59,4 @@ def test_the_half_that_was_not_searched_decides(
     reached: bool, possible: float, low: float, verdict: bool | None
 ) -> None:
     after = SimpleNamespace(possible_drop=possible, crossfit_drop_low=low)
-    assert _verdict(Found(frozenset("c"), effect(0.0), reached, ()), after, 0.02) is verdict  # type: ignore[arg-type]
+    assert _verdict(BudgetSearch(frozenset("c"), effect(0.0), reached, ()), after, 0.02) is verdict  # type: ignore[arg-type]

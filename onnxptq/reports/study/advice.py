@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from onnxptq.evaluation.statistics import sources_to_decide
 from onnxptq.reports.study.phrases import are, context_factors, context_words, counted, level_count, listed, points
 from onnxptq.reports.study.reproduce import quantize_command
-from onnxptq.reports.study.summary import FAILED, PASSED, UNDECIDED, Combination, Place, Summary, mean, place_of
+from onnxptq.reports.study.summary import (
+    FAILED,
+    PASSED,
+    UNDECIDED,
+    Combination,
+    CombinationKey,
+    Summary,
+    mean,
+    place_of,
+)
 from onnxptq.reports.study.tally import Tally
 from onnxptq.sweeps.study import Study
 
@@ -21,7 +30,7 @@ NONE, SOME, ANY = "none", "some", "any"
 
 
 @dataclass(frozen=True)
-class Row:
+class HeadlineRule:
     """A row of `CLOSING`: NONE, SOME or ANY of each, and what is said then.
 
     Attributes:
@@ -92,13 +101,13 @@ def _some_passed(summary: Summary, found: Tally) -> str:
 
 CLOSING = (
     # judged passed failed open
-    Row(NONE, NONE, NONE, SOME, _nothing_judged),
-    Row(SOME, NONE, NONE, SOME, _nothing_decided),
-    Row(SOME, NONE, SOME, NONE, _all_failed),
-    Row(SOME, NONE, SOME, SOME, _none_passed),
-    Row(SOME, SOME, NONE, NONE, _all_passed),
-    Row(SOME, SOME, NONE, SOME, _some_passed),
-    Row(SOME, SOME, SOME, ANY, _some_passed),
+    HeadlineRule(NONE, NONE, NONE, SOME, _nothing_judged),
+    HeadlineRule(SOME, NONE, NONE, SOME, _nothing_decided),
+    HeadlineRule(SOME, NONE, SOME, NONE, _all_failed),
+    HeadlineRule(SOME, NONE, SOME, SOME, _none_passed),
+    HeadlineRule(SOME, SOME, NONE, NONE, _all_passed),
+    HeadlineRule(SOME, SOME, NONE, SOME, _some_passed),
+    HeadlineRule(SOME, SOME, SOME, ANY, _some_passed),
 )
 """Exactly one row applies to any study."""
 
@@ -158,7 +167,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MethodRule:
     """A row of `METHODS`.
 
     Attributes:
@@ -227,11 +236,11 @@ def _other(last: Standing) -> str:
 
 METHODS = (
     # alike failed passed
-    Choice(True, SOME, ANY, _alike_failed),
-    Choice(True, NONE, ANY, _alike),
-    Choice(False, SOME, ANY, _no_method),
-    Choice(False, NONE, "all", _take),
-    Choice(False, NONE, ANY, _look_first),
+    MethodRule(True, SOME, ANY, _alike_failed),
+    MethodRule(True, NONE, ANY, _alike),
+    MethodRule(False, SOME, ANY, _no_method),
+    MethodRule(False, NONE, "all", _take),
+    MethodRule(False, NONE, ANY, _look_first),
 )
 """The first row that applies, of two and more methods that have an estimate for the same combinations."""
 
@@ -364,7 +373,7 @@ def _fewest_judged(study: Study) -> int | None:
     return min((group["sources"] for group in groups if group["judged"]), default=None)
 
 
-def _without(place: Place, left_out: str) -> tuple[str, ...]:
+def _without(place: CombinationKey, left_out: str) -> tuple[str, ...]:
     """A place without one of its factors."""
     factors: Sequence[str] = ("model", "calibration", "strategy", "method", "target", "runtime")
     return tuple(getattr(place, name) for name in factors if name != left_out)

@@ -23,7 +23,7 @@ from onnxptq.reports.study.phrases import group_words, standing
 from onnxptq.reports.study.summary import (
     AVERAGE_LIMIT,
     Combination,
-    Place,
+    CombinationKey,
     Summary,
     mean,
     number,
@@ -45,7 +45,7 @@ def payload(summary: Summary) -> dict[str, Any]:
     """The cells of a study as JSON types, as the scripts in `template/` read them."""
     levels = {name: summary.levels(name) for name in FACTORS}
     groups = _Groups()
-    by_place: dict[Place, list[Cell]] = {}
+    by_place: dict[CombinationKey, list[Cell]] = {}
     for cell in summary.study.cells:
         by_place.setdefault(place_of(cell.key), []).append(cell)
     combinations = [_entry(one, by_place[one.place], summary.limit, levels, groups) for one in summary.combinations]

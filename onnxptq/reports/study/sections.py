@@ -21,7 +21,7 @@ from onnxptq.reports.study.reproduce import (
     systems,
 )
 from onnxptq.reports.study.summary import Summary
-from onnxptq.reports.study.words import Verdict, definition, matrix_caption, matrix_rows
+from onnxptq.reports.study.words import StudyVerdict, definition, matrix_caption, matrix_rows
 from onnxptq.sweeps.study import Study
 
 _SHOWN_COMMANDS = 400
@@ -31,7 +31,7 @@ _SHOWN_PROVIDERS = 40
 """Rows of the table of providers; those with the largest differences. The CSV has all."""
 
 
-def verdict_html(summary: Summary, words: Verdict) -> str:
+def verdict_html(summary: Summary, words: StudyVerdict) -> str:
     """The verdict in words, and as a table that is folded away."""
     parts = [f'<p class="headline">{escaped(words.headline)}</p>', bullets(words.findings)]
     if words.advice:

@@ -22,7 +22,7 @@ PASSED, UNDECIDED, FAILED, BROKEN = "passed", "undecided", "failed", "broken"
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class CombinationKey:
     """A cell's key without the seed.
 
     Attributes:
@@ -64,7 +64,7 @@ class Combination:
         leans_within: the mean cross-fitted drop is within the limit; None where there is none.
     """
 
-    place: Place
+    place: CombinationKey
     verdict: str
     seeds: int
     failed: int
@@ -135,7 +135,7 @@ def summarize(study: Study, limit: float = LIMIT) -> Summary:
         study: from `onnxptq.sweeps.store.load_study`.
         limit: largest cross-fitted worst-group drop that passes, a fraction.
     """
-    places: dict[Place, list[Cell]] = {}
+    places: dict[CombinationKey, list[Cell]] = {}
     for cell in study.cells:
         places.setdefault(place_of(cell.key), []).append(cell)
     seeds = study.plan.get("seeds")
@@ -144,9 +144,9 @@ def summarize(study: Study, limit: float = LIMIT) -> Summary:
     return Summary(study, limit, combinations)
 
 
-def place_of(key: CellKey) -> Place:
+def place_of(key: CellKey) -> CombinationKey:
     """The key without its seed."""
-    return Place(key.model, key.calibration, key.strategy, key.method, key.target, key.runtime)
+    return CombinationKey(key.model, key.calibration, key.strategy, key.method, key.target, key.runtime)
 
 
 def set_name(calibration: str, strategy: str) -> str:
@@ -166,7 +166,7 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _combination(place: Place, cells: Sequence[Cell], planned: int, limit: float) -> Combination:
+def _combination(place: CombinationKey, cells: Sequence[Cell], planned: int, limit: float) -> Combination:
     done = [cell for cell in cells if cell.status == DONE]
     judged = [cell for cell in done if number(cell, "crossfit_drop") is not None]
     worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)

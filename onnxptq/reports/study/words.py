@@ -35,7 +35,7 @@ _PLACES = 4
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StudyVerdict:
     """A study in words.
 
     Attributes:
@@ -51,12 +51,12 @@ class Verdict:
     caveats: tuple[str, ...]
 
 
-def verdict(summary: Summary) -> Verdict:
+def verdict(summary: Summary) -> StudyVerdict:
     """What a study says, in words."""
     found = tally(summary)
     findings = [*_by_set(summary), *_worst(summary, found), *_hidden(summary)]
     said = advice(summary, found)
-    return Verdict(headline(found), tuple(findings), tuple(said), tuple(_caveats(summary, found)))
+    return StudyVerdict(headline(found), tuple(findings), tuple(said), tuple(_caveats(summary, found)))
 
 
 def definition(summary: Summary) -> str:
