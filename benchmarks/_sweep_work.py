@@ -34,9 +34,9 @@ def quantize_ours(plan: Any, folder: Path) -> Figures:
     _quantizer_imported()
     folder.mkdir()
     with tempfile.TemporaryDirectory() as room:
-        bench = _bench(plan, room)
+        context = _context(plan, room)
         start = time.process_time()
-        made = _Maker(bench, folder).all(plan.grid)
+        made = _Maker(context, folder).all(plan.grid)
         seconds = time.process_time() - start
     _check(made)
     distinct = {one.model.digest: str(one.model.path) for one in made}
@@ -52,13 +52,13 @@ def quantize_stock(plan: Any) -> Figures:
 
     _quantizer_imported()
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench(plan, folder)
-        recipes = {key: bench.recipe(key) for key in plan.grid}
-        drawn = {key.calibration: [feeds for _, feeds in bench.draw(recipes[key])] for key in plan.grid}
-        settings = {key: quantizer_settings(recipe, bench.inputs.model.path) for key, recipe in recipes.items()}
+        context = _context(plan, folder)
+        recipes = {key: context.recipe(key) for key in plan.grid}
+        drawn = {key.calibration: [feeds for _, feeds in context.draw(recipes[key])] for key in plan.grid}
+        settings = {key: quantizer_settings(recipe, context.inputs.model.path) for key, recipe in recipes.items()}
         folded = str(Path(folder) / "folded.onnx")
         start = time.process_time()
-        quant_pre_process(str(bench.inputs.model.path), folded)
+        quant_pre_process(str(context.inputs.model.path), folded)
         for number, key in enumerate(plan.grid):
             quantize_static(
                 folded,
@@ -82,14 +82,14 @@ def evaluate_ours(plan: Any, files: Sequence[str]) -> Figures:
     limit_threads(1)
     import_onnxruntime()
     with tempfile.TemporaryDirectory() as room:
-        bench = _bench(plan, room)
+        context = _context(plan, room)
         made = [_Made(load_model(Path(file)), {}, "", {}, "cpu") for file in files]
         start = time.process_time()
-        predict([bench.reference], bench.samples, bench.room)
+        predict([context.reference], context.samples, context.room)
         for first in range(0, len(made), BATCH_CELLS):
-            judged = _judged(bench, made[first : first + BATCH_CELLS])
+            judged = _judged(context, made[first : first + BATCH_CELLS])
             assert all(one.report for one in judged.values()), judged
-        return {"seconds": time.process_time() - start, "predictions": len(bench.samples) * (1 + len(made))}
+        return {"seconds": time.process_time() - start, "predictions": len(context.samples) * (1 + len(made))}
 
 
 QUANTIZATION_STEPS = {
@@ -144,10 +144,10 @@ def evaluate_bare(plan: Any, files: Sequence[str]) -> Figures:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as room:
-        bench = _bench(plan, room)
-        feeds = [one for _, one in bench.samples.batches(bench.inputs.model.core.signature.fixed_batch or BATCH)]
+        context = _context(plan, room)
+        feeds = [one for _, one in context.samples.batches(context.inputs.model.core.signature.fixed_batch or BATCH)]
         loading = running = 0.0
-        for file in (str(bench.inputs.model.path), *files):
+        for file in (str(context.inputs.model.path), *files):
             start = time.process_time()
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
             loaded = time.process_time()
@@ -228,11 +228,11 @@ class Inline:
         self._waiting.append(pickle.dumps(job))
 
     def wait(self) -> Any:
-        from onnxptq.sweeps.engine import Outcome
+        from onnxptq.sweeps.engine import JobOutcome
         from onnxptq.sweeps.local import answer
 
         job = pickle.loads(self._waiting.pop(0))
-        return Outcome(job, *pickle.loads(pickle.dumps((self.do or answer)(job))))
+        return JobOutcome(job, *pickle.loads(pickle.dumps((self.do or answer)(job))))
 
     def __enter__(self) -> Inline:
         return self
@@ -248,11 +248,11 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _bench(plan: Any, room: str) -> Any:
+def _context(plan: Any, room: str) -> Any:
     from onnxptq.cache import Room
-    from onnxptq.sweeps.bench import open_bench
+    from onnxptq.sweeps.model_context import open_context
 
-    return open_bench(plan, plan.models[0], Room(Path(room)))
+    return open_context(plan, plan.models[0], Room(Path(room)))
 
 
 def _small_plan(cells: int) -> Any:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from onnxptq.evaluation.run import predictions_place
-from onnxptq.sweeps.bench import Bench
 from onnxptq.sweeps.costs import Costs, is_learned, sampler_of
 from onnxptq.sweeps.engine import Engine
-from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.job import SweepJob
 from onnxptq.sweeps.kept_samples import KEPT_BYTES
-from onnxptq.sweeps.run import Grid, batches, distinct, known_cell
+from onnxptq.sweeps.model_context import ModelContext
+from onnxptq.sweeps.run import CellGrid, batches, distinct, known_cell
 from onnxptq.sweeps.store import Store
 from onnxptq.sweeps.study import CellKey
 
@@ -62,7 +62,7 @@ class Ahead:
         return {**asdict(self), **lists}
 
 
-def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
+def look_ahead(grid: CellGrid, store: Store, engine: Engine) -> Ahead:
     """What a sweep would do. No cell is made: workers measure what the parts of cells cost, on a few samples.
 
     A set of which nothing can be made is not counted: its cells will fail at once.
@@ -74,8 +74,8 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
     cells = distinct(grid.keys)
     missing = [key for key, content in cells.items() if known_cell(store, content) is None]
     measured, not_measured, start = _measured(grid, missing, store, engine)
-    learned = {key.method for key in missing if is_learned(grid.benches[key.model].recipe(key))}
-    samples = next(iter(grid.benches.values())).samples
+    learned = {key.method for key in missing if is_learned(grid.contexts[key.model].recipe(key))}
+    samples = next(iter(grid.contexts.values())).samples
     return Ahead(
         cells=len(grid.keys),
         distinct=len(cells),
@@ -92,7 +92,7 @@ def look_ahead(grid: Grid, store: Store, engine: Engine) -> Ahead:
 
 
 def _measured(
-    grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine
+    grid: CellGrid, missing: Sequence[CellKey], store: Store, engine: Engine
 ) -> tuple[dict[str, list[Costs]], dict[str, str], float]:
     """What workers measured, by model; why they measured nothing of others; the seconds until a worker is at work."""
     jobs = []
@@ -103,7 +103,9 @@ def _measured(
                 sets[key.calibration, key.strategy, key.seed].append(key)
         count = max(1, min(len(sets), engine.workers, _MEASURING) // len(grid.plan.models))
         for chosen in list(sets.values())[:: -(-len(sets) // count)]:
-            jobs.append(Job(grid.plan, model, tuple(chosen), store.room.root.resolve(), engine.threads, measuring=True))
+            jobs.append(
+                SweepJob(grid.plan, model, tuple(chosen), store.room.root.resolve(), engine.threads, measuring=True)
+            )
     started = time.perf_counter()
     for job in jobs:
         engine.submit(job)
@@ -124,7 +126,7 @@ def _measured(
 
 
 def _wall(
-    grid: Grid,
+    grid: CellGrid,
     missing: Sequence[CellKey],
     measured: Mapping[str, Sequence[Costs]],
     start: float,
@@ -134,28 +136,28 @@ def _wall(
     """Seconds until the last of the jobs that `sweep` would submit has ended, taken by workers as they get free."""
     free = [(0.0, number) for number in range(workers)]
     opened: set[tuple[int, str]] = set()
-    warm: set[tuple[int, str]] = set()  # A preparation only opens the bench: no pass is loaded, no quantizer.
+    warm: set[tuple[int, str]] = set()  # A preparation only opens the context: no pass is loaded, no quantizer.
     read: set[tuple[int, str]] = set()
     prepared: dict[str, float] = {}
     end = 0.0
     by_model = {model: [key for key in missing if key.model == model] for model in measured}
     jobs: list[tuple[str, tuple[CellKey, ...]]] = [(model, ()) for model in by_model]
     for model, keys in by_model.items():
-        jobs += [(model, batch) for batch in batches(keys, grid.benches[model], workers)]
+        jobs += [(model, batch) for batch in batches(keys, grid.contexts[model], workers)]
     for model, cells in jobs:
         at, worker = heapq.heappop(free)
-        bench, costs, place = grid.benches[model], measured[model], (worker, model)
+        context, costs, place = grid.contexts[model], measured[model], (worker, model)
         at = max(at, prepared.get(model, 0.0))
         if place not in opened:
             at += fmean(one.opened for one in costs) + (start if all(known != worker for known, _ in opened) else 0.0)
             opened.add(place)
         if cells:
-            at += fmean(_batch(cells, bench, one, warm=place in warm, read=place in read) for one in costs)
+            at += fmean(_batch(cells, context, one, warm=place in warm, read=place in read) for one in costs)
             warm.add(place)
             read.add(place)
         else:
-            if not predictions_place(bench.reference, bench.samples, store.room).is_file():
-                at += len(bench.samples) * fmean(one.row + one.reference for one in costs)
+            if not predictions_place(context.reference, context.samples, store.room).is_file():
+                at += len(context.samples) * fmean(one.row + one.reference for one in costs)
                 read.add(place)
             prepared[model] = at
         heapq.heappush(free, (at, worker))
@@ -163,9 +165,9 @@ def _wall(
     return end
 
 
-def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, *, warm: bool, read: bool) -> float:
+def _batch(cells: Sequence[CellKey], context: ModelContext, costs: Costs, *, warm: bool, read: bool) -> float:
     """Seconds of one job, on a worker that is warm or made no cell of the model yet, and read its samples or not."""
-    recipes = {(bench.recipe(key), key.method, key.target) for key in cells}
+    recipes = {(context.recipe(key), key.method, key.target) for key in cells}
     drawn = {(recipe.calibration, recipe.seed): sampler_of(recipe) for recipe, _, _ in recipes}
     passes = {
         (recipe.calibration, recipe.seed, environment): min(environment.size or costs.count, costs.count)
@@ -174,7 +176,7 @@ def _batch(cells: Sequence[CellKey], bench: Bench, costs: Costs, *, warm: bool, 
         for environment in recipe.environments
     }
     dearest = max(costs.quantize.values())
-    rows = len(bench.samples)
+    rows = len(context.samples)
     kept = rows * costs.row_bytes <= KEPT_BYTES
     runtimes = {key.runtime for key in cells}
     return sum(

@@ -24,8 +24,8 @@ from onnxptq.graphs import Model, load_model
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS
 from onnxptq.quantization.static import environments_of
 from onnxptq.recipe import Recipe
-from onnxptq.sweeps.bench import Bench
 from onnxptq.sweeps.kept_samples import KeptSamples
+from onnxptq.sweeps.model_context import ModelContext
 from onnxptq.sweeps.study import CellKey
 
 _PASS_SAMPLES = 8
@@ -85,30 +85,30 @@ def is_learned(recipe: Recipe) -> bool:
     return any(WEIGHT_TRANSFORMS.get(step.name).takes_progress for step in recipe.weight_transforms)
 
 
-def measure(bench: Bench, cells: Sequence[CellKey], opened: float) -> Costs:
+def measure(context: ModelContext, cells: Sequence[CellKey], opened: float) -> Costs:
     """Measures the parts of the cells of one set. Beside the folded model nothing is kept of it.
 
     Args:
-        bench: of the model.
+        context: of the model.
         cells: of one calibration set, strategy and seed: all methods, targets and runtimes.
-        opened: seconds that opening the bench took.
+        opened: seconds that opening the context took.
 
     Raises:
         OnnxptqError: the set cannot be drawn, or not one of its cells can be made.
     """
     started = time.perf_counter()
-    _ = bench.folded
+    _ = context.folded
     draws: dict[str, float] = {}
-    for key in bench.plan.grid:
-        recipe = bench.recipe(key)
+    for key in context.plan.grid:
+        recipe = context.recipe(key)
         if sampler_of(recipe) not in draws:
             with suppress(OnnxptqError):  # The cells of a set that cannot be drawn fail, and take no time.
-                draws[sampler_of(recipe)] = _seconds(partial(bench.draw, recipe))
+                draws[sampler_of(recipe)] = _seconds(partial(context.draw, recipe))
     with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
         room = Room(Path(folder))
-        warm, sample, statistics = _observed(bench, cells)
-        warm_too, quantize, model = _quantized(bench, cells, statistics, room)
-        samples = _few(bench, Room(room.root / "few"))  # What it predicts must not be found when it is timed.
+        warm, sample, statistics = _observed(context, cells)
+        warm_too, quantize, model = _quantized(context, cells, statistics, room)
+        samples = _few(context, Room(room.root / "few"))  # What it predicts must not be found when it is timed.
         row_bytes = 0.0
 
         def read() -> None:
@@ -117,8 +117,8 @@ def measure(bench: Bench, cells: Sequence[CellKey], opened: float) -> Costs:
                 row_bytes += sum(array.nbytes for array in feeds.values())
 
         row = _seconds(read) / len(samples)
-        reference = _seconds(lambda: predict([bench.reference], samples, room)) / len(samples)
-        judge = {name: _judged(bench, model, name, samples, room) for name in bench.plan.runtimes}
+        reference = _seconds(lambda: predict([context.reference], samples, room)) / len(samples)
+        judge = {name: _judged(context, model, name, samples, room) for name in context.plan.runtimes}
     return Costs(
         opened=opened,
         warm=warm + warm_too,
@@ -129,7 +129,7 @@ def measure(bench: Bench, cells: Sequence[CellKey], opened: float) -> Costs:
         row_bytes=row_bytes / len(samples),
         reference=reference,
         judge=judge,
-        count=bench.draw(bench.recipe(cells[0])).count,
+        count=context.draw(context.recipe(cells[0])).count,
         spent=opened + time.perf_counter() - started,
     )
 
@@ -140,31 +140,31 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _observed(bench: Bench, cells: Sequence[CellKey]) -> tuple[float, float, dict[str, CalibrationStatistics]]:
+def _observed(context: ModelContext, cells: Sequence[CellKey]) -> tuple[float, float, dict[str, CalibrationStatistics]]:
     """Seconds that the first sample takes longer, those of one sample, and what was seen of each environment."""
     environments = {
         name: replace(samples, count=min(samples.count, _PASS_SAMPLES))
-        for recipe in map(bench.recipe, cells)
-        for name, samples in environments_of(recipe, bench.draw(recipe)).items()
+        for recipe in map(context.recipe, cells)
+        for name, samples in environments_of(recipe, context.draw(recipe)).items()
     }
-    warm = _seconds(lambda: bench.collect(replace(next(iter(environments.values())), count=1)))
+    warm = _seconds(lambda: context.collect(replace(next(iter(environments.values())), count=1)))
     started = time.perf_counter()
-    seen = {name: bench.collect(samples, name) for name, samples in environments.items()}
+    seen = {name: context.collect(samples, name) for name, samples in environments.items()}
     sample = (time.perf_counter() - started) / sum(map(len, environments.values()))
     return max(0.0, warm - sample), sample, seen
 
 
 def _quantized(
-    bench: Bench, cells: Sequence[CellKey], seen: Mapping[str, CalibrationStatistics], room: Room
+    context: ModelContext, cells: Sequence[CellKey], seen: Mapping[str, CalibrationStatistics], room: Room
 ) -> tuple[float, dict[Maker, float], Model]:
     """Seconds that the first model takes longer, those of one model each, and the last model."""
     seconds: dict[Maker, float] = {}
     warm, error = 0.0, None
     path = room.root / "int8.onnx"
-    for maker, recipe in {(key.method, key.target): bench.recipe(key) for key in cells}.items():
+    for maker, recipe in {(key.method, key.target): context.recipe(key) for key in cells}.items():
         if is_learned(recipe) or sum(seconds.values()) > _QUANTIZE_SECONDS:
             continue
-        make = partial(_quantize, bench, recipe, seen, path, room)
+        make = partial(_quantize, context, recipe, seen, path, room)
         try:
             seconds[maker] = took = _seconds(make)
             if len(seconds) == 1:
@@ -174,19 +174,21 @@ def _quantized(
             error = reason  # Its cells will fail, which takes no time worth counting.
             seconds[maker] = 0.0
     if not path.exists():
-        raise error or DataError(f"nothing can be measured of {bench.name}: all methods learn.")
+        raise error or DataError(f"nothing can be measured of {context.name}: all methods learn.")
     return warm, seconds, load_model(path, written_here=True)
 
 
-def _quantize(bench: Bench, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, room: Room) -> None:
-    samples = bench.draw(recipe)
-    known = merge(*(seen[name] for name in environments_of(recipe, samples))) if bench.observes(recipe) else None
-    bench.quantize(recipe, samples, known, path, room)
+def _quantize(
+    context: ModelContext, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, room: Room
+) -> None:
+    samples = context.draw(recipe)
+    known = merge(*(seen[name] for name in environments_of(recipe, samples))) if context.observes(recipe) else None
+    context.quantize(recipe, samples, known, path, room)
 
 
-def _few(bench: Bench, room: Room) -> KeptSamples:
+def _few(context: ModelContext, room: Room) -> KeptSamples:
     """So many of the samples to judge on that FP32 takes `_JUDGE_SECONDS`."""
-    whole = bench.samples
+    whole = context.samples
 
     def first(count: int) -> KeptSamples:
         chosen = whole.dataset.select(np.arange(min(count, len(whole.dataset))))
@@ -194,20 +196,20 @@ def _few(bench: Bench, room: Room) -> KeptSamples:
 
     count = max(1, _FIRST_ROWS // len(whole.corruptions))
     while True:
-        took = _seconds(partial(predict, [bench.reference], first(count), room))
+        took = _seconds(partial(predict, [context.reference], first(count), room))
         if count >= len(whole.dataset) or took > _JUDGE_SECONDS / 4:
             return first(max(count, int(count * _JUDGE_SECONDS / took)))
         count *= 4
 
 
-def _judged(bench: Bench, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
+def _judged(context: ModelContext, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
     """Seconds a row."""
 
     def judge() -> None:
         with WorkerPool(room) as pool:
-            judged = pool.model(model, bench.runtime(name))
-            reference, run = predict_each([bench.reference, judged], samples, room)
+            judged = pool.model(model, context.runtime(name))
+            reference, run = predict_each([context.reference, judged], samples, room)
         if isinstance(reference, Predictions) and isinstance(run, Predictions):
-            compare(reference, run, bench.plan.groups, minimum_samples=bench.minimum_samples)
+            compare(reference, run, context.plan.groups, minimum_samples=context.minimum_samples)
 
     return _seconds(judge) / len(samples)

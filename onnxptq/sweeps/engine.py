@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from onnxptq.errors import OnnxptqError
-from onnxptq.sweeps.job import Job, Result
+from onnxptq.sweeps.job import Result, SweepJob
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job.
 
     Attributes:
@@ -21,7 +21,7 @@ class Outcome:
         died: how its worker died ("was killed by SIGKILL"), or "".
     """
 
-    job: Job
+    job: SweepJob
     result: Result = field(default_factory=Result)
     error: OnnxptqError | None = None
     died: str = ""
@@ -48,11 +48,11 @@ class Engine(Protocol):
         """
         ...
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SweepJob) -> None:
         """Takes a job."""
         ...
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobOutcome:
         """The next job that ended, whichever it is. There must be one that was submitted and did not end."""
         ...
 

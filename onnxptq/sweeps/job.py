@@ -23,8 +23,8 @@ from onnxptq.evaluation.run import predict, predict_each, predictions_place
 from onnxptq.graphs import Model, load_model
 from onnxptq.runtimes.cpu import limit_cores
 from onnxptq.runtimes.isolated import WorkerError
-from onnxptq.sweeps.bench import Bench, open_bench
 from onnxptq.sweeps.costs import Costs, measure
+from onnxptq.sweeps.model_context import ModelContext, open_context
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey
 
@@ -33,7 +33,7 @@ _SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """Work for one worker.
 
     Attributes:
@@ -76,7 +76,7 @@ class Result:
     why: str = ""
 
 
-def run_job(job: Job) -> Result:
+def run_job(job: SweepJob) -> Result:
     """The cells of a job. What is wrong with one cell fails that cell alone.
 
     Raises:
@@ -85,37 +85,37 @@ def run_job(job: Job) -> Result:
     """
     limit_cores(job.threads)
     started = time.perf_counter()
-    bench = _bench(job)
+    context = _context(job)
     if job.measuring:
-        costs = attempt(functools.partial(measure, bench, job.cells, time.perf_counter() - started))
+        costs = attempt(functools.partial(measure, context, job.cells, time.perf_counter() - started))
         return Result(costs=costs) if isinstance(costs, Costs) else Result(why=str(costs))
     if not job.cells:
-        _ = bench.folded
-        predict([bench.reference], bench.samples, bench.room)
-        return Result(files=_present(bench, [predictions_place(bench.reference, bench.samples, bench.room)]))
+        _ = context.folded
+        predict([context.reference], context.samples, context.room)
+        return Result(files=_present(context, [predictions_place(context.reference, context.samples, context.room)]))
     if job.part is not None:
-        parts = attempt(functools.partial(bench.observe_part, bench.recipe(job.cells[0]), *job.part))
-        return Result(files=_present(bench, parts) if isinstance(parts, list) else ())
+        parts = attempt(functools.partial(context.observe_part, context.recipe(job.cells[0]), *job.part))
+        return Result(files=_present(context, parts) if isinstance(parts, list) else ())
     with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
-        made = _Maker(bench, Path(folder)).all(job.cells)
-        judged = _judged(bench, [one for one in made if isinstance(one, _Made)])
-    cells = tuple(_cell(key, one, judged, bench) for key, one in zip(job.cells, made, strict=True))
+        made = _Maker(context, Path(folder)).all(job.cells)
+        judged = _judged(context, [one for one in made if isinstance(one, _Made)])
+    cells = tuple(_cell(key, one, judged, context) for key, one in zip(job.cells, made, strict=True))
     return Result(cells, tuple(dict.fromkeys(cell.predictions for cell in cells if cell.predictions)))
 
 
-def _present(bench: Bench, paths: Sequence[Path]) -> tuple[str, ...]:
+def _present(context: ModelContext, paths: Sequence[Path]) -> tuple[str, ...]:
     """Paths relative to the room, of files that are there."""
-    return tuple(path.relative_to(bench.room.root).as_posix() for path in paths if path.is_file())
+    return tuple(path.relative_to(context.room.root).as_posix() for path in paths if path.is_file())
 
 
-def _bench(job: Job) -> Bench:
+def _context(job: SweepJob) -> ModelContext:
     return _open(job.plan, job.model, job.room, tuple(sorted(job.places.items())))
 
 
 @functools.lru_cache(maxsize=2)
-def _open(plan: Plan, model: str, room: Path, places: tuple[tuple[str, str], ...]) -> Bench:
+def _open(plan: Plan, model: str, room: Path, places: tuple[tuple[str, str], ...]) -> ModelContext:
     """Kept in the worker: jobs of one model follow each other."""
-    return open_bench(plan, model, Room(room), dict(places))
+    return open_context(plan, model, Room(room), dict(places))
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class _Made:
 class _Maker:
     """Makes the INT8 models of a job; cells of one recipe share one."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        self._bench = bench
+    def __init__(self, context: ModelContext, folder: Path) -> None:
+        self._context = context
         self._folder = folder
         self._made: dict[str, _Made] = {}
 
@@ -150,14 +150,14 @@ class _Maker:
         return [attempt(functools.partial(self._one, key)) for key in keys]
 
     def _one(self, key: CellKey) -> _Made:
-        recipe = self._bench.recipe(key)
+        recipe = self._context.recipe(key)
         if recipe.digest in self._made:
             return replace(self._made[recipe.digest], runtime=key.runtime, seconds={"calibrate": 0.0, "quantize": 0.0})
-        samples = self._bench.draw(recipe)
-        statistics, calibrated = self._bench.statistics(recipe, samples)
+        samples = self._context.draw(recipe)
+        statistics, calibrated = self._context.statistics(recipe, samples)
         started = time.perf_counter()
         path = self._folder / f"{len(self._made)}.onnx"
-        quantized = self._bench.quantize(recipe, samples, statistics, path, self._bench.room)
+        quantized = self._context.quantize(recipe, samples, statistics, path, self._context.room)
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
         made = _Made(load_model(path, written_here=True), quantized.ranges, recipe.digest, seconds, key.runtime)
         self._made[recipe.digest] = made
@@ -174,47 +174,47 @@ class _Judged:
     predictions: str = ""
 
 
-def _judged(bench: Bench, made: Sequence[_Made]) -> dict[tuple[str, str], _Judged]:
+def _judged(context: ModelContext, made: Sequence[_Made]) -> dict[tuple[str, str], _Judged]:
     """By (digest, runtime): models of equal digests are judged once, and all on one pass through the samples."""
     found: dict[tuple[str, str], _Judged] = {}
     for runtime in dict.fromkeys(one.runtime for one in made):
         models = list({one.model.digest: one.model for one in made if one.runtime == runtime}.values())
-        size = len(models) if bench.runtime(runtime).here else _SIDE_BY_SIDE
+        size = len(models) if context.runtime(runtime).here else _SIDE_BY_SIDE
         for start in range(0, len(models), size):
             part = models[start : start + size]
-            found |= _judge_together(bench, part, runtime)
+            found |= _judge_together(context, part, runtime)
     return found
 
 
-def _judge_together(bench: Bench, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
+def _judge_together(context: ModelContext, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
     started = time.perf_counter()
-    with WorkerPool(bench.room) as pool:
-        chosen = [pool.model(model, bench.runtime(runtime)) for model in models]
-        reference, *runs = predict_each([bench.reference, *chosen], bench.samples, bench.room)
-        places = [predictions_place(one, bench.samples, bench.room) for one in chosen]
+    with WorkerPool(context.room) as pool:
+        chosen = [pool.model(model, context.runtime(runtime)) for model in models]
+        reference, *runs = predict_each([context.reference, *chosen], context.samples, context.room)
+        places = [predictions_place(one, context.samples, context.room) for one in chosen]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
-    layout = lay_out(reference, bench.plan.groups)
+    layout = lay_out(reference, context.plan.groups)
     judged = {}
     for model, run, place in zip(models, runs, places, strict=True):
         started = time.perf_counter()
-        outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(bench, reference, run, layout))
+        outcome = run if isinstance(run, OnnxptqError) else attempt(_reporting(context, reference, run, layout))
         report = outcome if isinstance(outcome, dict) else None
         seconds = each + time.perf_counter() - started
-        kept = _present(bench, [place])
+        kept = _present(context, [place])
         error = "" if report else str(outcome)
         judged[model.digest, runtime] = _Judged(report, error, seconds, kept[0] if kept else "")
     return judged
 
 
 def _reporting(
-    bench: Bench, reference: Predictions, run: Predictions, layout: GroupLayout
+    context: ModelContext, reference: Predictions, run: Predictions, layout: GroupLayout
 ) -> Callable[[], dict[str, Any]]:
-    least = bench.minimum_samples
-    return lambda: compare(reference, run, bench.plan.groups, layout=layout, minimum_samples=least).to_dict()
+    least = context.minimum_samples
+    return lambda: compare(reference, run, context.plan.groups, layout=layout, minimum_samples=least).to_dict()
 
 
-def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], bench: Bench) -> Cell:
+def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged], context: ModelContext) -> Cell:
     if isinstance(made, str):
         return Cell(key, FAILED, error=made)
     result = judged[made.model.digest, made.runtime]
@@ -222,11 +222,11 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
         return Cell(key, FAILED, error=_line(result.error), recipe_digest=made.recipe_digest)
     # The first cell of a digest in a job pays for it; those that follow found it done.
     judged[made.model.digest, made.runtime] = replace(result, seconds=0.0)
-    reference = bench.inputs.model.path.name
+    reference = context.inputs.model.path.name
     return Cell(
         key=key,
         status=DONE,
-        report={**result.report, "model": _name(key, bench), "reference": reference, "origin": _origin(key, bench)},
+        report={**result.report, "model": _name(key, context), "reference": reference, "origin": _origin(key, context)},
         ranges={tensor: (float(low), float(high)) for tensor, (low, high) in sorted(made.ranges.items())},
         recipe_digest=made.recipe_digest,
         model_digest=made.model.digest,
@@ -236,20 +236,20 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
     )
 
 
-def _origin(key: CellKey, bench: Bench) -> dict[str, Any]:
+def _origin(key: CellKey, context: ModelContext) -> dict[str, Any]:
     """What a cell was made of, by digest, what it was judged under, and on what system."""
     return {
-        "model": bench.inputs.model.digest,
-        "data": bench.calibration_data(bench.recipe(key)).get("digest"),
-        "evaluation": bench.samples.dataset.digest,
-        "corruptions": list(bench.samples.corruptions),
+        "model": context.inputs.model.digest,
+        "data": context.calibration_data(context.recipe(key)).get("digest"),
+        "evaluation": context.samples.dataset.digest,
+        "corruptions": list(context.samples.corruptions),
         "system": platform.platform(),
     }
 
 
-def _name(key: CellKey, bench: Bench) -> str:
+def _name(key: CellKey, context: ModelContext) -> str:
     """What reports call the INT8 model: it has no file of its own."""
-    calibration = CalibrationSet.parse(bench.recipe(key).calibration).short
+    calibration = CalibrationSet.parse(context.recipe(key).calibration).short
     return f"{Path(key.model).stem}.{calibration}.{key.method}.{key.target}"
 
 

@@ -18,8 +18,8 @@ from multiprocessing.process import BaseProcess
 from onnxptq.cache import cache_room
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.runtimes.selection import ready, resolve_runtime
-from onnxptq.sweeps.engine import Outcome
-from onnxptq.sweeps.job import Job, Result, run_job
+from onnxptq.sweeps.engine import JobOutcome
+from onnxptq.sweeps.job import Result, SweepJob, run_job
 
 _SECONDS_TO_END = 5.0
 """How long a worker may take to end by itself before it is killed."""
@@ -34,7 +34,7 @@ def cores() -> int:
 class _Worker:
     process: BaseProcess
     connection: Connection
-    job: Job | None = None
+    job: SweepJob | None = None
 
 
 @dataclass
@@ -46,7 +46,7 @@ class LocalEngine:
     """
 
     workers: int
-    _waiting: deque[Job] = field(default_factory=deque)
+    _waiting: deque[SweepJob] = field(default_factory=deque)
     _pool: list[_Worker] = field(default_factory=list)
 
     @property
@@ -58,12 +58,12 @@ class LocalEngine:
         """Of a runtime on this machine."""
         return identity_here(runtime)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SweepJob) -> None:
         """Takes a job; a worker without one starts at once."""
         self._waiting.append(job)
         self._hand_out()
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobOutcome:
         """The next job that ended. A worker that died is replaced when there is work for it."""
         busy = {worker.connection: worker for worker in self._pool if worker.job is not None}
         ready = wait(list(busy))[0]
@@ -72,11 +72,11 @@ class LocalEngine:
         assert job is not None
         worker.job = None
         try:
-            outcome = Outcome(job, *worker.connection.recv())
+            outcome = JobOutcome(job, *worker.connection.recv())
         except (EOFError, OSError):
             self._pool.remove(worker)
             worker.process.join(_SECONDS_TO_END)
-            outcome = Outcome(job, died=_ending(worker.process.exitcode))
+            outcome = JobOutcome(job, died=_ending(worker.process.exitcode))
             worker.connection.close()
         self._hand_out()
         return outcome
@@ -153,7 +153,7 @@ def identity_here(runtime: str) -> dict[str, str]:
     return ready(resolve_runtime(runtime, cache_room())).identity()
 
 
-def answer(job: Job) -> tuple[Result, OnnxptqError | None]:
+def answer(job: SweepJob) -> tuple[Result, OnnxptqError | None]:
     """What a job made, or why it made nothing, as a worker hands it back."""
     try:
         return run_job(job), None

@@ -15,8 +15,8 @@ from typing import Any
 from onnxptq.cache import Room, cache_room
 from onnxptq.errors import OnnxptqError, RuntimeUnavailableError
 from onnxptq.runtimes.selection import resolve_runtime
-from onnxptq.sweeps.engine import Outcome
-from onnxptq.sweeps.job import Job, Result
+from onnxptq.sweeps.engine import JobOutcome
+from onnxptq.sweeps.job import Result, SweepJob
 from onnxptq.sweeps.local import answer, cores, identity_here
 from onnxptq.sweeps.parcel import Parcel, pack, unpack
 from onnxptq.sweeps.ray_connection import connect
@@ -35,8 +35,8 @@ class RayEngine:
     room: Room
     address: str | None = None
     most: int | None = None
-    _running: dict[Any, Job] = field(default_factory=dict)
-    _waiting: list[Job] = field(default_factory=list)
+    _running: dict[Any, SweepJob] = field(default_factory=dict)
+    _waiting: list[SweepJob] = field(default_factory=list)
     _parcels: dict[str, Parcel] = field(default_factory=dict)
     _files: dict[str, Any] = field(default_factory=dict)
     _resources: Mapping[str, float] = field(default_factory=dict)
@@ -69,12 +69,12 @@ class RayEngine:
                 raise RuntimeUnavailableError(explain(error)) from error
         return identity
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SweepJob) -> None:
         """Takes a job; Ray starts it when a machine has room for it."""
         self._waiting.append(job)
         self._hand_out()
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobOutcome:
         """The next job that ended."""
         import ray
 
@@ -84,12 +84,12 @@ class RayEngine:
             result, error, files = ray.get(done)
         except ray.exceptions.RayTaskError as failure:
             # A bug of ours: everything that a user could do wrong comes back as an error.
-            outcome = Outcome(job, died=f"stopped with {type(failure.cause).__name__}: {failure.cause}")
+            outcome = JobOutcome(job, died=f"stopped with {type(failure.cause).__name__}: {failure.cause}")
         except ray.exceptions.RayError as failure:
-            outcome = Outcome(job, died=f"died ({type(failure).__name__})")
+            outcome = JobOutcome(job, died=f"died ({type(failure).__name__})")
         else:
             self._keep(files, share=job.part is not None or not job.cells)
-            outcome = Outcome(job, result, error)
+            outcome = JobOutcome(job, result, error)
         self._hand_out()
         return outcome
 
@@ -115,7 +115,7 @@ class RayEngine:
                 parcel, files = self._parcel(job), dict(self._files)
             self._running[task.remote(job, parcel, files)] = job
 
-    def _parcel(self, job: Job) -> Parcel:
+    def _parcel(self, job: SweepJob) -> Parcel:
         """The model and the data of a job; they go into Ray's object store once."""
         import ray
 
@@ -149,7 +149,7 @@ class RayEngine:
 
 
 def _work(
-    job: Job, parcel: Parcel | None, files: Mapping[str, Any] | None
+    job: SweepJob, parcel: Parcel | None, files: Mapping[str, Any] | None
 ) -> tuple[Result, OnnxptqError | None, dict[str, bytes]]:
     """A job on a machine of the cluster. Gives its result, why it has none, and the files that it left."""
     import ray

@@ -14,10 +14,10 @@ from onnxptq.foreign_text import one_line
 from onnxptq.quantization.plugins import library_versions
 from onnxptq.runtimes.cpu import CLIPS
 from onnxptq.runtimes.selection import saturates
-from onnxptq.sweeps.bench import PART_SAMPLES, Bench, open_bench, versions
-from onnxptq.sweeps.engine import Engine, Outcome
-from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.engine import Engine, JobOutcome
+from onnxptq.sweeps.job import SweepJob
 from onnxptq.sweeps.local import cores
+from onnxptq.sweeps.model_context import PART_SAMPLES, ModelContext, open_context, versions
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.store import Store
 from onnxptq.sweeps.study import DONE, FAILED, Cell, CellKey, Study
@@ -55,19 +55,19 @@ Watch = Callable[[State], None]
 
 
 @dataclass(frozen=True)
-class Grid:
+class CellGrid:
     """A plan on its inputs.
 
     Attributes:
         plan: what is crossed with what.
-        benches: by model.
+        contexts: by model.
         keys: content key of each cell, in the order of the grid.
         runtimes: identity of each runtime.
         digest: of the run: the plan and all that it is applied to.
     """
 
     plan: Plan
-    benches: Mapping[str, Bench]
+    contexts: Mapping[str, ModelContext]
     keys: Mapping[CellKey, str]
     runtimes: Mapping[str, Mapping[str, str]]
     digest: str
@@ -75,7 +75,7 @@ class Grid:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line each."""
-        lines = [line for bench in self.benches.values() for line in bench.inputs.warnings]
+        lines = [line for context in self.contexts.values() for line in context.inputs.warnings]
         if clipping := [name for name, identity in self.runtimes.items() if saturates(identity)]:
             lines.append(
                 f'{", ".join(clipping)}: {CLIPS} runtimes = ["cpu:exact"] in a plan (--init) judges without it.'
@@ -83,21 +83,21 @@ class Grid:
         return tuple(dict.fromkeys(lines))
 
 
-def open_grid(plan: Plan, store: Store, engine: Engine) -> Grid:
+def open_grid(plan: Plan, store: Store, engine: Engine) -> CellGrid:
     """Looks at the models and the data of a plan.
 
     Raises:
         OnnxptqError: one of them cannot be used, or a runtime does not load.
     """
-    benches = {name: open_bench(plan, name, store.room) for name in plan.models}
+    contexts = {name: open_context(plan, name, store.room) for name in plan.models}
     runtimes = {name: engine.identity(name) for name in plan.runtimes}
-    keys = {key: benches[key.model].cell_key(key, runtimes[key.runtime]) for key in plan.grid}
+    keys = {key: contexts[key.model].cell_key(key, runtimes[key.runtime]) for key in plan.grid}
     digest = content_key("run", plan=plan.to_dict(), cells=list(keys.values()))
-    return Grid(plan, benches, keys, runtimes, digest)
+    return CellGrid(plan, contexts, keys, runtimes, digest)
 
 
 def sweep(
-    grid: Grid,
+    grid: CellGrid,
     store: Store,
     engine: Engine,
     *,
@@ -167,7 +167,7 @@ def distinct(keys: Mapping[CellKey, str]) -> dict[CellKey, str]:
     return {key: content for content, key in first.items()}
 
 
-def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engine) -> Iterator[tuple[Cell, ...]]:
+def _results(grid: CellGrid, missing: Sequence[CellKey], store: Store, engine: Engine) -> Iterator[tuple[Cell, ...]]:
     """Runs jobs until each missing cell has a result. A job whose worker died is done again cell by cell.
 
     For each model: first what all its jobs share, so that no two workers make it at once; then the parts of large
@@ -177,12 +177,12 @@ def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engin
     room = store.room.root.resolve()
     running: Counter[str] = Counter()
 
-    def submit(jobs: Iterable[Job]) -> None:
+    def submit(jobs: Iterable[SweepJob]) -> None:
         for job in jobs:
             engine.submit(job)
             running[job.model] += 1
 
-    submit(Job(grid.plan, model, (), room, engine.threads) for model, keys in by_model.items() if keys)
+    submit(SweepJob(grid.plan, model, (), room, engine.threads) for model, keys in by_model.items() if keys)
     while running.total():
         outcome = engine.wait()
         job = outcome.job
@@ -198,14 +198,14 @@ def _results(grid: Grid, missing: Sequence[CellKey], store: Store, engine: Engin
         elif job.part is None and job.cells:
             yield outcome.result.cells
             continue
-        keys, bench = by_model[job.model], grid.benches[job.model]
+        keys, context = by_model[job.model], grid.contexts[job.model]
         if not job.cells and not outcome.died:
-            submit(replace(job, cells=(key,), part=part) for key, part in _parts(keys, bench))
+            submit(replace(job, cells=(key,), part=part) for key, part in _parts(keys, context))
         if not running[job.model]:
-            submit(replace(job, cells=batch, part=None) for batch in batches(keys, bench, engine.workers))
+            submit(replace(job, cells=batch, part=None) for batch in batches(keys, context, engine.workers))
 
 
-def _after_death(outcome: Outcome, keys: Sequence[CellKey]) -> tuple[list[Job], tuple[Cell, ...]]:
+def _after_death(outcome: JobOutcome, keys: Sequence[CellKey]) -> tuple[list[SweepJob], tuple[Cell, ...]]:
     """What is done again after a worker died of a job, and the cells that are given up for it."""
     job, deaths = outcome.job, outcome.job.attempt + 1
     if len(job.cells) > 1:
@@ -218,26 +218,26 @@ def _after_death(outcome: Outcome, keys: Sequence[CellKey]) -> tuple[list[Job], 
     return [], tuple(Cell(key, FAILED, error=reason) for key in job.cells or keys)
 
 
-def _parts(keys: Sequence[CellKey], bench: Bench) -> list[tuple[CellKey, tuple[int, int]]]:
+def _parts(keys: Sequence[CellKey], context: ModelContext) -> list[tuple[CellKey, tuple[int, int]]]:
     """The parts of the calibration sets that are large enough to be observed by several workers."""
-    size = bench.plan.calib_size or 0
+    size = context.plan.calib_size or 0
     count = -(-size // PART_SAMPLES)
     if count < 2:
         return []
-    sets = {(bench.recipe(key).calibration, key.seed, bench.recipe(key).environments): key for key in keys}
+    sets = {(context.recipe(key).calibration, key.seed, context.recipe(key).environments): key for key in keys}
     return [(key, (part, count)) for key in sets.values() for part in range(count)]
 
 
-def batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tuple[CellKey, ...]]:
+def batches(keys: Sequence[CellKey], context: ModelContext, workers: int) -> Iterator[tuple[CellKey, ...]]:
     """Jobs of a model. A set is never divided: one pass serves all its methods, and equal ranges meet in one job.
 
     Each takes at most half of what would be a worker's share of the rest, so that the last jobs are small and all
     workers end at about the same time.
     """
-    at_once = min(BATCH_CELLS, BATCH_BYTES // max(1, bench.inputs.model.size))
+    at_once = min(BATCH_CELLS, BATCH_BYTES // max(1, context.inputs.model.size))
 
     def drawn(key: CellKey) -> tuple[str, int, bool]:
-        return bench.recipe(key).calibration, key.seed, key.runtime == "cpu"
+        return context.recipe(key).calibration, key.seed, key.runtime == "cpu"
 
     left = len(keys)
     batch: list[CellKey] = []
@@ -255,7 +255,7 @@ def batches(keys: Sequence[CellKey], bench: Bench, workers: int) -> Iterator[tup
 class _Count:
     """Counts the cells of the grid, those of equal content as one result each."""
 
-    def __init__(self, grid: Grid, known: Mapping[str, Cell], workers: int, progress: Watch) -> None:
+    def __init__(self, grid: CellGrid, known: Mapping[str, Cell], workers: int, progress: Watch) -> None:
         self._workers = workers
         self._grid = grid
         self._results = dict(known)
@@ -292,9 +292,9 @@ class _Count:
         )
 
 
-def _empty_study(grid: Grid, command: str) -> Study:
+def _empty_study(grid: CellGrid, command: str) -> Study:
     created = _now()
-    recipes = {grid.benches[key.model].recipe(key) for key in grid.keys}
+    recipes = {grid.contexts[key.model].recipe(key) for key in grid.keys}
     steps = [step for recipe in recipes for step in recipe.weight_transforms]
     return Study(
         run=f"{created[:10]}-{grid.digest[:6]}",
@@ -308,7 +308,7 @@ def _empty_study(grid: Grid, command: str) -> Study:
     )
 
 
-def _machine(grid: Grid) -> dict[str, object]:
+def _machine(grid: CellGrid) -> dict[str, object]:
     from onnxptq.runtimes import cpu_features
 
     gpus = sorted({identity["gpu"] for identity in grid.runtimes.values() if identity.get("gpu")})

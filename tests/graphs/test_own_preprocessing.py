@@ -15,7 +15,7 @@ from onnxptq.calibrators.samples import draw
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.inputs import DataOptions, build_task, open_model, resolve_for_quantization
 from onnxptq.runtimes import open_session
-from onnxptq.sweeps.job import Job, run_job
+from onnxptq.sweeps.job import SweepJob, run_job
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.study import DONE
 
@@ -68,7 +68,7 @@ def test_a_sweep_judges_it_as_quantize_does(save_encoded, folder, tmp_path):
     plan = Plan(
         models=(model,), data=str(folder), calibrations=("clean", "dark@3"), corruptions=("fog@3",), groups=("label",)
     )
-    cells = run_job(Job(plan, model, plan.grid, tmp_path / "room", 1)).cells
+    cells = run_job(SweepJob(plan, model, plan.grid, tmp_path / "room", 1)).cells
     assert [(cell.status, cell.error) for cell in cells] == [(DONE, "")] * 2
     made = onnxptq.quantize(
         model, data=str(folder), calib="dark@3", groups=["label"], corruptions=["fog@3"], output=tmp_path / "int8.onnx"

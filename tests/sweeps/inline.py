@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onnxptq.sweeps.engine import Outcome
-from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.engine import JobOutcome
+from onnxptq.sweeps.job import SweepJob
 from onnxptq.sweeps.local import answer, identity_here
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.study import CellKey
@@ -33,21 +33,21 @@ class InlineEngine:
     deadly: frozenset[CellKey] = frozenset()
     workers: int = 2
     threads: int = 1
-    done: list[Job] = field(default_factory=list)
-    _waiting: list[Job] = field(default_factory=list)
+    done: list[SweepJob] = field(default_factory=list)
+    _waiting: list[SweepJob] = field(default_factory=list)
 
     def identity(self, runtime: str) -> Mapping[str, str]:
         return identity_here(runtime)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SweepJob) -> None:
         self._waiting.append(job)
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobOutcome:
         job = self._waiting.pop(0)
         if self.deadly.intersection(job.cells):
-            return Outcome(job, died="was killed by SIGSEGV")
+            return JobOutcome(job, died="was killed by SIGSEGV")
         self.done.append(job)
-        return Outcome(job, *answer(job))
+        return JobOutcome(job, *answer(job))
 
     def __enter__(self) -> InlineEngine:
         return self

@@ -17,7 +17,7 @@ import pytest
 from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError
 from onnxptq.sweeps.ahead import look_ahead
-from onnxptq.sweeps.engine import Outcome
+from onnxptq.sweeps.engine import JobOutcome
 from onnxptq.sweeps.ray_engine import RayEngine
 from onnxptq.sweeps.run import open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed_costs_no_cell(cluster: RayEngine, monkeypatch: 
     killed: list[int] = []
     wait = RayEngine.wait
 
-    def kill_and_wait(engine: RayEngine) -> Outcome:
+    def kill_and_wait(engine: RayEngine) -> JobOutcome:
         if not killed and (worker := _busy_worker()):
             killed.append(worker)
             os.kill(worker, signal.SIGKILL)

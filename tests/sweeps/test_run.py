@@ -28,11 +28,11 @@ from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import WEIGHT_TRANSFORMS, WeightTransform
 from onnxptq.recipe import Step
 from onnxptq.sweeps.ahead import look_ahead
-from onnxptq.sweeps.bench import open_bench
 from onnxptq.sweeps.costs import Costs, is_learned
-from onnxptq.sweeps.job import Job
+from onnxptq.sweeps.job import SweepJob
 from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
+from onnxptq.sweeps.model_context import open_context
 from onnxptq.sweeps.plan import Plan, recipe_of
 from onnxptq.sweeps.run import estimate, open_grid, sweep
 from onnxptq.sweeps.store import Store, load_study
@@ -237,12 +237,12 @@ def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: P
     _, engine = run_plan(plan)
     parts = [job.part for job in engine.done if job.part is not None]
     assert parts == [(0, 2), (1, 2)]
-    bench = open_bench(plan, "builtin", Room(tmp_path))
-    recipe = bench.recipe(plan.grid[0])
-    samples = bench.draw(recipe)
-    merged, _ = bench.statistics(recipe, samples)
+    context = open_context(plan, "builtin", Room(tmp_path))
+    recipe = context.recipe(plan.grid[0])
+    samples = context.draw(recipe)
+    merged, _ = context.statistics(recipe, samples)
     assert merged is not None
-    whole = observe(bench.folded, {"": samples}, bench.tensors, histograms=True)
+    whole = observe(context.folded, {"": samples}, context.tensors, histograms=True)
     for name, statistics in {"merged": merged, "whole": whole}.items():
         CalibrationStatistics(statistics.environments, statistics.samples).save(tmp_path / name)
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -372,8 +372,8 @@ def test_a_dry_run_names_the_models_that_are_not_in_its_estimate(
 ) -> None:
     import numpy as np
 
-    def measured(bench: Any, cells: Any, opened: float) -> Costs:
-        if bench.name == refused:
+    def measured(context: Any, cells: Any, opened: float) -> Costs:
+        if context.name == refused:
             raise DataError("nothing fits")
         return COSTS
 
@@ -444,7 +444,7 @@ def test_a_full_disk_stops_the_sweep_and_it_goes_on_when_there_is_space(begun: P
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_worker_that_is_killed_is_replaced(begun: Path) -> None:
     with LocalEngine(1) as engine:
-        engine.submit(Job(SMALL, "builtin", (), begun, 1))
+        engine.submit(SweepJob(SMALL, "builtin", (), begun, 1))
         os.kill(engine._pool[0].process.pid or 0, signal.SIGKILL)
         outcome = engine.wait()
         assert outcome.died == "was killed by SIGKILL" and outcome.error is None

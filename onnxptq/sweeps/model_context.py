@@ -1,4 +1,4 @@
-"""One model of a plan on the bench: everything that its cells share is made once and kept while they are worked on."""
+"""One model of a plan in its context: what its cells share is made once and kept while they are worked on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ V = TypeVar("V")
 
 
 @dataclass
-class Bench:
+class ModelContext:
     """A model with its data, and what was made of both so far.
 
     Attributes:
@@ -266,8 +266,8 @@ class Bench:
         return self._sides[source]
 
 
-def open_bench(plan: Plan, name: str, room: Room, places: Mapping[str, str] | None = None) -> Bench:
-    """Finds the model and its data; nothing is computed yet. `places` as in `Bench`.
+def open_context(plan: Plan, name: str, room: Room, places: Mapping[str, str] | None = None) -> ModelContext:
+    """Finds the model and its data; nothing is computed yet. `places` as in `ModelContext`.
 
     Raises:
         OnnxptqError: the model or the data cannot be used, or a name does not fit them.
@@ -290,7 +290,7 @@ def open_bench(plan: Plan, name: str, room: Room, places: Mapping[str, str] | No
     else:
         corruptions = default_corruptions(inputs.task, plan.families)
     samples = KeptSamples(inputs.task, evaluation, corruptions, EVALUATION_SEED)
-    return Bench(plan, name, room, inputs, samples, places)
+    return ModelContext(plan, name, room, inputs, samples, places)
 
 
 def options_at(options: DataOptions, places: Mapping[str, str]) -> DataOptions:
