@@ -90,11 +90,16 @@ def _described(calibration: CalibrationSamples | Mapping[str, Any] | None) -> Ma
 
 
 def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model) -> bool:
-    """Whether the file is there already, made of the same. Raises OutputError when another file is in the way."""
+    """Whether the file is there already, made of the same. Raises OutputError when another file is in the way.
+
+    With `force` it is made again whatever it is: who asks for that may know of a change that no version tells.
+    """
     if not path.exists():
         return False
     if path.samefile(model.path):
         raise OutputError(f"{path} is the model itself; it is never replaced. Write elsewhere with -o.")
+    if force:
+        return False
     try:
         existing = read_provenance(load_model(path).metadata)
     except Exception:
@@ -102,8 +107,6 @@ def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model
     if existing is not None and _same(existing, provenance):
         # One that nobody looked at is made again where it is to be looked at now.
         return existing.verified or not provenance.verified
-    if force:
-        return False
     what = "made by another recipe, of another model, of other data or versions" if existing else "not made by onnxptq"
     raise OutputError(f"{path} exists already, {what}. Replace it with --force, or write elsewhere with -o.")
 

@@ -14,7 +14,7 @@ from onnxptq.graphs.modernize import OPSET, modernized
 from onnxptq.graphs.prepare import prepare
 from onnxptq.graphs.repair import repair_folded, repaired_source
 
-_FORMAT = 5
+_FORMAT = 6
 """Of what folding leaves behind; a new one makes folded models of older versions unknown."""
 
 

@@ -245,6 +245,23 @@ def test_a_constant_named_twice_is_the_last_one_as_in_onnx_runtime(tmp_path):
     check(proto, X8, tmp_path)
 
 
+@pytest.mark.parametrize("shared", ["conv", "c", "pool_1"])
+def test_nodes_of_one_name_become_the_file_of_nodes_with_names_of_their_own(shared, tmp_path):
+    def net(*names):
+        proto = images([node("Conv", ["x", "w"], ["c"])], weights(w=(5, 4, 3, 3)), 5)
+        for one, name in zip(proto.graph.node, names, strict=True):
+            one.name = name
+        return proto
+
+    (tmp_path / "alike").mkdir()
+    (tmp_path / "own").mkdir()
+    _, alike = quantized(net(shared, "pool", shared, shared), X4, tmp_path / "alike")
+    own, int8 = quantized(net("a", "b", "c", "d"), X4, tmp_path / "own")
+    assert len({one.name for one in onnx.load(alike).graph.node}) == len(onnx.load(alike).graph.node)
+    np.testing.assert_array_equal(run(alike, X4)[0], run(int8, X4)[0])
+    assert sqnr(run(own, X4)[0], run(alike, X4)[0]) > 22
+
+
 def test_nodes_in_any_order_are_taken_and_subgraphs_of_them(tmp_path):
     nodes = [node("Gemm", ["h", "v"], ["y"]), node("Relu", ["a"], ["h"]), node("Gemm", ["x", "w", "b"], ["a"])]
     proto = model(nodes, ROWS, [value("y", ["N", 3])], weights(w=(8, 6), b=(6,), v=(6, 3)))

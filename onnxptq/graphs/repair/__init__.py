@@ -68,6 +68,7 @@ BEFORE_FOLDING: tuple[Repair, ...] = (
     ),
     Repair("Local functions are inlined.", "microsoft/onnxruntime#28716", _inlined),
     Repair("Nodes are sorted.", "measured", _sorted),
+    Repair("Nodes of one name get names of their own.", "measured", names.one_name_each),
     Repair("Of constants of one name the last stays.", "measured", constants.one_name_each),
     Repair("Sparse constants are written out.", "measured", constants.densify),
     Repair("Float16 becomes float32, with casts at inputs and outputs.", "measured", half.half_to_float),

@@ -18,6 +18,19 @@ _MADE_UP = (
 """What the quantizer adds to a tensor's name (`quant_utils.py`, `qdq_quantizer.py`)."""
 
 
+def one_name_each(editing: Editing) -> bool:
+    """Numbers the nodes that share a name: ONNX Runtime does not load such a model, and the quantizer knows by name."""
+    taken = Counter(node.name for node in editing.graph.node)
+    shared = {name for name, count in taken.items() if name and count > 1}
+    seen: set[str] = set()
+    for node in editing.graph.node:
+        if node.name in shared and node.name in seen:
+            node.name = _unused(node.name, taken)
+            taken[node.name] += 1
+        seen.add(node.name)
+    return bool(shared)
+
+
 def named_where_bias_is_shared(editing: Editing) -> bool:
     """Names the nameless nodes that share a constant: a copy for one of them is put in its place by its name."""
     taken = Counter(node.name for node in editing.graph.node)
