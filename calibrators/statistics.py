@@ -149,15 +149,6 @@ class CalibrationStatistics:
                 raise UsageError(f"the tensor {tensor!r} was not observed in the environment {name!r}")
         return tuple(self.environments[name][tensor] for name in chosen)
 
-    def pooled(self, names: Iterable[str] | None = None) -> dict[str, TensorStatistics]:
-        """Per tensor, all values of the environments `names` (default: of all) together.
-
-        Raises:
-            UsageError: there is no such environment.
-        """
-        chosen = None if names is None else list(names)
-        return {tensor: merge_tensors(self.per_environment(tensor, chosen)) for tensor in self.tensors}
-
     def save(self, path: str | Path) -> None:
         """Writes the statistics: the same bytes for the same statistics, under a temporary name and then renamed.
 

@@ -20,7 +20,6 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_UNDECIDED = 3
 EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
 
 
 class OnnxptqError(Exception):

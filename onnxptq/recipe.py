@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from onnxptq.cache import content_key
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.text_files import read_json, read_text
+from onnxptq.toml_tables import toml_value
 
 FORMAT = 1
 
@@ -152,7 +152,7 @@ class Recipe:
         lines = []
         for key, value in self.to_dict().items():
             if value is not None:
-                lines.append(f"{key} = {_toml(value)}")
+                lines.append(f"{key} = {toml_value(value)}")
         return "\n".join(lines) + "\n"
 
     def changed(self, **changes: Any) -> Recipe:
@@ -252,16 +252,3 @@ def _check(recipe: Recipe) -> None:
 def _check_size(size: Any, what: str) -> None:
     if size is not None and (type(size) is not int or size < 1):
         raise UsageError(f"{what} must be a positive number of samples, got {size!r}.")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + " }"
-    return "[" + ", ".join(_toml(item) for item in value) + "]"

@@ -9,6 +9,7 @@ and each of them `| None`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import tomllib
@@ -69,6 +70,21 @@ def read_tables(kind: type[T], values: Mapping[str, Any], text: str, name: str, 
     except _Wrong as wrong:
         raise UsageError(f"{_place(text, name, wrong.keys)}: {wrong.message}") from None
     return read
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML, on one line: a text, number, truth value, list, or table of these, which leaves None out."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        pairs = (f"{toml_value(key)} = {toml_value(one)}" for key, one in value.items() if one is not None)
+        return "{ " + ", ".join(pairs) + " }"
+    return "[" + ", ".join(map(toml_value, value)) + "]"
 
 
 class _Wrong(Exception):

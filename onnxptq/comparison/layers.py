@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.comparison.numerics import signal_to_noise_db
 from onnxptq.errors import ModelError
+from onnxptq.evaluation.report import signal_to_noise_db
 
 if TYPE_CHECKING:
     import onnx
@@ -107,7 +107,7 @@ def layer_errors(
         if signal.shape != noisy.shape:
             continue
         noise = signal - noisy
-        ratio = signal_to_noise_db(float((signal**2).sum()), float((noise**2).sum()))
+        ratio = signal_to_noise_db(signal**2, noise**2)
         errors.append(LayerError(tensor, operator, ratio, float(np.abs(noise).max(initial=0.0))))
     return tuple(sorted(errors, key=lambda e: np.inf if e.sqnr_db is None else e.sqnr_db))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,11 +63,6 @@ def difference(base: Predictions, run: Predictions, step: float | None = None) -
         further_apart=None if steps is None else float((steps > 1).mean()),
         flip_rate=flip_rate,
     )
-
-
-def signal_to_noise_db(signal: float, error: float) -> float | None:
-    """10 log10(signal / error), in decibel; None where either is 0."""
-    return 10.0 * math.log10(signal / error) if signal > 0 and error > 0 else None
 
 
 def output_step(model: Path) -> float | None:

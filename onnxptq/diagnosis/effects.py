@@ -23,6 +23,7 @@ import numpy.typing as npt
 from onnxptq.diagnosis.result import Effect
 from onnxptq.evaluation.paired import Paired, paired
 from onnxptq.evaluation.predictions import Predictions
+from onnxptq.evaluation.report import signal_to_noise_db
 from onnxptq.evaluation.statistics import crossfit_drop
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +59,7 @@ def effect_of(reference: Predictions, run: Predictions, weights: Floats, groupin
         group=pair.names[worst],
         group_drop=float(lost[rows].mean()),
         group_flips=float("nan") if changed is None else float(changed[rows].mean()),
-        group_sqnr_db=_sqnr_db(run, rows),
+        group_sqnr_db=signal_to_noise_db(run.signal_energy[rows], run.error_energy[rows]),
         flips=float("nan") if changed is None else float(np.average(changed, weights=weights)),
         sources=int(drops.n_sources),
         samples=len(run),
@@ -79,10 +80,3 @@ def _smooth(certainty: npt.NDArray[np.float32], right: Floats, width: float) -> 
     margin = np.where(right == 1.0, certainty, -certainty).astype(np.float64)
     smooth: Floats = 1.0 / (1.0 + np.exp(-np.clip(margin / width, -50.0, 50.0)))
     return smooth
-
-
-def _sqnr_db(run: Predictions, rows: npt.NDArray[np.int64]) -> float | None:
-    from onnxptq.comparison.numerics import signal_to_noise_db
-
-    signal, error = float(run.signal_energy[rows].sum()), float(run.error_energy[rows].sum())
-    return signal_to_noise_db(signal, error) if np.isfinite(signal + error) else None

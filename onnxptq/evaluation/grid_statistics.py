@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import UsageError
+from onnxptq.evaluation._student import student_quantile
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -26,9 +27,6 @@ PERMUTATIONS = 9_999
 
 _EXACT = 20_000
 """Permutations that are all gone through."""
-
-_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
-"""97.5 % quantiles of Student's t for 1 to 10 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -261,16 +259,5 @@ def jackknife_interval(
         return None
     count = len(known)
     error = math.sqrt((count - 1) / count * sum((part - sum(known) / count) ** 2 for part in known))
-    reach = student_quantile(count - 1) * error
+    reach = float(student_quantile(0.975, count - 1)) * error
     return whole - reach, whole + reach
-
-
-def student_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t; beyond 10 degrees of freedom by Cornish and Fisher's expansion (1e-4)."""
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z, n = 1.959964, float(degrees)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / n + second / n**2 + third / n**3

@@ -214,17 +214,18 @@ def compare(
         against=rows.measure.against,
         task=str(model.identity.get("task") or ""),
         judged=model.judged,
-        sqnr_db_by_output={name: _decibel(*energies) for name, energies in model.energies.items()},
+        sqnr_db_by_output={name: signal_to_noise_db(*energies) for name, energies in model.energies.items()},
         totals=totals_of(reference, model) if totals else (),
     )
 
 
 def sqnr_db(run: Predictions) -> float | None:
     """Signal to quantization-noise ratio of the outputs against the reference, in decibel; None where not defined."""
-    return _decibel(run.signal_energy, run.error_energy)
+    return signal_to_noise_db(run.signal_energy, run.error_energy)
 
 
-def _decibel(signal_energy: npt.NDArray[np.float64], error_energy: npt.NDArray[np.float64]) -> float | None:
+def signal_to_noise_db(signal_energy: npt.NDArray[np.float64], error_energy: npt.NDArray[np.float64]) -> float | None:
+    """10 log10(signal / error) of summed energies, in decibel; None where either is 0 or not finite."""
     signal, error = float(signal_energy.sum()), float(error_energy.sum())
     if not (math.isfinite(signal) and math.isfinite(error)) or error == 0.0 or signal == 0.0:
         return None

@@ -10,14 +10,13 @@ is a table here and a function in `rules/` that registers itself under the name 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol, get_args
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from onnxptq.toml_tables import About
 
 FORMAT = 1
 
 Mode = Literal["fail-if-likely", "fail-if-possible", "point"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 Against = Literal["reference", "baseline"]
 SmallGroups = Literal["undecided", "ignore"]

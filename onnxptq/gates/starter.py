@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from onnxptq.gates.policy import (
@@ -17,6 +16,7 @@ from onnxptq.gates.policy import (
     tolerated,
 )
 from onnxptq.graphs import load_model, read_provenance
+from onnxptq.toml_tables import toml_value
 
 
 def starter_policy(model: Path) -> str:
@@ -36,7 +36,7 @@ def starter_policy(model: Path) -> str:
     )
     group = f"label={classes[0]}" if isinstance(classes, list) and classes else "label=cat"
     return _TEMPLATE.format(
-        name=_text(loaded.path.name),
+        name=toml_value(loaded.path.name),
         format=FORMAT,
         minimum=Samples().minimum,
         average=AverageDrop().limit,
@@ -45,19 +45,14 @@ def starter_policy(model: Path) -> str:
         worst_tolerance=round(tolerated(WorstGroupDrop(), GROUP_MARGIN), 6),
         flips=FlipRate().limit,
         worst_flips=WorstGroupFlipRate().limit,
-        group=_text(group),
-        target=_text(target),
-        provider=_text({"tensorrt": "tensorrt", "tensorrt11": "tensorrt", "cuda": "cuda"}.get(target, "cpu")),
-        source=_text(source),
-        calibration=_text(calibration),
-        version=_text(version),
+        group=toml_value(group),
+        target=toml_value(target),
+        provider=toml_value({"tensorrt": "tensorrt", "tensorrt11": "tensorrt", "cuda": "cuda"}.get(target, "cpu")),
+        source=toml_value(source),
+        calibration=toml_value(calibration),
+        version=toml_value(version),
         opset=loaded.opset,
     )
-
-
-def _text(value: str) -> str:
-    # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 _TEMPLATE = """\

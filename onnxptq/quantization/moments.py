@@ -67,28 +67,6 @@ class Moments:
     samples: int
 
 
-def merge_moments(*parts: Moments) -> Moments:
-    """The moments of all samples of `parts`: exact, whatever the order and the grouping.
-
-    Raises:
-        DataError: nothing to merge, or moments of other tensors.
-    """
-    if not parts:
-        raise DataError("there are no moments to merge; give at least one part.")
-    names = set(parts[0].tensors)
-    if any(set(part.tensors) != names for part in parts):
-        raise DataError("moments of different tensors cannot be merged. Merge only parts of one pass.")
-    merged = {}
-    for name in sorted(names):
-        of_parts = [part.tensors[name] for part in parts]
-        merged[name] = TensorMoments(
-            sum(part.count for part in of_parts),
-            tuple(map(sum, zip(*(part.sums for part in of_parts), strict=True))),
-            tuple(map(sum, zip(*(part.squares for part in of_parts), strict=True))),
-        )
-    return Moments(merged, sum(part.samples for part in parts))
-
-
 def collect_moments(
     model_path: str | Path,
     samples: Iterable[tuple[str, Feeds]],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from onnxptq.inputs import resolve_for_quantization
 from onnxptq.methods import all_methods
 from onnxptq.sweeps.plan import BUILTIN, FORMAT, Plan, checked, compose
 from onnxptq.tasks import Task
+from onnxptq.toml_tables import toml_value
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def values_toml(values: Mapping[str, Any]) -> str:
     for key, comment in _COMMENTS.items():
         lines += ["", *(f"# {line}" for line in comment.split("\n"))] if comment else []
         if key in values:
-            lines.append(f"{key} = {_toml(values[key])}")
+            lines.append(f"{key} = {toml_value(values[key])}")
         elif key in _EXAMPLES:
             lines.append(f"# {key} = {_EXAMPLES[key]}")
     if values.get("reading"):
         lines += ["", "# How the data is read, where the model does not say.", "[reading]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in values["reading"].items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in values["reading"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -212,10 +212,3 @@ def _only(fits: Callable[[str], bool], texts: Iterable[str]) -> tuple[str, ...]:
 
 def _stem(model: str) -> str:
     return model.rpartition("/")[2].removesuffix(".onnx")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # JSON's escapes are TOML's, but JSON leaves the control character DEL as it is.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -170,13 +170,12 @@ def test_what_is_not_finite_is_refused(bad, others, histogram):
         of(np.array([*others, bad], np.float32), histogram)
 
 
-def test_pooling_takes_the_environments_that_are_named():
+def test_statistics_are_those_of_the_environments_that_are_named():
     both = merge(run_of(np.float32([1, 2]), environment="a"), run_of(np.float32([-5]), environment="b"))
-    assert both.pooled()["t"].minimum == -5
-    assert both.pooled(["a"])["t"].minimum == 1
+    assert [part.minimum for part in both.per_environment("t", ["a"])] == [1]
     assert [part.count for part in both.per_environment("t")] == [2, 1]
     with pytest.raises(UsageError, match="no environment 'c'"):
-        both.pooled(["c"])
+        both.per_environment("t", ["c"])
     with pytest.raises(UsageError, match="'u' was not observed"):
         both.per_environment("u")
 

@@ -12,7 +12,6 @@ from onnxptq.evaluation.grid_statistics import (
     block_permutation_test,
     jackknife_interval,
     smallest_p,
-    student_quantile,
     variance_shares,
 )
 
@@ -124,9 +123,3 @@ def test_the_jackknife_of_a_mean_is_student_s_interval():
 def test_one_draw_has_no_interval():
     assert jackknife_interval([0], lambda draws: 1.0) is None
     assert jackknife_interval([0, 1], lambda draws: 1.0 if len(draws) == 2 else None) is None
-
-
-def test_student_s_quantiles_equal_scipy_s():
-    stats = pytest.importorskip("scipy.stats")
-    for degrees in (1, 2, 5, 10, 11, 20, 100):
-        assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-4)

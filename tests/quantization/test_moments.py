@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxptq.errors import DataError, ModelError
 from onnxptq.quantization.level_by_level import rewrite_level_by_level
-from onnxptq.quantization.moments import collect_moments, merge_moments
+from onnxptq.quantization.moments import collect_moments
 
 
 def activations(path, samples, names):
@@ -77,20 +75,6 @@ def test_a_large_mean_costs_no_digits_of_the_variance(tmp_path):
     np.testing.assert_allclose(found.variance, variance, rtol=1e-3)
 
 
-def test_shards_merge_to_the_same_state_in_any_order(build_graph, draw):
-    path = build_graph("residual")
-    samples = draw(path, count=9)
-    tensors = {"conv0": 1, "add3": 1}
-    whole = collect_moments(path, samples, tensors)
-    generator = random.Random(0)
-    for shards in (2, 3, 9):
-        generator.shuffle(samples)
-        parts = [collect_moments(path, samples[i::shards], tensors) for i in range(shards)]
-        generator.shuffle(parts)
-        assert merge_moments(*parts) == whole
-        assert merge_moments(parts[0], merge_moments(*parts[1:])) == whole
-
-
 def test_variable_shapes_weigh_by_their_number_of_values(build_graph):
     path = build_graph("attention")
     rng = np.random.default_rng(0)
@@ -117,11 +101,6 @@ def test_what_cannot_be_is_said(build_graph, draw):
         collect_moments(path, samples, {"nosuch": 1})
     with pytest.raises(DataError, match="empty"):
         collect_moments(path, [], {"conv2": 1})
-    one, other = collect_moments(path, samples, {"conv2": 1}), collect_moments(path, samples, {"x": 1})
-    with pytest.raises(DataError, match="different tensors"):
-        merge_moments(one, other)
-    with pytest.raises(DataError, match="no moments"):
-        merge_moments()
     samples[2][1]["x"][0, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"'conv2' is not finite for the sample 'sample-002'"):
         collect_moments(path, samples, {"conv2": 1})

@@ -58,7 +58,6 @@ class Combination:
         average_drop, crossfit_drop, cvar10_drop, flip_rate: means over the seeds.
         low, high: of the cross-fitted drop: the smallest lower and the largest upper end over the seeds.
         possible: the largest upper end of a judged group's drop over the seeds: what cannot be ruled out.
-        worst_seed: of the cell with the largest cross-fitted drop.
         hurt_groups: the judged groups that lost most, as means over the seeds; several where they lost the same.
         hurt_drop: what each of them lost, mean over the seeds.
         leans_within: the mean cross-fitted drop is within the limit; None where there is none.
@@ -77,7 +76,6 @@ class Combination:
     possible: float | None
     cvar10_drop: float | None
     flip_rate: float | None
-    worst_seed: int | None
     hurt_groups: tuple[str, ...]
     hurt_drop: float | None
     leans_within: bool | None
@@ -169,7 +167,6 @@ def mean(values: Iterable[float | None]) -> float | None:
 def _combination(place: CombinationKey, cells: Sequence[Cell], planned: int, limit: float) -> Combination:
     done = [cell for cell in cells if cell.status == DONE]
     judged = [cell for cell in done if number(cell, "crossfit_drop") is not None]
-    worst = max(judged, key=lambda cell: cell.report["crossfit_drop"], default=None)
     lows = [low for cell in judged if (low := number(cell, "crossfit_drop_low")) is not None]
     highs = [high for cell in judged if (high := number(cell, "crossfit_drop_high")) is not None]
     possible = [_possible(cell) for cell in judged]
@@ -189,7 +186,6 @@ def _combination(place: CombinationKey, cells: Sequence[Cell], planned: int, lim
         possible=max(possible, default=None),
         cvar10_drop=mean(number(cell, "cvar10_drop") for cell in done),
         flip_rate=mean(number(cell, "flip_rate") for cell in done),
-        worst_seed=worst.key.seed if worst else None,
         hurt_groups=hurt_groups,
         hurt_drop=hurt_drop,
         leans_within=None if drop is None else drop <= limit,
