@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,32 @@ class Report:
             # A classifier's report is what it was before there were other measures.
             del values["binary"], values["against"]
         return values
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` wrote. What it lacks, as reports of before do, is NaN, 0, "" or nothing."""
+        known = _fields(Report, values)
+        if known["measure"] == AGREEMENT.name:
+            known["against"] = AGREEMENT.against
+        known["groups"] = tuple(GroupResult(**_fields(GroupResult, one)) for one in values.get("groups", ()))
+        known["totals"] = tuple(TotalDrop(**_fields(TotalDrop, one)) for one in values.get("totals", ()))
+        known["judged"] = tuple(values.get("judged", ()))
+        return Report(**known)
+
+
+_NOTHING: dict[Any, Any] = {"float": math.nan, "int": 0, "str": "", "bool": False}
+
+
+def _fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass of a report from JSON types, in which NaN is None."""
+    found = {}
+    for one in fields(kind):
+        value = values.get(one.name)
+        if value is not None:
+            found[one.name] = value
+        elif one.default is MISSING and one.default_factory is MISSING:
+            found[one.name] = _NOTHING.get(one.type)
+    return found
 
 
 def compare(

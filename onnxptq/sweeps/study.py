@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from onnxptq.cache import with_option
+
+if TYPE_CHECKING:
+    from onnxptq.evaluation.report import Report
 
 DONE = "done"
 FAILED = "failed"
@@ -66,6 +70,19 @@ class Cell:
     seconds: Mapping[str, float] = field(default_factory=dict)
     int8_bytes: int = 0
     predictions: str = ""
+
+    @cached_property
+    def figures(self) -> Report:
+        """The report with a type for each figure; NaN where it is not known."""
+        from onnxptq.evaluation.report import Report
+
+        return Report.from_dict(self.report)
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What made the cell, by digest, what it was judged under, and on what system; {} where it is not known."""
+        found: Mapping[str, Any] = self.report.get("origin", {})
+        return found
 
 
 @dataclass(frozen=True)

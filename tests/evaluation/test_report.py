@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import DataError, UsageError
-from onnxptq.evaluation import compare
+from onnxptq.evaluation import Report, compare
+from onnxptq.evaluation.totals import TotalDrop
 
 # 25 of class 0, 25 of class 1, 3 of class 2 (too few to be judged).
 LABELS = [0] * 25 + [1] * 25 + [2] * 3
@@ -164,6 +165,22 @@ def test_json_has_stable_keys_and_no_nan(report, minimum):
     assert all(set(group) == GROUP_KEYS for group in values["groups"])
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["report_version"] == 1
+
+
+@pytest.mark.parametrize("minimum", [1, 1000])
+@pytest.mark.parametrize("measure", ["accuracy", "agreement", "F1 at IoU 0.5"])
+def test_json_is_read_as_the_report_that_wrote_it(report, minimum, measure):
+    against = "reference" if measure == "agreement" else "truth"
+    totals = (TotalDrop("mAP", 0.5, math.nan, math.nan, math.nan, 20, 64, 64),)
+    made = replace(report(minimum_samples=minimum), measure=measure, against=against, totals=totals)
+    read = Report.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert (read.to_dict(), repr(read)) == (made.to_dict(), repr(made))
+
+
+def test_a_report_that_is_not_there_knows_nothing():
+    nothing = Report.from_dict({})
+    assert (nothing.measure, nothing.n, nothing.groups) == ("", 0, ())
+    assert math.isnan(nothing.crossfit_drop)
 
 
 def test_where_no_group_can_be_judged_nothing_is_called_worst(report):

@@ -369,8 +369,8 @@ def _samples(summary: Summary) -> list[str]:
 
 def _fewest_judged(study: Study) -> int | None:
     """Original samples of the smallest judged group; every cell is judged on the same ones."""
-    groups = next((cell.report["groups"] for cell in study.cells if cell.report.get("groups")), ())
-    return min((group["sources"] for group in groups if group["judged"]), default=None)
+    groups = next((cell.figures.groups for cell in study.cells if cell.figures.groups), ())
+    return min((group.sources for group in groups if group.judged), default=None)
 
 
 def _without(place: CombinationKey, left_out: str) -> tuple[str, ...]:

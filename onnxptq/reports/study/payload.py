@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxptq.evaluation import GroupResult
 from onnxptq.gates.policy import FlipRate
 from onnxptq.reports.measured import score_name
 from onnxptq.reports.study.phrases import group_words, standing
@@ -25,6 +26,7 @@ from onnxptq.reports.study.summary import (
     Combination,
     CombinationKey,
     Summary,
+    defined,
     mean,
     number,
     place_of,
@@ -51,7 +53,7 @@ def payload(summary: Summary) -> dict[str, Any]:
     combinations = [_entry(one, by_place[one.place], summary.limit, levels, groups) for one in summary.combinations]
     cells = [_entry(_alone(summary, cell), [cell], summary.limit, levels, groups) for cell in summary.study.cells]
     limits = {"crossfit_drop": summary.limit, "average_drop": AVERAGE_LIMIT, "cvar10_drop": summary.limit}
-    measure = next((cell.report["measure"] for cell in summary.study.cells if "measure" in cell.report), "accuracy")
+    measure = next((cell.figures.measure for cell in summary.study.cells if cell.figures.measure), "accuracy")
     return {
         "measure": score_name(measure),
         "limits": {name: _whole(limit) for name, limit in {**limits, "flip_rate": FlipRate().limit}.items()},
@@ -130,20 +132,20 @@ def _entry(
 
 def _group_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The groups of one cell or of several seeds, by name: means, and the ends over the seeds."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, list[GroupResult]] = {}
     for cell in cells:
-        for row in cell.report.get("groups", ()):
-            found.setdefault(str(row["name"]), []).append(row)
+        for row in cell.figures.groups:
+            found.setdefault(row.name, []).append(row)
     return [
         {
             "name": name,
-            "sources": rows[0]["sources"],
-            "judged": int(all(row["judged"] for row in rows)),
-            **{key: mean(row[key] for row in rows) for key in _GROUP_MEANS},
-            "drop_low": _end(min, (row["drop_low"] for row in rows)),
-            "drop_high": _end(max, (row["drop_high"] for row in rows)),
-            "least": min(row["drop"] for row in rows),
-            "most": max(row["drop"] for row in rows),
+            "sources": rows[0].sources,
+            "judged": int(all(row.judged for row in rows)),
+            **{key: mean(defined(getattr(row, key)) for row in rows) for key in _GROUP_MEANS},
+            "drop_low": _end(min, (defined(row.drop_low) for row in rows)),
+            "drop_high": _end(max, (defined(row.drop_high) for row in rows)),
+            "least": min(row.drop for row in rows),
+            "most": max(row.drop for row in rows),
         }
         for name, rows in sorted(found.items())
     ]

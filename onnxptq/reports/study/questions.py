@@ -154,7 +154,7 @@ def _shares(cells: Sequence[Cell], terms: tuple[Term, ...] | None = None) -> Sha
     if not terms or len(cells) < 2:
         return None
     factors = {name: _codes([getattr(cell.key, name) for cell in cells]) for name in CROSSED}
-    return variance_shares(np.array([cell.report["crossfit_drop"] for cell in cells], np.float64), factors, terms)
+    return variance_shares(np.array([cell.figures.crossfit_drop for cell in cells], np.float64), factors, terms)
 
 
 def _codes(values: Sequence[Any]) -> Any:
@@ -246,7 +246,7 @@ def _blocks(cells: Sequence[Cell], factor: str, levels: Sequence[Any]) -> Blocks
     for cell in cells:
         block = tuple(getattr(cell.key, name) for name in shared)
         place = tuple(getattr(cell.key, name) for name in inner)
-        found.setdefault(block, {}).setdefault(place, {})[getattr(cell.key, factor)] = cell.report["crossfit_drop"]
+        found.setdefault(block, {}).setdefault(place, {})[getattr(cell.key, factor)] = cell.figures.crossfit_drop
     blocks: Blocks = {}
     for block, places in found.items():
         complete = [values for values in places.values() if len(values) == len(levels)]

@@ -114,7 +114,7 @@ def input_digests(study: Study) -> list[InputDigest]:
     found: dict[str, str] = {}
     foreign_of = cache(_foreign)
     for cell in study.cells:
-        origin, model = cell.report.get("origin", {}), cell.key.model
+        origin, model = cell.origin, cell.key.model
         foreign = foreign_of(cell.key.calibration, cell.key.strategy)
         data = f"data to calibrate {model} with" + (f" ({foreign})" if foreign else "")
         names = {"model": model, "data": data, "evaluation": f"data to judge {model} on"}
@@ -128,7 +128,7 @@ def input_digests(study: Study) -> list[InputDigest]:
 
 def systems(study: Study) -> list[str]:
     """The operating systems that the cells were made on."""
-    found = (cell.report.get("origin", {}).get("system") for cell in study.cells)
+    found = (cell.origin.get("system") for cell in study.cells)
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -148,7 +148,7 @@ def _corruptions(study: Study, model: str) -> Sequence[str]:
 
     Where the plan names none, a study leaves out the families of all its sets, `quantize` those of its own set only.
     """
-    origins = (cell.report.get("origin", {}) for cell in study.cells if cell.key.model == model)
+    origins = (cell.origin for cell in study.cells if cell.key.model == model)
     judged = (origin["corruptions"] for origin in origins if "corruptions" in origin)
     return next(judged, study.plan.get("corruptions", ()))
 

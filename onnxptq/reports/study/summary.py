@@ -154,8 +154,12 @@ def set_name(calibration: str, strategy: str) -> str:
 
 def number(cell: Cell, name: str) -> float | None:
     """A number of a cell's report; None where the cell failed or it is not defined."""
-    value = cell.report.get(name)
-    return None if value is None else float(value)
+    return defined(getattr(cell.figures, name))
+
+
+def defined(value: float) -> float | None:
+    """A number of a report; None where it is NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -194,16 +198,16 @@ def _combination(place: CombinationKey, cells: Sequence[Cell], planned: int, lim
 
 def _possible(cell: Cell) -> float:
     """The largest upper end of a judged group's drop."""
-    return max((float(group["drop_high"]) for group in cell.report.get("groups", ()) if group["judged"]), default=1.0)
+    return max((group.drop_high for group in cell.figures.groups if group.judged), default=1.0)
 
 
 def _hurt(judged: Sequence[Cell]) -> tuple[tuple[str, ...], float | None]:
     """The groups with the largest mean drop over these cells, and that drop: what an unlucky seed did is not theirs."""
     drops: dict[str, list[float]] = {}
     for cell in judged:
-        for group in cell.report.get("groups", ()):
-            if group["judged"]:
-                drops.setdefault(group["name"], []).append(group["drop"])
+        for group in cell.figures.groups:
+            if group.judged:
+                drops.setdefault(group.name, []).append(group.drop)
     means = {name: statistics.fmean(found) for name, found in drops.items()}
     if not means:
         return (), None

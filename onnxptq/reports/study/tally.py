@@ -123,7 +123,7 @@ def why_nothing_judged(summary: Summary, found: Tally) -> str:
 
 def _sizes(summary: Summary) -> str:
     """ "the largest has 90, and it takes 100000" """
-    report = next((cell.report for cell in summary.study.cells if cell.report), {})
-    largest = max((group["sources"] for group in report.get("groups", ())), default=0)
-    least = report.get("minimum_samples")
+    report = next((cell.figures for cell in summary.study.cells if cell.report), None)
+    largest = max((group.sources for group in report.groups), default=0) if report else 0
+    least = report.minimum_samples if report else 0
     return f"the largest has {largest}" + (f", and it takes {least}" if least else "")

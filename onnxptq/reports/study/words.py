@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from onnxptq.evaluation import Report
 from onnxptq.reports.measured import reference_note
 from onnxptq.reports.study.advice import advice
 from onnxptq.reports.study.phrases import (
@@ -249,9 +250,9 @@ def _caveats(summary: Summary, found: Tally) -> list[str]:
             "One seed: every number is about one draw of the calibration samples. Another draw may differ; sweep with "
             "three seeds or more to know."
         )
-    judged = next((cell.report for cell in study.cells if "measure" in cell.report), {})
-    if judged.get("measure") == "agreement":
+    judged = next((cell.figures for cell in study.cells if cell.figures.measure), Report.from_dict({}))
+    if judged.measure == "agreement":
         caveats.append("The data has no labels: accuracy here is agreement with FP32, and a drop is a flip.")
-    elif note := reference_note(judged.get("measure", ""), judged.get("against", "truth")):
+    elif note := reference_note(judged.measure, judged.against):
         caveats.append(note)
     return caveats
