@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,16 @@ def _targets(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom) and node.module:
         within = [f"{node.module}.{name.name}" for name in node.names]
         yield from (name if name in modules() else node.module for name in within)
+
+
+def test_the_architecture_page_says_where_things_are() -> None:
+    page = (CHECKOUT / "docs/architecture.md").read_text()
+    table = page.partition("## Where is ...\n\n")[2].partition("\n\n")[0]
+    assert table.count("\n") > 10
+    for place, name in re.findall(r"`([\w/.]+)`(?:, `(\w+)`)?", table):
+        path = CHECKOUT / place
+        assert path.exists(), place
+        assert not name or re.search(rf"^(def|class) {name}\b", path.read_text(), re.MULTILINE), f"{name} in {place}"
 
 
 def test_every_room_has_its_floor() -> None:
