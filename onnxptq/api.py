@@ -193,9 +193,7 @@ def quantize(
         made = path if reused else Path(folder) / path.name
         if not reused:
             collected = known.statistics if known else None
-            notes = make_int8(
-                inputs.model, folded, samples, recipe, provenance, made, collected, inputs.task, room, progress
-            )
+            notes = make_int8(inputs, folded, samples, provenance, made, collected, room, progress)
         int8 = open_model(made) if reused else open_written(made)
         if verify and not reused:
             notes += verify_int8(

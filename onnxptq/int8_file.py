@@ -24,7 +24,6 @@ from onnxptq.quantization.plugins import library_versions
 from onnxptq.quantization.static import environments_of, quantize_folded
 from onnxptq.quantization.verify import reason_of, useless
 from onnxptq.recipe import Recipe
-from onnxptq.tasks import Task
 
 _TEMPORARY_COPIES = 4
 """How many times its own size a model needs in the temporary folder while it is quantized."""
@@ -118,22 +117,21 @@ def _same(existing: Provenance, provenance: Provenance) -> bool:
 
 
 def make_int8(
-    model: Model,
+    inputs: Inputs,
     folded: Path,
     samples: CalibrationSamples | None,
-    recipe: Recipe,
     provenance: Provenance,
     path: Path,
     statistics: CalibrationStatistics | None,
-    task: Task,
     room: Room,
     progress: Progress,
 ) -> tuple[str, ...]:
-    """Makes the INT8 model with its provenance at `path`, in a folder of ours; returns notes for the user.
+    """Makes the INT8 model of a provenance's recipe at `path`, in a folder of ours; returns notes for the user.
 
     Raises:
         OutputError: the temporary folder is full.
     """
+    model, recipe = inputs.model, provenance.recipe
     environments = {} if samples is None else environments_of(recipe, samples)
     count = counted(progress, "calibrating", sum(map(len, environments.values())))
     written = path.with_name("without-provenance.onnx")
@@ -145,7 +143,7 @@ def make_int8(
             recipe,
             written,
             statistics=statistics,
-            task=task,
+            task=inputs.task,
             room=room,
             progress=count,
             transforming=progress,

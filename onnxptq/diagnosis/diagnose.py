@@ -103,10 +103,7 @@ def diagnose(
     budget: Budget | None = None
     if settings.budget is not None:
         _check_explained(int8, runner.paired, unexplained)
-        budget = find_budget(
-            runner, wishes, halves, settings, [*tensors, *nodes], int8, judging.data, builtin=_is_builtin(float_model),
-            progress=progress,
-        )  # fmt: skip
+        budget = find_budget(runner, wishes, halves, settings, [*tensors, *nodes], int8, judging.data, progress)
     return Diagnosis(
         reference=float_model.path.name,
         model=int8.path.name,
@@ -159,12 +156,6 @@ def _check_explained(int8: Model, paired: PairedFile, unexplained: float) -> Non
             "quantizes explain, so something else was changed in it too. Give the FP32 model that it was made from, or "
             "rank without --budget."
         )
-
-
-def _is_builtin(model: Model) -> bool:
-    from onnxptq.models import builtin
-
-    return load_model(builtin().model).digest == model.digest
 
 
 def _variant_runner(reference: Model, int8: Model, room: Room) -> VariantRunner:

@@ -23,6 +23,7 @@ from onnxptq.gates.policy import GROUP_MARGIN
 from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.external import install
 from onnxptq.inputs import DataOptions
+from onnxptq.models import builtin
 from onnxptq.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def find_budget(
     ranked: Sequence[TensorEffect | NodeEffect],
     int8: Model,
     options: DataOptions,
-    *,
-    builtin: bool,
     progress: Progress,
 ) -> Budget:
     """Searches on one half, judges on the other; writes the file where it was asked for and the limit holds.
@@ -56,7 +55,6 @@ def find_budget(
         ranked: tensors and nodes with their effects.
         int8: the INT8 file.
         options: the data, for the command that repeats it.
-        builtin: the float model is the built-in one, whose data need not be named.
         progress: called as work goes on.
 
     Raises:
@@ -101,7 +99,7 @@ def find_budget(
             return budget
         install(path, settings.output)
     recipe = _write_recipe(settings.output, provenance)
-    command = None if recipe is None or provenance is None else _command(recipe, provenance, runner, options, builtin)
+    command = None if recipe is None or provenance is None else _command(recipe, provenance, runner.reference, options)
     return replace(budget, output=str(settings.output), recipe=None if recipe is None else str(recipe), command=command)
 
 
@@ -194,11 +192,11 @@ def _write_recipe(output: Path, provenance: Provenance | None) -> Path | None:
     return recipe
 
 
-def _command(recipe: Path, provenance: Provenance, runner: VariantRunner, options: DataOptions, builtin: bool) -> str:
+def _command(recipe: Path, provenance: Provenance, reference: Model, options: DataOptions) -> str:
     """What makes the same model from the float one."""
     words = ["onnxptq", "quantize"]
-    if not builtin:
-        words += [str(runner.reference.path), *_data(provenance, options)]
+    if load_model(builtin().model).digest != reference.digest:  # Whose data need not be named.
+        words += [str(reference.path), *_data(provenance, options)]
     return shlex.join(
         [
             *words,
