@@ -34,7 +34,7 @@ HELD_OUT = 4
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnPicture:
     """One letterboxed picture.
 
     Attributes:
@@ -54,7 +54,7 @@ def is_held_out(name: str) -> bool:
     return int(digits or 0) % HELD_OUT == 0
 
 
-def load_pictures(folder: str) -> list[Picture]:
+def load_pictures(folder: str) -> list[DrawnPicture]:
     """The pictures to train on. Raises DataError where the folder holds none, or another class."""
     files = sorted(Path(folder, "Annotations").glob("*.xml"))
     found = [_picture(file) for file in files if not is_held_out(file.stem)]
@@ -84,7 +84,7 @@ def read_boxes(file: Path) -> tuple[Path, npt.NDArray[np.float32], npt.NDArray[n
     return image, np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(classes, np.int64)
 
 
-def _picture(file: Path) -> Picture:
+def _picture(file: Path) -> DrawnPicture:
     """A picture and its boxes, letterboxed to SIZE x SIZE."""
     from PIL import Image
 
@@ -97,7 +97,7 @@ def _picture(file: Path) -> Picture:
     left, top = (SIZE - width) // 2, (SIZE - height) // 2
     pixels[top : top + height, left : left + width] = small
     placed = boxes * np.float32(scale) + np.asarray([left, top, left, top], np.float32)
-    return Picture(pixels, placed, classes)
+    return DrawnPicture(pixels, placed, classes)
 
 
 def build_network() -> Any:
@@ -148,7 +148,7 @@ def build_network() -> Any:
     return Detector()
 
 
-def targets(picture: Picture) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def targets(picture: DrawnPicture) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """For each place of the grid the class, -1 for none, and the distances to the sides of its box in strides.
 
     A place belongs to the smallest box in whose middle it lies.
@@ -191,7 +191,7 @@ def losses(sides: Any, logits: Any, classes: Any, wanted: Any) -> Any:
     return (focal + boxes) / max(1, int(positive.sum()))
 
 
-def train_network(pictures: Sequence[Picture], epochs: int = EPOCHS) -> Any:
+def train_network(pictures: Sequence[DrawnPicture], epochs: int = EPOCHS) -> Any:
     """Trains the net (AdamW, one-cycle learning rate; mirrored, dimmed copies) and returns it in evaluation mode."""
     import torch
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from onnxptq.models._training import export_onnx, prepared, run, write_file
 from onnxptq.models.recipes.detector import CLASSES as CELLS
-from onnxptq.models.recipes.detector import SIZE, Picture, load_pictures, read_boxes
+from onnxptq.models.recipes.detector import SIZE, DrawnPicture, load_pictures, read_boxes
 
 CLASSES = ("background", *CELLS)
 EPOCHS = 30
@@ -72,7 +72,7 @@ def build_network() -> Any:
     return Segmenter()
 
 
-def train_network(pictures: Sequence[Picture], epochs: int = EPOCHS) -> Any:
+def train_network(pictures: Sequence[DrawnPicture], epochs: int = EPOCHS) -> Any:
     """Trains the net (AdamW, one-cycle learning rate; mirrored, dimmed copies) and returns it in evaluation mode."""
     import torch
     from torch.nn import functional

@@ -6,9 +6,9 @@ A total has no score per sample, so it is never cross-fitted and has no groups: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from onnxptq.evaluation._intervals import one_sided_quantile
 from onnxptq.evaluation._student import student_quantile
 from onnxptq.evaluation.measures import kind_of
 from onnxptq.evaluation.predictions import Predictions
+from onnxptq.heads import Total
 
 BLOCKS = 20
 """Blocks of sources that are left out in turn: the interval is then 7 % wider than with any number of them, and a total
@@ -26,25 +27,6 @@ is computed 21 times for each model."""
 Floats = npt.NDArray[np.float64]
 Records = Mapping[str, Any]
 """What a total is computed from, by name: N values each, an array (N, ...) or a list."""
-
-
-class Total(Protocol):
-    """A number of a whole data set. Heads have them (docs/extending.md)."""
-
-    @property
-    def name(self) -> str:
-        """As in reports and policies: "mAP"."""
-        ...
-
-    @property
-    def larger_is_better(self) -> bool:
-        """False for error rates."""
-        ...
-
-    @property
-    def compute(self) -> Callable[[Records], float]:
-        """From the records of some samples to the number."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Environment:
+class PythonEnvironment:
     """A Python environment with an ONNX Runtime.
 
     Attributes:
@@ -90,7 +90,7 @@ def default_packages(name: str) -> tuple[str, ...]:
 
 def add_packages(
     room: Room, name: str, packages: Sequence[str], *, provider: str | None = None, force: bool = False, say: Say
-) -> tuple[Environment, bool]:
+) -> tuple[PythonEnvironment, bool]:
     """Builds a virtual environment with pip, or finds the one that was built from the same packages.
 
     Args:
@@ -121,7 +121,7 @@ def add_packages(
         _create_venv(temporary / "venv")
         _pip_install(_interpreter(temporary / "venv"), packages, say)
         found = _describe(_interpreter(temporary / "venv"))
-        environment = Environment(
+        environment = PythonEnvironment(
             name=name,
             python=_interpreter(folder / "venv"),
             provider=_default_provider(name, provider, found),
@@ -134,7 +134,7 @@ def add_packages(
 
 def add_interpreter(
     room: Room, name: str, python: Path, *, provider: str | None = None, force: bool = False
-) -> Environment:
+) -> PythonEnvironment:
     """Registers an interpreter that has onnxruntime and numpy. It is never changed.
 
     Raises:
@@ -148,24 +148,24 @@ def add_interpreter(
     if existing is not None and not force and (existing.managed or existing.python != python):
         raise UsageError(f"there is a runtime {name!r} already, {existing.python}. Replace it with --force.")
     found = _describe(python)
-    environment = Environment(name, python, _default_provider(name, provider, found), (), found)
+    environment = PythonEnvironment(name, python, _default_provider(name, provider, found), (), found)
     with _building(folder) as temporary:
         _write(temporary, environment)
     return environment
 
 
-def environments(room: Room) -> list[Environment]:
+def environments(room: Room) -> list[PythonEnvironment]:
     """All of them, by name."""
     found = [_read(folder) for folder in sorted(_home(room).glob("*"))]
     return [environment for environment in found if environment is not None]
 
 
-def find_environment(room: Room, name: str) -> Environment | None:
+def find_environment(room: Room, name: str) -> PythonEnvironment | None:
     """The environment called `name`, or None."""
     return _read(_home(room) / name) if _NAME.fullmatch(name) else None
 
 
-def remove_environment(room: Room, name: str) -> Environment:
+def remove_environment(room: Room, name: str) -> PythonEnvironment:
     """Forgets an environment and deletes its folder; an interpreter that was registered stays as it is.
 
     Raises UsageError where there is none of that name.
@@ -289,13 +289,13 @@ def _describe(python: Path) -> Description:
     return found
 
 
-def _write(folder: Path, environment: Environment) -> None:
+def _write(folder: Path, environment: PythonEnvironment) -> None:
     values = {"format": FORMAT, **asdict(environment), "python": str(environment.python)}
     with replacing(folder / _FILE) as temporary:
         temporary.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read(folder: Path) -> Environment | None:
+def _read(folder: Path) -> PythonEnvironment | None:
     file = folder / _FILE
     if folder.name.startswith(".") or not file.is_file():
         return None
@@ -303,7 +303,7 @@ def _read(folder: Path) -> Environment | None:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}")
-        return Environment(
+        return PythonEnvironment(
             name=values["name"],
             python=Path(values["python"]),
             provider=values["provider"],

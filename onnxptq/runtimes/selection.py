@@ -21,7 +21,7 @@ from onnxptq.cache import Room
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS
 from onnxptq.runtimes.cpu import cpu_features, u8s8_can_saturate
-from onnxptq.runtimes.environments import Environment, default_packages, environments, find_environment
+from onnxptq.runtimes.environments import PythonEnvironment, default_packages, environments, find_environment
 from onnxptq.runtimes.provider_options import (
     Batches,
     DeviceSettings,
@@ -72,7 +72,7 @@ class Runtime:
 
     name: str
     provider: Provider
-    environment: Environment | None = None
+    environment: PythonEnvironment | None = None
     optimization: Optimization = "all"
     options: Mapping[str, str] = field(default_factory=dict)
     companion: Mapping[str, str] = field(default_factory=dict)
@@ -250,7 +250,7 @@ def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
     raise error if allow_fallback is None else RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}")
 
 
-def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environment | None]:
+def _provider_and_environment(name: str, room: Room) -> tuple[Provider, PythonEnvironment | None]:
     if (environment := find_environment(room, name)) is not None:
         return _provider_of(environment, environment.provider), environment
     provider, at, place = name.partition("@")
@@ -264,7 +264,7 @@ def _provider_and_environment(name: str, room: Room) -> tuple[Provider, Environm
     return found, None
 
 
-def _provider_of(environment: Environment, name: str) -> Provider:
+def _provider_of(environment: PythonEnvironment, name: str) -> Provider:
     """The provider called `name` in another environment, whose ONNX Runtime may know others than ours."""
     compiled = environment.description.providers
     for provider in PROVIDERS:

@@ -4,7 +4,7 @@
 
 reads one request a line from stdin, a JSON object `{"do": NAME, ...}`, and answers each with one line on the stdout
 that it was started with: `{"answer": ...}`, or `{"error": TEXT, "type": NAME}` where Python caught an exception. `do`
-names one of OPERATIONS, a method of `Worker`, with its arguments by keyword. It ends when stdin is closed.
+names one of OPERATIONS, a method of `RequestHandler`, with its arguments by keyword. It ends when stdin is closed.
 
 Arrays travel as .npy files whose paths are in the requests, never as pickles. It needs nothing but onnxruntime, numpy,
 the standard library and `_libraries.py` beside it, so that it also runs in other Python environments, with other
@@ -33,7 +33,7 @@ _FATAL_ONLY = 4
 _EXTENSION_DOMAINS = ("ai.onnx.contrib:", "com.microsoft.extensions:")
 
 
-class Worker:
+class RequestHandler:
     """What a request can ask for."""
 
     def __init__(self) -> None:
@@ -298,14 +298,14 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    worker: Worker | None = None
+    worker: RequestHandler | None = None
     for line in requests:
         request = json.loads(line)
         operation = request.pop("do")
         try:
             if operation not in OPERATIONS:
                 raise ValueError(f"unknown operation {operation!r}")
-            worker = worker or Worker()
+            worker = worker or RequestHandler()
             reply = {"answer": getattr(worker, operation)(**request)}
         except Exception as error:  # whatever it is, whoever asked decides what it means
             reply = {"error": str(error) or type(error).__name__, "type": type(error).__name__}

@@ -16,11 +16,11 @@ from onnxptq.comparison import CompareSettings
 from onnxptq.evaluation import Predictions
 from onnxptq.inputs import DataOptions
 from onnxptq.models import builtin
-from onnxptq.runtimes.environments import Environment, add_interpreter
+from onnxptq.runtimes.environments import PythonEnvironment, add_interpreter
 
 QUICK = CompareSettings(groups=("label",), speed=False, timeout_s=60)
 
-Misbehaving = Callable[[str, str], Environment]
+Misbehaving = Callable[[str, str], PythonEnvironment]
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def misbehaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Misbehaving:
         pytest.skip("the interpreter is a shell script")
     monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "room"))
 
-    def register(name: str, code: str) -> Environment:
+    def register(name: str, code: str) -> PythonEnvironment:
         return add_interpreter(cache_room(), name, interpreter(tmp_path / f"python-{name}", code))
 
     return register

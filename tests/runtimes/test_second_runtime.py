@@ -16,7 +16,7 @@ from onnxptq.comparison.named import compare_models
 from onnxptq.errors import RuntimeUnavailableError
 from onnxptq.runtimes import cpu_features
 from onnxptq.runtimes.cpu import u8s8_can_saturate
-from onnxptq.runtimes.environments import Environment, add_packages, default_packages
+from onnxptq.runtimes.environments import PythonEnvironment, add_packages, default_packages
 from onnxptq.runtimes.isolated import Job, run
 from onnxptq.runtimes.selection import resolve_runtime
 from onnxptq.runtimes.session import Optimization
@@ -29,7 +29,7 @@ saturates = bool(u8s8_can_saturate(cpu_features()))
 OLD = "cpu@1.20"
 
 
-def build(room: Room, name: str) -> Environment:
+def build(room: Room, name: str) -> PythonEnvironment:
     try:
         return add_packages(room, name, default_packages(name), say=str)[0]
     except RuntimeUnavailableError as error:
@@ -43,18 +43,18 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
 
 
 @pytest.fixture(scope="module")
-def openvino(room: Room) -> Environment:
+def openvino(room: Room) -> PythonEnvironment:
     return build(room, "openvino")
 
 
 @pytest.fixture(scope="module")
-def old(room: Room) -> Environment:
+def old(room: Room) -> PythonEnvironment:
     return build(room, OLD)
 
 
 @pytest.fixture(scope="module")
 def compared(
-    openvino: Environment, old: Environment, room: Room, tmp_path_factory: pytest.TempPathFactory
+    openvino: PythonEnvironment, old: PythonEnvironment, room: Room, tmp_path_factory: pytest.TempPathFactory
 ) -> Comparison:
     """The built-in model in FP32 and INT8 on the CPU here, OpenVINO, and an old version."""
     int8 = tmp_path_factory.mktemp("models") / "digits.int8.onnx"
@@ -65,7 +65,7 @@ def compared(
         return compare_models([int8], ["cpu", "openvino", OLD], corruptions=["clean"], settings=settings)[0]
 
 
-def test_the_old_version_is_the_one_asked_for(old: Environment) -> None:
+def test_the_old_version_is_the_one_asked_for(old: PythonEnvironment) -> None:
     assert old.description.onnxruntime.startswith("1.20.")
     assert old.description.distribution == "onnxruntime"
 
@@ -118,7 +118,7 @@ def test_the_error_is_quantizations_and_not_the_providers(compared: Comparison) 
 @pytest.mark.parametrize("level", ["all", "none", "exact"])
 @pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Conv"])
 def test_openvino_clips_where_it_is_said_to(
-    openvino: Environment, room: Room, tmp_path: Path, operator: str, level: Optimization
+    openvino: PythonEnvironment, room: Room, tmp_path: Path, operator: str, level: Optimization
 ) -> None:
     """Products of 255 and 127 in INT8: two of them do not fit into INT16."""
     depth = 64
@@ -150,7 +150,7 @@ def test_openvino_clips_where_it_is_said_to(
     assert (found < 0.9 * 255 * 127 * depth).all() == runtime.saturates
 
 
-def test_a_model_newer_than_the_old_version_is_refused_there_only(old: Environment, tmp_path: Path) -> None:
+def test_a_model_newer_than_the_old_version_is_refused_there_only(old: PythonEnvironment, tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],
         "g",
