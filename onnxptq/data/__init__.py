@@ -7,6 +7,7 @@ from onnxptq.data._columns import Columns
 from onnxptq.data._decoder import resized_size
 from onnxptq.data._labels import align_labels
 from onnxptq.data._samples import decode_picture, fingerprint, not_finite
+from onnxptq.data._sounds import Sound, decode_sound
 from onnxptq.data.dataset import Dataset, Indices, Rows
 from onnxptq.data.isolated import DecodeError
 from onnxptq.data.sources import Source, open_source
@@ -26,10 +27,12 @@ __all__ = [
     "DecodeError",
     "Indices",
     "Rows",
+    "Sound",
     "Source",
     "align_labels",
     "calibration_only",
     "decode_picture",
+    "decode_sound",
     "fingerprint",
     "not_finite",
     "open_source",

@@ -15,6 +15,9 @@ floats, which can be labels but not groups; anything else."""
 IMAGE_NAMES = ("image", "img", "picture", "photo", "image_path", "img_path", "image_file")
 """Names under which images, and paths of images, are found first, the most telling first."""
 
+SOUND_NAMES = ("audio", "sound", "recording", "wav", "speech", "utterance", "audio_path", "wav_path")
+"""Names under which recordings, and paths of recordings, are found, where a source has no images."""
+
 PATH_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "path")
 """Names under which paths of images are found where a source has neither images nor arrays."""
 
@@ -104,8 +107,9 @@ def _find_label(kinds: Mapping[str, Kind], class_labels: Sequence[str], inputs: 
 def _find_inputs(kinds: Mapping[str, Kind]) -> tuple[str, ...]:
     images = [name for name, kind in kinds.items() if kind == "image"]
     texts = [name for name, kind in kinds.items() if kind == "text"]
-    if pictures := _named(images, IMAGE_NAMES) or images or _named(texts, IMAGE_NAMES):
-        return (pictures[0],)
+    encoded = _named(images, IMAGE_NAMES) or _named(images, SOUND_NAMES) or images
+    if found := encoded or _named(texts, IMAGE_NAMES) or _named(texts, SOUND_NAMES):
+        return (found[0],)
     if arrays := tuple(name for name, kind in kinds.items() if kind == "tensor"):
         return arrays
     return tuple((_named(texts, PATH_NAMES) or _named(texts, TEXT_NAMES))[:1])

@@ -1,4 +1,4 @@
-"""A folder of images: a sub-folder a class, or no sub-folders and no labels; perhaps train and test folders above."""
+"""A folder of images or recordings: a sub-folder a class, or none and no labels; perhaps train and test above."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data._sounds import is_sound
 from onnxptq.data.dataset import Indices
 from onnxptq.errors import DataError
 
@@ -17,14 +18,15 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".
 
 @dataclass(frozen=True)
 class FileRows:
-    """Reads image files as rows {"image": encoded bytes, "_name": path below the source}."""
+    """Reads files as rows {"image" or "audio": encoded bytes, "_name": path below the source}."""
 
     root: Path
     files: tuple[str, ...]
+    column: str = "image"
 
     def __call__(self, indices: Indices) -> list[dict[str, Any]]:
         """The rows at `indices`. Raises DataError naming a file that cannot be read."""
-        return [{"image": read_file(self.root / self.files[i]), "_name": self.files[i]} for i in indices.tolist()]
+        return [{self.column: read_file(self.root / self.files[i]), "_name": self.files[i]} for i in indices.tolist()]
 
 
 def read_file(path: Path, within: Path | None = None) -> bytes:
@@ -49,15 +51,15 @@ def read_file(path: Path, within: Path | None = None) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
-                raise DataError(f"the image {path} is a folder, a device or a pipe. Expected a file.")
+                raise DataError(f"{path} is a folder, a device or a pipe. Expected a file.")
             if state.st_size > MOST_FILE_BYTES:
                 raise DataError(
-                    f"the image {path} has {state.st_size} bytes; at most {MOST_FILE_BYTES} are read. Store it smaller."
+                    f"the file {path} has {state.st_size} bytes; at most {MOST_FILE_BYTES} are read. Store it smaller."
                 )
             return file.read(MOST_FILE_BYTES + 1)
     except (OSError, ValueError, RuntimeError) as error:  # A name with a zero character, a circle of links.
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"the image {path} cannot be read: {reason}. Restore it or leave it out.") from error
+        raise DataError(f"the file {path} cannot be read: {reason}. Restore it or leave it out.") from error
 
 
 MOST_FILE_BYTES = 512 * 2**20
@@ -65,39 +67,45 @@ MOST_FILE_BYTES = 512 * 2**20
 
 
 def open_folder(folder: Path) -> dict[str, RawSplit]:
-    """The splits of a folder of images, {"": only} where it has none.
+    """The splits of a folder of images, or of recordings, {"": only} where it has none.
 
     Raises:
-        DataError: no image at all, a class folder without one, images beside class folders.
+        DataError: none at all, a class folder without one, files beside class folders, images and recordings.
     """
     below = _sub_folders(folder)
-    if below and all(path.name.lower() in SPLIT_NAMES for path in below) and not _images(folder):
+    if below and all(path.name.lower() in SPLIT_NAMES for path in below) and not _media(folder):
         return {SPLIT_NAMES[path.name.lower()]: _open_split(folder, path) for path in below}
     return {"": _open_split(folder, folder)}
 
 
 def _open_split(root: Path, folder: Path) -> RawSplit:
     classes = _sub_folders(folder)
-    loose = _images(folder)
+    loose = _media(folder)
     if classes and loose:
         raise DataError(
-            f"{folder} has the image {loose[0].name} beside class folders ({', '.join(c.name for c in classes[:5])}). "
-            "Put every image into the folder of its class."
+            f"{folder} has the file {loose[0].name} beside class folders ({', '.join(c.name for c in classes[:5])}). "
+            "Put every file into the folder of its class."
         )
     files: list[Path] = loose
     labels: list[str] = []
     for path in classes:
-        found = [file for file in sorted(path.rglob("*")) if is_image(file)]
+        found = [file for file in sorted(path.rglob("*")) if is_image(file) or is_sound(file)]
         if not found:
-            raise DataError(f"the class folder {path} has no image. Remove the folder or add images of that class.")
+            raise DataError(
+                f"the class folder {path} has no image and no recording. Remove the folder or add some of that class."
+            )
         files = [*files, *found]
         labels.extend([path.name] * len(found))
     if not files:
         raise DataError(
-            f"{folder} has no data: expected a folder of images a class, or files that end in .parquet, .arrow, .csv, "
-            ".tsv or .jsonl."
+            f"{folder} has no data: expected a folder of images or recordings a class, or files that end in .parquet, "
+            ".arrow, .csv, .tsv or .jsonl."
         )
-    rows = FileRows(root, tuple(file.relative_to(root).as_posix() for file in files))
+    sounds = [file for file in files if is_sound(file)]
+    if sounds and len(sounds) < len(files):
+        image = next(file for file in files if not is_sound(file))
+        raise DataError(f"{folder} holds images ({image.name}) and recordings ({sounds[0].name}). Part them.")
+    rows = FileRows(root, tuple(file.relative_to(root).as_posix() for file in files), "audio" if sounds else "image")
     return RawSplit(rows, len(files), labels or None, None, {})
 
 
@@ -105,8 +113,8 @@ def _sub_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_image(path))
+def _media(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_image(path) or is_sound(path))
 
 
 def is_image(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxptq.data._sounds import SOUND_SUFFIXES, looks_like_sound, sound_defects
 from onnxptq.data.isolated import DecodeError, ask
 
 DIGEST_BYTES = 16
@@ -55,15 +56,30 @@ def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[s
             checksums of PNG and the ends of files are looked at.
     """
     found = [_plain_defect(row) for row in rows]
-    images = [(at, data) for at, row in enumerate(rows) for data in row.values() if isinstance(data, bytes)]
-    for (at, _), reason in zip(images, _image_defects([data for _, data in images], whole), strict=True):
-        if reason is not None and found[at] is None:
-            found[at] = f"{UNDECODED}: {reason}"
+    encoded = [(at, data) for at, row in enumerate(rows) for data in row.values() if isinstance(data, bytes)]
+    sounds = [(at, data) for at, data in encoded if _is_sound(rows[at], data)]
+    images = [(at, data) for at, data in encoded if not _is_sound(rows[at], data)]
+    for of_kind, look in ((images, _image_defects), (sounds, sound_defects)):
+        for (at, _), reason in zip(of_kind, look([data for _, data in of_kind], whole), strict=True):
+            if reason is not None and found[at] is None:
+                found[at] = f"{UNDECODED}: {reason}"
     return found
 
 
 UNDECODED = "cannot be decoded"
-"""How the defect of an image begins."""
+"""How the defect of an image or a recording begins."""
+
+
+def encoded_kind(row: Mapping[str, Any]) -> str:
+    """What messages call the encoded input of a row: "image" or "recording"."""
+    data = next((value for name, value in row.items() if isinstance(value, bytes) and not name.startswith("_")), b"")
+    return "recording" if _is_sound(row, data) else "image"
+
+
+def _is_sound(row: Mapping[str, Any], data: bytes) -> bool:
+    """By its first bytes, or by its name where it has lost them."""
+    name = str(row.get("_name", "")).lower().removesuffix(")")
+    return looks_like_sound(data) or name.endswith(tuple(SOUND_SUFFIXES))
 
 
 def _plain_defect(row: Mapping[str, Any]) -> str | None:

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.cache import content_key
-from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, TEXT_NAMES, Columns, choose_columns
+from onnxptq.data._columns import IMAGE_NAMES, PATH_NAMES, SOUND_NAMES, TEXT_NAMES, Columns, choose_columns
 from onnxptq.data._folder import IMAGE_SUFFIXES, is_image, read_file
 from onnxptq.data._kept import keep, kept
 from onnxptq.data._raw import SPLIT_NAMES, RawSplit
+from onnxptq.data._sounds import SOUND_SUFFIXES, is_sound
 from onnxptq.data.arrow_table import ArrowTable, to_numpy
 from onnxptq.data.dataset import TRUTH, Indices
 from onnxptq.data.isolated import DecodeError, ask, memory_for, seconds_for
@@ -116,7 +117,7 @@ def table_files(folder: Path) -> dict[str, list[Path]] | None:
         for path in sorted([*folder.glob("*"), *folder.glob("*/*")])
         if path.suffix.lower() in FORMATS and not path.name.startswith(".")
     ]
-    if any(is_image(path) for path in folder.rglob("*")):
+    if any(is_image(path) or is_sound(path) for path in folder.rglob("*")):
         files = [path for path in files if path.stem.lower() == METADATA_STEM]
     if not files:
         return None
@@ -377,7 +378,8 @@ def cause_of(error: BaseException) -> str:
 
 def _are_paths(table: ArrowTable, name: str) -> bool:
     first = table.select([name]).rows(np.zeros(1, np.int64)).column(name)[0].as_py()
-    return name.lower() in (*IMAGE_NAMES, *PATH_NAMES) or Path(first or "").suffix.lower() in IMAGE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES | SOUND_SUFFIXES
+    return name.lower() in (*IMAGE_NAMES, *SOUND_NAMES, *PATH_NAMES) or Path(first or "").suffix.lower() in suffixes
 
 
 def _attribute(values: list[Any], names: Sequence[str] | None) -> list[Any]:

@@ -18,7 +18,8 @@ from onnxptq.data._hub import PREFIX, open_hub
 from onnxptq.data._labels import encode_labels, label_names_of, plain_labels
 from onnxptq.data._masks import open_masked
 from onnxptq.data._raw import RawSplit
-from onnxptq.data._samples import UNDECODED, defects, fingerprint, truth_digest
+from onnxptq.data._samples import UNDECODED, defects, encoded_kind, fingerprint, truth_digest
+from onnxptq.data._sounds import SOUND_SUFFIXES
 from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
 from onnxptq.data.dataset import TRUTH, Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
@@ -139,8 +140,9 @@ def _check_path(path: Path) -> None:
 
 def _unknown_kind(path: Path) -> str:
     expected = f"Expected a folder, or a file that ends in {', '.join(sorted([*FORMATS, '.npz']))}."
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return f"{path} is one image. Give the folder that it lies in."
+    for suffixes, kind in ((IMAGE_SUFFIXES, "image"), (SOUND_SUFFIXES, "recording")):
+        if path.suffix.lower() in suffixes:
+            return f"{path} is one {kind}. Give the folder that it lies in."
     return f"{path} is of no known kind. {expected}"
 
 
@@ -199,7 +201,11 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any,
         for index, row, reason in zip(indices.tolist(), rows, defects(rows, whole=skip_bad), strict=True):
             if reason is not None:
                 if not skip_bad:
-                    said = f"the image {row['_name']} " if reason.startswith(UNDECODED) else f"{row['_name']}: "
+                    said = (
+                        f"the {encoded_kind(row)} {row['_name']} "
+                        if reason.startswith(UNDECODED)
+                        else f"{row['_name']}: "
+                    )
                     raise DataError(f"{where}: {said}{reason}. Repair it, or leave bad samples out with --skip-bad.")
                 skipped.append(f"{where}: {row['_name']}: {reason}")
                 continue

@@ -28,6 +28,7 @@ from onnxptq.tasks._tokenizer_json import KIND
 from onnxptq.text_files import json_object, read_json
 
 IMAGE = "image"
+AUDIO = "audio"
 TENSOR = "tensor"
 TEXT = "text"
 
@@ -61,6 +62,7 @@ _KNOWN_KEYS = frozenset(
         "input_range",
         "kind",
         "normalizer",
+        "sample_rate",
     }
 )
 
@@ -111,7 +113,7 @@ def find_specification(
     if task is not None and split_name(task)[1] is None and split_name(found.task)[0] == split_name(task)[0]:
         task = found.task  # The same input, and what was found says more.
     _check_about_images(task or found.task, said, model)
-    if split_name(task or found.task)[0] in (IMAGE, TENSOR, TEXT):
+    if split_name(task or found.task)[0] in (IMAGE, TENSOR, TEXT, AUDIO):
         check_keys(found.specification, found.where)
         check_keys(said, "the preprocessing that was given")
     specification = _with_tokenizer({**found.specification, **said}, model)
@@ -123,12 +125,12 @@ def find_specification(
 
 def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None:
     useless = [key for key in ("size", "mean", "std") if key in said]
-    if split_name(task)[0] in (TENSOR, TEXT) and useless:
+    if split_name(task)[0] in (TENSOR, TEXT, AUDIO) and useless:
         raise UsageError(
             f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
             f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
         )
-    if task in (IMAGE, TEXT) and "input_range" in said:
+    if split_name(task)[0] in (IMAGE, TEXT, AUDIO) and "input_range" in said:
         raise UsageError(
             f"--input-range is for inputs that are tensors, and the task of {model.name} is {task}, whose "
             "preprocessing tells what its input can hold. Leave it out."
@@ -152,6 +154,8 @@ def _in_json(file: Path) -> Preprocessing | None:
         raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
     of_tensors = {"shape", "input_range", "kind", "normalizer"} & specification.keys()
     default = TEXT if "tokenizer" in specification else TENSOR if of_tensors else IMAGE
+    if "sample_rate" in specification:
+        default = AUDIO
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 
 

@@ -35,6 +35,7 @@ def test_an_error_of_the_scale_is_worth_nothing():
     assert regression.fidelity(answers, answers).tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.oracle
 def test_regression_totals_equal_scikit_learn_s():
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
@@ -125,6 +126,7 @@ def tag_logits(*rows):
     return np.stack([np.eye(4, dtype=np.float32)[list(row)] * 2 for row in rows])
 
 
+@pytest.mark.oracle
 def test_entity_f1_equals_seqeval_s():
     seqeval = pytest.importorskip("seqeval.metrics")
     tagger = head("token-classification", (None, None, 4), classes=TAGS)
@@ -157,6 +159,7 @@ def test_tokens_that_count_nowhere_are_left_out():
 # Several labels.
 
 
+@pytest.mark.oracle
 def test_jaccard_and_macro_f1_equal_scikit_learn_s():
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
@@ -184,6 +187,7 @@ def test_the_true_classes_may_be_names_numbers_or_zeros_and_ones():
 # Embeddings.
 
 
+@pytest.mark.oracle
 def test_neighbors_equal_scikit_learn_s():
     nearest = pytest.importorskip("sklearn.neighbors").NearestNeighbors
     vectors = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)

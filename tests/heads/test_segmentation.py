@@ -29,6 +29,7 @@ MASK[2:6, 2:6] = 1
 MASK[6:, 6:] = 2
 
 
+@pytest.mark.oracle
 def test_the_score_is_the_mean_iou_of_the_classes_of_the_picture():
     segmenter = head((None, 3, 8, 8))
     said = MASK.copy()
@@ -91,6 +92,7 @@ def test_fidelity_is_the_mean_iou_against_the_reference():
     assert segmenter.fidelity(other, one).tolist() == [pytest.approx((64 - 20) / 64 / 3, abs=1e-6)]
 
 
+@pytest.mark.oracle
 def test_totals_are_over_all_pixels():
     segmenter = head((None, 3, 8, 8))
     said = [np.zeros_like(MASK), MASK]
@@ -138,6 +140,7 @@ def test_masks_are_found_by_the_pictures_names(tmp_path):
         open_source(str(tmp_path / "data"), cache=tmp_path / "cache")
 
 
+@pytest.mark.oracle
 def test_psnr_equals_scikit_image_s():
     metrics = pytest.importorskip("skimage.metrics")
     rng = np.random.default_rng(0)

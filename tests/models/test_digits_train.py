@@ -17,6 +17,7 @@ from onnxptq.models import builtin
 from onnxptq.models.digits import train as recipe
 
 
+@pytest.mark.oracle
 def test_the_stored_split_is_the_recipes(digits_train: SimpleNamespace, digits_test: SimpleNamespace) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn (extra `train`) carries the digits")
     for made, stored in zip(recipe.load_split(), (digits_train, digits_test), strict=True):

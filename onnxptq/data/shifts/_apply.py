@@ -16,6 +16,9 @@ from onnxptq.errors import DataError, UsageError
 Images = npt.NDArray[np.float32]
 """float32, (N, H, W, C), C 1 (gray) or 3 (RGB), values in [0, 1]."""
 
+Sounds = npt.NDArray[np.float32]
+"""float32, (N, T): one channel, a full-scale sine from -1 to 1."""
+
 Texts = tuple[str, ...]
 """One text a sample."""
 
@@ -102,6 +105,8 @@ def apply_shift(
         return _apply_to_images(shift, batch, severity, seeds, others)
     if shift.modality == "text":
         return _apply_to_texts(shift, batch, severity, seeds, others)
+    if shift.modality == "audio":
+        return _apply_to_sounds(shift, batch, severity, seeds, others, facts)
     if shift.modality == "tensor":
         _check_seeds(shift, seeds, _check_tensors(shift, batch))
     return shift.apply(batch, severity, seeds, *others, **({"facts": facts} if shift.informed else {}))
@@ -126,7 +131,7 @@ def _apply_to_images(shift: Shift, batch: Any, severity: int, seeds: Seeds, othe
     return shifted
 
 
-def _checked_result(shift: Shift, result: Any, images: Images) -> Images:
+def _checked_result(shift: Shift, result: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Assigning would broadcast or cast what a stranger's shift returns; say whose mistake it is instead."""
     if not isinstance(result, np.ndarray) or result.dtype != images.dtype or result.shape != images.shape:
         found = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
@@ -149,6 +154,18 @@ def _apply_to_texts(shift: Shift, batch: Any, severity: int, seeds: Seeds, other
             "Update or uninstall the package that brings it."
         )
     return shifted
+
+
+def _apply_to_sounds(shift: Shift, batch: Any, severity: int, seeds: Seeds, others: list[Any], facts: Facts) -> Sounds:
+    for sounds in (batch, *others):
+        if not isinstance(sounds, np.ndarray) or sounds.dtype != np.float32 or sounds.ndim != 2:
+            found = f"{sounds.dtype} {sounds.shape}" if isinstance(sounds, np.ndarray) else type(sounds).__name__
+            raise DataError(f"shift {shift.name!r} takes recordings as float32 (N, T), not {found}")
+        if not np.isfinite(sounds).all():
+            raise DataError(f"shift {shift.name!r} was given a recording with NaN or infinity")
+    _check_seeds(shift, seeds, len(batch))
+    known = {"facts": facts} if shift.informed else {}
+    return _checked_result(shift, shift.apply(batch, severity, seeds, *others, **known), batch)
 
 
 def _check_images(shift: Shift, batch: Any) -> None:

@@ -15,7 +15,8 @@ DEFINITIONS = 3
 """Raised whenever a shift changes what it computes, so that nothing made with the old definition is found again."""
 
 Batch = Any
-"""A batch of raw samples of one modality. Images: float32, (N, H, W, C), C 1 or 3, values in [0, 1]."""
+"""A batch of raw samples of one modality. Images: float32, (N, H, W, C), C 1 or 3, values in [0, 1].
+Recordings: float32, (N, T), about -1 to 1. Texts: a tuple of str. Tensors: {input: array (N, ...)}."""
 
 Seeds = npt.NDArray[np.uint64]
 """One seed a sample, (N,): what a shift does to a sample never depends on its neighbours or on the batch size."""
@@ -35,6 +36,7 @@ class InputFacts:
         means, deviations: of the data that the model was trained on, one number for all or one a column or channel; ()
             where nobody knows them.
         axis: of a sample, counted from its end (-1 is the last), along which they lie.
+        rate: samples a second of a waveform, 0 where nobody knows.
     """
 
     kind: str = "tensor"
@@ -42,6 +44,7 @@ class InputFacts:
     means: tuple[float, ...] = ()
     deviations: tuple[float, ...] = ()
     axis: int = -1
+    rate: int = 0
 
     @property
     def standard(self) -> bool:
@@ -70,7 +73,7 @@ class Shift:
     Attributes:
         name: as the user writes it, for example "dark".
         family: shifts that resemble each other; evaluation avoids the families used in calibration.
-        modality: the kind of batch that it takes ("image", "tensor", "text").
+        modality: the kind of batch that it takes ("image", "audio", "tensor", "text").
         apply: `(batch, severity, seeds) -> batch`, or `(batch, severity, seeds, partners) -> batch` when `mixes`.
             Pure: the batch given is not changed, the batch returned has its shape and dtype. Severity is 1 to 5.
         summary: one line for `onnxptq shifts`.
@@ -80,7 +83,8 @@ class Shift:
         needs_color: it changes nothing on gray images.
         mixes: it needs a second sample beside each sample.
         seeded: it draws random numbers (the others ignore the seeds).
-        informed: it is called with the keyword `facts`, what is known of each tensor input (`Facts`, maybe empty).
+        informed: it is called with the keyword `facts`, what is known of each tensor input, or of the waveform
+            (`Facts`, maybe empty).
     """
 
     name: str
@@ -110,5 +114,7 @@ SHIFTS: Registry[Shift] = Registry(
         "onnxptq.data.shifts.tensor",
         "onnxptq.data.shifts._tensor_fill",
         "onnxptq.data.shifts._text",
+        "onnxptq.data.shifts._audio",
+        "onnxptq.data.shifts._audio_copies",
     ),
 )
