@@ -41,7 +41,7 @@ COMMANDS = {
     "targets": "List what a graph can be made for, with the reason beside each choice.",
     "providers": "Show which execution providers really load here, and why the others do not.",
     "runtimes": "Add, list or remove ONNX Runtimes in other Python environments.",
-    "cache": "Show, verify or clear the cache room.",
+    "cache": "Show, verify or clear the cache.",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxptq import api
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Report, compare, named_corruptions
 from onnxptq.evaluation.run import predict
 from onnxptq.graphs import load_model
@@ -24,9 +24,9 @@ _TOGETHER = 12
 """Models that run over one reading of the samples: corrupting them costs as much as a small model."""
 
 
-def measured(model: str | None, options: DataOptions, sets: Sequence[str], room: Room) -> dict[str, Report]:
+def measured(model: str | None, options: DataOptions, sets: Sequence[str], cache: Cache) -> dict[str, Report]:
     """What MinMax on each set does to the groups label x corruption, by set."""
-    inputs = resolve_for_quantization(model, options, room, needs_data=True, evaluate=True)
+    inputs = resolve_for_quantization(model, options, cache, needs_data=True, evaluate=True)
     assert inputs.evaluation is not None
     names = named_corruptions(CORRUPTIONS, inputs.task)
     samples = EvaluationSamples(inputs.task, inputs.evaluation, names, 0)
@@ -42,7 +42,7 @@ def measured(model: str | None, options: DataOptions, sets: Sequence[str], room:
             ]
             subjects = [ModelUnderTest(load_model(one.output), EXACT, threads=1) for one in made]
             subjects = [ModelUnderTest(inputs.model, threads=1), *subjects]
-            runs = predict(subjects, samples, room)
+            runs = predict(subjects, samples, cache)
             for name, run in zip(chosen, runs[1:], strict=True):
                 reports[name] = compare(runs[0], run, ())
     return reports

@@ -18,7 +18,7 @@ import numpy as np
 from _networks import NETWORKS
 
 import onnxptq
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import OnnxptqError
 from onnxptq.evaluation.worker_session import open_in, start_worker
 from onnxptq.graphs import load_model
@@ -77,11 +77,13 @@ class Bench:
     hide_wheels: bool
 
     def runtime(self, name: str, **settings: Any) -> Runtime:
-        return resolve_runtime("cpu" if self.dry else name, self.room, None if self.dry else DeviceSettings(**settings))
+        return resolve_runtime(
+            "cpu" if self.dry else name, self.cache, None if self.dry else DeviceSettings(**settings)
+        )
 
     @property
-    def room(self) -> Room:
-        return Room(self.folder / "room")
+    def cache(self) -> Cache:
+        return Cache(self.folder / "room")
 
     def provider(self, name: str) -> str:
         return "cpu" if self.dry else name
@@ -187,7 +189,7 @@ def tf32(bench: Bench) -> Outcome:
     for name, wished in (("off", False), ("on", True)):
         runtime = bench.runtime("cuda", tf32=wished)
         with start_worker(runtime) as worker:
-            facts[name] = sqnr(exact, worker.run(open_in(worker, load_model(path), runtime, bench.room), feeds)[0])
+            facts[name] = sqnr(exact, worker.run(open_in(worker, load_model(path), runtime, bench.cache), feeds)[0])
     if bench.dry:
         return Outcome("holds" if facts["off"] > 80 else "broken", facts)
     return Outcome("holds" if facts["off"] > 80 > facts["on"] else "broken", facts, "SQNR to the CPU in dB")
@@ -204,7 +206,7 @@ def float_biases(bench: Bench) -> Outcome:
         with ExitStack() as stack:
             stack.enter_context(mock.patch("onnxptq.runtimes.isolated.session_entries", lambda *given, e=entries: e))
             worker = stack.enter_context(start_worker(runtime))
-            session = open_in(worker, model, runtime, bench.room, profile=True)
+            session = open_in(worker, model, runtime, bench.cache, profile=True)
             worker.run(session, bench.feeds())
             kernels = worker.kernels(session)
             burst = lambda runs, warmup, w=worker, s=session: w.time(s, bench.feeds(), runs=runs, warmup=warmup)  # noqa: E731
@@ -238,7 +240,7 @@ def _speed(bench: Bench, name: str, holds: Callable[[float], bool]) -> Outcome:
             worker = stack.enter_context(start_worker(runtime))
             feeds = bench.feeds()
             sizes = Batches(1, 1, feeds={key: array.shape for key, array in feeds.items()})
-            opened = open_in(worker, load_model(path), runtime, bench.room, batches=sizes)
+            opened = open_in(worker, load_model(path), runtime, bench.cache, batches=sizes)
             bursts.append(
                 lambda runs, warmup, w=worker, s=opened, f=feeds: w.time(s, f, runs=runs, warmup=warmup, device=device)
             )
@@ -306,7 +308,7 @@ def evaluation(bench: Bench) -> Outcome:
     path, _ = bench.fp32()
     runtime, feeds = bench.runtime("cuda"), bench.feeds(64)
     with start_worker(runtime) as worker:
-        opened = open_in(worker, load_model(path), runtime, bench.room)
+        opened = open_in(worker, load_model(path), runtime, bench.cache)
         bare = float(np.median(worker.time(opened, feeds, runs=10, warmup=5)))
         took = []
         for _ in range(10):
@@ -369,7 +371,7 @@ def _agrees(bench: Bench, name: str) -> Outcome:
     for label, path in (("FP32", bench.fp32()[0]), ("INT8", bench.int8(name))):
         exact = open_session(path, optimization="exact").run(feeds)[0]
         with start_worker(runtime) as worker:
-            opened = open_in(worker, load_model(path), runtime, bench.room)
+            opened = open_in(worker, load_model(path), runtime, bench.cache)
             nodes = Counter(node.provider for node in opened.placement or ())
             facts[label] = {"SQNR dB": sqnr(exact, worker.run(opened, feeds)[0]), "nodes": dict(nodes)}
     least = min(facts["FP32"]["SQNR dB"] - 30, facts["INT8"]["SQNR dB"])
@@ -380,10 +382,10 @@ def _agrees(bench: Bench, name: str) -> Outcome:
 def engines(bench: Bench) -> Outcome:
     model, runtime = load_model(builtin().model), bench.runtime("tensorrt")
     with start_worker(runtime) as worker:
-        opened = open_in(worker, model, runtime, bench.room, batches=Batches(64))
+        opened = open_in(worker, model, runtime, bench.cache, batches=Batches(64))
         for batch in (1, 8, 64, 5):
             worker.run(opened, {model.core.signature.inputs[0].name: np.zeros((batch, 1, 8, 8), np.float32)})
-    (_, options), *_ = runtime.session_providers(bench.room, model, batches=Batches(64))
+    (_, options), *_ = runtime.session_providers(bench.cache, model, batches=Batches(64))
     found = [file.name for file in Path(options.get("trt_engine_cache_path", ".")).glob("*.engine")]
     return Outcome("measured" if bench.dry else "holds" if len(found) == 1 else "broken", {"engines": found})
 

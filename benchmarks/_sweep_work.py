@@ -33,8 +33,8 @@ def quantize_ours(plan: Any, folder: Path) -> Figures:
     _counter_loaded()
     _quantizer_imported()
     folder.mkdir()
-    with tempfile.TemporaryDirectory() as room:
-        context = _context(plan, room)
+    with tempfile.TemporaryDirectory() as cache:
+        context = _context(plan, cache)
         start = time.process_time()
         made = _Maker(context, folder).all(plan.grid)
         seconds = time.process_time() - start
@@ -81,11 +81,11 @@ def evaluate_ours(plan: Any, files: Sequence[str]) -> Figures:
 
     limit_threads(1)
     import_onnxruntime()
-    with tempfile.TemporaryDirectory() as room:
-        context = _context(plan, room)
+    with tempfile.TemporaryDirectory() as cache:
+        context = _context(plan, cache)
         made = [_Made(load_model(Path(file)), {}, "", {}, "cpu") for file in files]
         start = time.process_time()
-        predict([context.reference], context.samples, context.room)
+        predict([context.reference], context.samples, context.cache)
         for first in range(0, len(made), BATCH_CELLS):
             judged = _judged(context, made[first : first + BATCH_CELLS])
             assert all(one.report for one in judged.values()), judged
@@ -143,8 +143,8 @@ def evaluate_bare(plan: Any, files: Sequence[str]) -> Figures:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as room:
-        context = _context(plan, room)
+    with tempfile.TemporaryDirectory() as cache:
+        context = _context(plan, cache)
         feeds = [one for _, one in context.samples.batches(context.inputs.model.core.signature.fixed_batch or BATCH)]
         loading = running = 0.0
         for file in (str(context.inputs.model.path), *files):
@@ -162,13 +162,13 @@ def schedule(cells: int) -> Figures:
 
     The store is a file with its journal flushed to the disk; jobs and results are pickled, as for a worker.
     """
-    from onnxptq.cache import Room
+    from onnxptq.cache import Cache
     from onnxptq.sweeps.local import answer
     from onnxptq.sweeps.run import open_grid, sweep
     from onnxptq.sweeps.store import Store
 
     plan = _small_plan(cells)
-    with tempfile.TemporaryDirectory(dir=".") as folder, Store(Room(Path(folder))) as store:
+    with tempfile.TemporaryDirectory(dir=".") as folder, Store(Cache(Path(folder))) as store:
         engine = Inline()
         once = replace(plan, seeds=(0,), calibrations=("clean",), methods=("minmax",))
         sweep(open_grid(once, store, engine), store, engine)
@@ -195,12 +195,12 @@ def schedule(cells: int) -> Figures:
 
 def sweep_memory(cells: int) -> Figures:
     """A real sweep of the built-in model, scheduler and worker in one process."""
-    from onnxptq.cache import Room
+    from onnxptq.cache import Cache
     from onnxptq.sweeps.run import open_grid, sweep
     from onnxptq.sweeps.store import Store
 
     plan = _small_plan(cells)
-    with tempfile.TemporaryDirectory() as folder, Store(Room(Path(folder))) as store:
+    with tempfile.TemporaryDirectory() as folder, Store(Cache(Path(folder))) as store:
         engine = Inline()
         sweep(open_grid(plan, store, engine), store, engine)
     return {"cells": cells}
@@ -248,11 +248,11 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _context(plan: Any, room: str) -> Any:
-    from onnxptq.cache import Room
+def _context(plan: Any, cache: str) -> Any:
+    from onnxptq.cache import Cache
     from onnxptq.sweeps.model_context import open_context
 
-    return open_context(plan, plan.models[0], Room(Path(room)))
+    return open_context(plan, plan.models[0], Cache(Path(cache)))
 
 
 def _small_plan(cells: int) -> Any:

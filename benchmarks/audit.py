@@ -4,7 +4,7 @@
     python benchmarks/audit.py MODEL.onnx ... --calib-data TRAIN --eval-data TEST > table.md
 
 A set is ruinous when MinMax on it costs more than 3 points of cross-fitted worst-group drop, over clean and five
-corruptions. Predictions are found in the cache room where they were made before. "Without undrawn samples" is what an
+corruptions. Predictions are found in the cache where they were made before. "Without undrawn samples" is what an
 audit says to a user whose whole data is shifted.
 """
 
@@ -21,7 +21,7 @@ from _audit_harm import measured
 from _audit_sets import FRESH, HELD_OUT, TUNED
 
 from onnxptq.audit import FAILED, UNDECIDED_LIMIT, Audit, audit_calibration
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.evaluation import Report
 from onnxptq.inputs import DataOptions
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _rows(model: str | None, options: DataOptions, sets: Sequence[str], tuned_on: bool) -> list[Row]:
-    reports = measured(model, options, sets, cache_room())
+    reports = measured(model, options, sets, user_cache())
     rows = []
     for name, report in reports.items():
         audit = audit_calibration(model, calib=name, options=options)

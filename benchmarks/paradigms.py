@@ -20,7 +20,7 @@ import numpy as np
 from _audit_harm import EXACT
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, compare, named_corruptions, predict
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, read_preprocessing, resolve_for_quantization
@@ -66,8 +66,8 @@ def lines(chosen: argparse.Namespace, target: str, calib: str) -> list[str]:
     """A row of the table for each method: all files of one set are judged on one reading of the samples."""
     preprocessing = read_preprocessing(chosen.preprocessing) if chosen.preprocessing else {}
     options = DataOptions(calib_data=chosen.calib_data, eval_data=chosen.eval_data, preprocessing=preprocessing)
-    room = cache_room()
-    inputs = resolve_for_quantization(chosen.model, options, room, needs_data=True, evaluate=True)
+    cache = user_cache()
+    inputs = resolve_for_quantization(chosen.model, options, cache, needs_data=True, evaluate=True)
     assert inputs.evaluation is not None
     dataset = inputs.evaluation.select(np.arange(min(chosen.images, len(inputs.evaluation))))
     samples = EvaluationSamples(
@@ -86,7 +86,7 @@ def lines(chosen: argparse.Namespace, target: str, calib: str) -> list[str]:
             ModelUnderTest(inputs.model, threads=1),
             *(ModelUnderTest(model, EXACT, threads=1) for _, model, _ in made),
         ]
-        base, *runs = predict(subjects, samples, room)
+        base, *runs = predict(subjects, samples, cache)
     found = []
     for (method, _, seconds), run in zip(made, runs, strict=True):
         report = compare(base, run)

@@ -29,7 +29,7 @@ from _document import machine, replace_tables, versions
 from _networks import NETWORKS
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions
 from onnxptq.models import builtin
@@ -62,11 +62,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replace the tables in docs/providers.md")
     chosen = parser.parse_args()
-    room = cache_room()
+    cache = user_cache()
     for name in chosen.add:
-        add_packages(room, name, default_packages(name), say=print)
+        add_packages(cache, name, default_packages(name), say=print)
     here = ["cpu", *(name for name in ("cuda", "tensorrt", "openvino") if probe(name).loads)]
-    names = chosen.ep or list(dict.fromkeys([*here, *(added.name for added in environments(room))]))
+    names = chosen.ep or list(dict.fromkeys([*here, *(added.name for added in environments(cache))]))
     features = ", ".join(cpu_features()) or "CPU features not known"
     lines = [f"{machine()} ({features}); {versions('onnxruntime', 'onnx', 'numpy')}; {chosen.threads} thread(s)."]
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 1.5:
@@ -149,7 +149,7 @@ def looped(once: Callable[[], object]) -> Burst:
 
 def latency_table(pair: Pair, names: list[str], runs: int, threads: int, batch: int) -> list[str]:
     """FP32 beside INT8 on every runtime, all in turns."""
-    runtimes = [ready(resolve_runtime(name, cache_room())) for name in names]
+    runtimes = [ready(resolve_runtime(name, user_cache())) for name in names]
     samples = np.random.default_rng(0).standard_normal((batch, *pair.shape)).astype(np.float32)
     lanes, labels, workers = [], [], []
     try:
@@ -176,7 +176,7 @@ def latency_table(pair: Pair, names: list[str], runs: int, threads: int, batch: 
 
 
 def lane(worker: Worker, runtime: Runtime, model: Path, images: np.ndarray, threads: int) -> Burst:
-    providers = runtime.session_providers(cache_room(), load_model(model), threads)
+    providers = runtime.session_providers(user_cache(), load_model(model), threads)
     session = worker.open(model, providers, optimization=runtime.optimization, threads=threads)
     feeds = {session.signature.inputs[0].name: images}
     device = "cuda" if runtime.on_gpu else None

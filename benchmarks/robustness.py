@@ -5,7 +5,7 @@
 For every calibration set, seed and method one INT8 file is made; files with equal graphs are judged once, several at a
 time on the same decoded and corrupted samples. Groups are label x corruption. MAIN are the corruptions on which the
 methods were chosen; the tables are made on HELD_OUT, whose families neither the choice of a method nor an augmentation
-knows. Predictions are kept in the cache room, so a run that was stopped goes on where it was. INT8 sums are exact, as
+knows. Predictions are kept in the cache, so a run that was stopped goes on where it was. INT8 sums are exact, as
 on a CPU with VNNI (`--ep cpu:exact`): elsewhere the drops would hold an error that no calibration set causes.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import onnx
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, compare, named_corruptions, predict
 from onnxptq.graphs import load_model
 from onnxptq.inputs import DataOptions, read_preprocessing, resolve_for_evaluation
@@ -172,10 +172,10 @@ def graph_digest(path: Path) -> str:
 
 def judge(chosen: argparse.Namespace, made: Sequence[Made]) -> dict[str, Score]:
     """The score of each graph, by its digest."""
-    room = cache_room()
-    runtime = resolve_runtime(chosen.ep, room)
+    cache = user_cache()
+    runtime = resolve_runtime(chosen.ep, cache)
     reference = load_model(Path(chosen.model))
-    dataset, task, _ = resolve_for_evaluation([reference], DataOptions(eval_data=chosen.eval_data), room)
+    dataset, task, _ = resolve_for_evaluation([reference], DataOptions(eval_data=chosen.eval_data), cache)
     names = MAIN if chosen.corruptions == "main" else HELD_OUT
     samples = EvaluationSamples(task, dataset, named_corruptions(names, task), EVALUATION_SEED)
     digests = list(dict.fromkeys(one.digest for one in made))
@@ -184,7 +184,7 @@ def judge(chosen: argparse.Namespace, made: Sequence[Made]) -> dict[str, Score]:
         part = digests[start : start + TOGETHER]
         subjects = [ModelUnderTest(load_model(Path(chosen.work) / f"{d}.onnx"), runtime, threads=1) for d in part]
         subjects = [ModelUnderTest(reference, threads=1), *subjects]
-        base, *runs = predict(subjects, samples, room)
+        base, *runs = predict(subjects, samples, cache)
         for digest, run in zip(part, runs, strict=True):
             report = compare(base, run)
             scores[digest] = Score(*(getattr(report, field) for field in Score.__dataclass_fields__))
@@ -240,7 +240,7 @@ def print_latency(chosen: argparse.Namespace, made: Sequence[Made]) -> None:
     """How long one call of each method's first model takes over that of minmax: one sample, one thread, in turns."""
     first = {one.method: one.digest for one in reversed(made)}
     dataset, task, _ = resolve_for_evaluation(
-        [load_model(Path(chosen.model))], DataOptions(eval_data=chosen.eval_data), cache_room()
+        [load_model(Path(chosen.model))], DataOptions(eval_data=chosen.eval_data), user_cache()
     )
     _, feeds = next(EvaluationSamples(task, dataset, ("clean",), EVALUATION_SEED).batches(1))
     sessions = [open_session(Path(chosen.work) / f"{digest}.onnx", threads=1) for digest in first.values()]

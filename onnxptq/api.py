@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxptq.audit.early import early_note
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.calibration import (
     StatisticsOrigin,
     check_origin,
@@ -145,7 +145,7 @@ def quantize(
         WrittenFileError: the INT8 file would be of no use (`verify`); nothing was written.
         OnnxptqError: the input is wrong; nothing was written.
     """
-    room = cache_room()
+    cache = user_cache()
     judging = JudgingOptions.of(
         data=data,
         options=options,
@@ -169,19 +169,19 @@ def quantize(
     check_engine(recipe, runs=known is None)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
-        inputs = resolve_calibration(model, calibration_set, judging.data, room, evaluate=evaluate)
+        inputs = resolve_calibration(model, calibration_set, judging.data, cache, evaluate=evaluate)
     else:
-        inputs = known.inputs(resolve_for_quantization(model, judging.data, room, needs_data=False, evaluate=evaluate))
+        inputs = known.inputs(resolve_for_quantization(model, judging.data, cache, needs_data=False, evaluate=evaluate))
     recipe = fitted(recipe, inputs.task)
     if known is not None:
         known.check_recipe(recipe)
     judged_on = evaluation_samples(inputs, calibration_set, judging) if evaluate else None
-    runtime = judging.runtime(room) if evaluate else CPU
+    runtime = judging.runtime(cache) if evaluate else CPU
     for side in (inputs.calibration, inputs.evaluation):
         check_fits(side, inputs.task)
     path = Path(output) if output else Path(default_name(inputs, recipe, label))
     check_writable(path)
-    folded = fold(inputs.model, room)
+    folded = fold(inputs.model, cache)
     quantizer_settings(recipe, folded)  # Its errors come before any sample is drawn.
     samples = None if known else draw_from(inputs, calibration_set, recipe.size, recipe.seed)
     narrow = early_note(recipe, samples) if samples is not None else None
@@ -193,7 +193,7 @@ def quantize(
         made = path if reused else Path(folder) / path.name
         if not reused:
             collected = known.statistics if known else None
-            notes = make_int8(inputs, folded, samples, provenance, made, collected, room, progress)
+            notes = make_int8(inputs, folded, samples, provenance, made, collected, cache, progress)
         int8 = open_model(made) if reused else open_written(made)
         if verify and not reused:
             notes += verify_int8(
@@ -206,7 +206,7 @@ def quantize(
                 stack=sessions if evaluate else None,
             )
         if judged_on is not None:
-            judgement = judge(inputs.model, [int8], runtime, judged_on, judging, room, progress)
+            judgement = judge(inputs.model, [int8], runtime, judged_on, judging, cache, progress)
         if not reused:
             # Last: whatever stopped us until here, a bad sample or Ctrl-C, left nothing.
             install(made, path)
@@ -257,7 +257,7 @@ def evaluate(
     """
     if not models:
         raise UsageError("give at least one model to evaluate.")
-    room = cache_room()
+    cache = user_cache()
     judging = JudgingOptions.of(
         data=data,
         options=options,
@@ -269,9 +269,9 @@ def evaluate(
     loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     check_same_outputs(base, loaded)
-    runtime = judging.runtime(room)
-    samples, warnings = samples_to_judge_on([*loaded, base], judging, room)
-    judgement = judge(base, loaded, runtime, samples, judging, room, progress)
+    runtime = judging.runtime(cache)
+    samples, warnings = samples_to_judge_on([*loaded, base], judging, cache)
+    judgement = judge(base, loaded, runtime, samples, judging, cache, progress)
     return EvaluateResult(judgement.reports, judgement.predictions, warnings + judgement.notes)
 
 
@@ -290,7 +290,7 @@ def draw_calibration(
         OnnxptqError: the input is wrong.
     """
     calibration_set = CalibrationSet.parse(calib)
-    inputs = resolve_calibration(model, calibration_set, data_options(options, data), cache_room(), evaluate=False)
+    inputs = resolve_calibration(model, calibration_set, data_options(options, data), user_cache(), evaluate=False)
     return draw_from(inputs, calibration_set, size, seed)
 
 
@@ -340,7 +340,7 @@ def calibrate(
     Raises:
         OnnxptqError: the input is wrong.
     """
-    room = cache_room()
+    cache = user_cache()
     if recipe is None:
         recipe = Recipe(calibration=calib, size=calib_size, seed=seed, target=target, engine=engine)
         recipe = apply_method(method, recipe)
@@ -354,12 +354,12 @@ def calibrate(
     calibration_set = CalibrationSet.parse(recipe.calibration)
     options = data_options(options, data)
     both_sides = bool(options.data or options.eval_data) or model is None
-    inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
+    inputs = resolve_calibration(model, calibration_set, options, cache, evaluate=both_sides)
     check_fits(inputs.calibration, inputs.task)
     recipe = fitted(recipe, inputs.task)
-    folded = fold(inputs.model, room)
+    folded = fold(inputs.model, cache)
     samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed)
-    return observe_calibration(inputs, folded, samples, recipe, part, room, progress)
+    return observe_calibration(inputs, folded, samples, recipe, part, cache, progress)
 
 
 def merge_statistics(paths: Sequence[str | Path]) -> CalibrationStatistics:

@@ -1,7 +1,7 @@
-"""One key function and one cache room: whatever is kept is found by the content that made it.
+"""One key function and one cache: whatever is kept is found by the content that made it.
 
-Layout: `<room>/v1/<kind>/<first two digits of the key>/<key><suffix>`. The room is `$ONNXPTQ_CACHE`, or the
-platform's cache folder. Deleting the room loses time, never a result.
+Layout: `<cache>/v1/<kind>/<first two digits of the key>/<key><suffix>`. The cache is `$ONNXPTQ_CACHE`, or the
+platform's cache folder. Deleting the cache loses time, never a result.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _CHECKED = {
 
 @dataclass(frozen=True)
 class Verified:
-    """What `Room.verify` found.
+    """What `Cache.verify` found.
 
     Attributes:
         whole: files that are as they were written.
@@ -121,7 +121,7 @@ def _seal_of(file: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Room:
+class Cache:
     """The folder in which artefacts are kept by their key.
 
     Attributes:
@@ -144,7 +144,7 @@ class Room:
         return self._made(self.root / LAYOUT / kind)
 
     def command(self, text: str) -> str:
-        """A command line that is about this room: `text` with the option that named it."""
+        """A command line that is about this cache: `text` with the option that named it."""
         return with_option(text, self.option)
 
     def lookup(self, kind: str) -> Path:
@@ -212,8 +212,8 @@ class Room:
             ) from error
         return folder
 
-    def _moved(self, error: OSError) -> Room:
-        """The room that takes the place of this one, in this process."""
+    def _moved(self, error: OSError) -> Cache:
+        """The cache that takes the place of this one, in this process."""
         if self.root not in _stand_ins:
             _stand_ins[self.root] = Path(tempfile.mkdtemp(prefix="onnxptq.cache."))
             atexit.register(shutil.rmtree, _stand_ins[self.root], ignore_errors=True)
@@ -222,21 +222,21 @@ class Room:
                 "there is made anew each time. Set ONNXPTQ_CACHE to a folder that can.",
                 file=sys.stderr,
             )
-        return Room(_stand_ins[self.root])
+        return Cache(_stand_ins[self.root])
 
 
 _stand_ins: dict[Path, Path] = {}
 """Temporary folders, by the root that cannot be written."""
 
 
-def cache_room() -> Room:
-    """The room of this user: `$ONNXPTQ_CACHE`, or `onnxptq` in the platform's cache folder."""
+def user_cache() -> Cache:
+    """The cache of this user: `$ONNXPTQ_CACHE`, or `onnxptq` in the platform's cache folder."""
     if named := os.environ.get("ONNXPTQ_CACHE"):
-        return Room(Path(named), may_move=True)
+        return Cache(Path(named), may_move=True)
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Room(base / "onnxptq", may_move=True)
+    return Cache(base / "onnxptq", may_move=True)

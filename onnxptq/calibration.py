@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import SAMPLERS, CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.sampler import Asked
 from onnxptq.calibrators.samples import draw
@@ -53,11 +53,11 @@ class StatisticsOrigin:
 
 
 def resolve_calibration(
-    model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, room: Room, *, evaluate: bool
+    model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, cache: Cache, *, evaluate: bool
 ) -> Inputs:
     """The inputs, with the calibration side that the set really draws from."""
-    inputs = resolve_for_quantization(model, options, room, needs_data=draws_here(calibration_set), evaluate=evaluate)
-    return with_calibration_side(inputs, calibration_set, options, room)
+    inputs = resolve_for_quantization(model, options, cache, needs_data=draws_here(calibration_set), evaluate=evaluate)
+    return with_calibration_side(inputs, calibration_set, options, cache)
 
 
 def draws_here(calibration_set: CalibrationSet) -> bool:
@@ -65,13 +65,15 @@ def draws_here(calibration_set: CalibrationSet) -> bool:
     return calibration_set.needs_data and not calibration_set.foreign
 
 
-def with_calibration_side(inputs: Inputs, calibration_set: CalibrationSet, options: DataOptions, room: Room) -> Inputs:
+def with_calibration_side(
+    inputs: Inputs, calibration_set: CalibrationSet, options: DataOptions, cache: Cache
+) -> Inputs:
     """Inputs that were resolved, with the calibration side that one set really draws from."""
     if not calibration_set.needs_data:
         return replace(inputs, calibration=None, data={})
     if not calibration_set.foreign:
         return inputs
-    dataset, described = open_foreign(calibration_set.foreign, options, room)
+    dataset, described = open_foreign(calibration_set.foreign, options, cache)
     dataset = add_groups(dataset, inputs.task)
     if inputs.evaluation is not None:
         dataset = dataset.select(np.flatnonzero(~np.isin(dataset.fingerprints, inputs.evaluation.fingerprints)))
@@ -140,7 +142,7 @@ def observe_calibration(
     samples: CalibrationSamples,
     recipe: Recipe,
     shard: tuple[int, int],
-    room: Room,
+    cache: Cache,
     progress: Progress,
 ) -> CalibrationStatistics:
     """One pass over the recipe's environments, or over one part of each.
@@ -151,7 +153,7 @@ def observe_calibration(
         samples: the drawn set.
         recipe: calibration set, environments, target, engine.
         shard: (i, n): the i-th of n parts, counted from 1.
-        room: where statistics are found and kept.
+        cache: where statistics are found and kept.
         progress: called as samples are done.
     """
     parts = {
@@ -166,7 +168,7 @@ def observe_calibration(
         histograms=True,
         optimized=is_optimized(recipe),
         provider=provider_of(recipe),
-        room=room,
+        cache=cache,
         progress=count,
     )
     origin = {

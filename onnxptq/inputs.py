@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.data import (
     Columns,
     Dataset,
@@ -103,7 +103,7 @@ class Inputs:
 
 def open_model(path: Path, *, domains: Collection[str] | None = None) -> Model:
     """A model to quantize or to judge: as `load_model`, in two halves where it has its pre-processing in the graph."""
-    return taken_apart(load_model(path, domains=domains), cache_room())
+    return taken_apart(load_model(path, domains=domains), user_cache())
 
 
 def resolve_model(model: str | Path | None) -> tuple[Model, str | None, DataOptions]:
@@ -198,14 +198,14 @@ def _task_of_encoded_images(model: Model, options: DataOptions, hints: Hints) ->
 
 
 def resolve_for_quantization(
-    model: str | Path | None, options: DataOptions, room: Room, *, needs_data: bool, evaluate: bool
+    model: str | Path | None, options: DataOptions, cache: Cache, *, needs_data: bool, evaluate: bool
 ) -> Inputs:
     """Model, task and the two sides of the data, for making an INT8 model.
 
     Args:
         model: path of the FP32 model, or None for the built-in one.
         options: the data and how to read it.
-        room: where tables are kept in a form that need not fit in memory.
+        cache: where tables are kept in a form that need not fit in memory.
         needs_data: the calibration set draws from data.
         evaluate: the model will be judged.
 
@@ -220,7 +220,7 @@ def resolve_for_quantization(
     _check_named(options, needs_data=needs_data, evaluate=evaluate)
     task, warnings = build_task(loaded, options)  # Its errors come before any data is read.
     options = _with_truths(options, task)
-    sides, notes = _sides(options, room, evaluate=evaluate)
+    sides, notes = _sides(options, cache, evaluate=evaluate)
     calibration, evaluation, data = sides
     if not task.settled and (labelled := evaluation or calibration) is not None:
         task, warnings = build_task(loaded, options, labelled)
@@ -235,7 +235,7 @@ def resolve_for_quantization(
 
 
 def resolve_for_evaluation(
-    models: list[Model], options: DataOptions, room: Room
+    models: list[Model], options: DataOptions, cache: Cache
 ) -> tuple[Dataset, Task, tuple[str, ...]]:
     """The dataset and the task that models are judged with.
 
@@ -251,7 +251,7 @@ def resolve_for_evaluation(
     # A model that says how it wants its input speaks for those that do not: they take the same samples.
     built = [build_task(model, options) for model in models]
     named_head = next((task for task, _ in built if task.settled), built[0][0])
-    source = _open(named, _with_truths(options, named_head), room)
+    source = _open(named, _with_truths(options, named_head), cache)
     if not any(task.settled for task, _ in built):
         built = [build_task(model, options, next(iter(source.splits.values()))) for model in models]
     task, warnings = min(built, key=lambda one: (not one[0].settled, bool(one[1])))
@@ -320,12 +320,12 @@ def _check_named(options: DataOptions, *, needs_data: bool, evaluate: bool) -> N
 Sides = tuple[Dataset | None, Dataset | None, Mapping[str, Any]]
 
 
-def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, tuple[str, ...]]:
+def _sides(options: DataOptions, cache: Cache, *, evaluate: bool) -> tuple[Sides, tuple[str, ...]]:
     """Calibration, evaluation and their provenance; and one note for samples that were left out."""
     if options.data is None and options.calib_data is None and options.eval_data is None:
         return (None, None, {}), ()
     if options.data is not None:
-        source = _open(options.data, options, room)
+        source = _open(options.data, options, cache)
         described = {"source": _short(options.data), "digest": source.digest}
         if not evaluate:
             dataset, rule = calibration_only(source)
@@ -334,8 +334,8 @@ def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, 
         notes = _skipped(source) + _dropped(split.rule)
         return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
     if options.calib_data is None:
-        return (None, _only(_open(str(options.eval_data), options, room)), {}), ()
-    first = _open(options.calib_data, options, room)
+        return (None, _only(_open(str(options.eval_data), options, cache)), {}), ()
+    first = _open(options.calib_data, options, cache)
     if options.calib_data == options.eval_data and len(first.splits) == 1:
         raise UsageError(
             f"--calib-data and --eval-data both name {options.calib_data}, but no sample may be on both sides. "
@@ -345,24 +345,24 @@ def _sides(options: DataOptions, room: Room, *, evaluate: bool) -> tuple[Sides, 
     if options.eval_data is None:
         dataset, rule = calibration_only(first)
         return (dataset, None, {**described, "split": rule}), _skipped(first)
-    second = _open(options.eval_data, options, room)
+    second = _open(options.eval_data, options, cache)
     split = split_sources(first, second)
     notes = _skipped(first) + _skipped(second) + _dropped(split.rule)
     return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
 
 
-def open_foreign(named: str, options: DataOptions, room: Room) -> tuple[Dataset, Mapping[str, Any]]:
+def open_foreign(named: str, options: DataOptions, cache: Cache) -> tuple[Dataset, Mapping[str, Any]]:
     """Another dataset to calibrate with (`foreign:SOURCE`), and its provenance."""
-    source = _open(named, DataOptions(skip_bad=options.skip_bad, trust_data=options.trust_data), room)
+    source = _open(named, DataOptions(skip_bad=options.skip_bad, trust_data=options.trust_data), cache)
     dataset, rule = calibration_only(source)
     return dataset, {"source": _short(named), "digest": source.digest, "split": rule}
 
 
-def _open(named: str, options: DataOptions, room: Room) -> Source:
+def _open(named: str, options: DataOptions, cache: Cache) -> Source:
     return open_source(
         named,
         columns=options.columns,
-        cache=room.folder("datasets"),
+        cache=cache.folder("datasets"),
         skip_bad=options.skip_bad,
         trusted=options.trust_data,
     )

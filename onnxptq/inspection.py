@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.files import replacing
 from onnxptq.graphs import Model, fold
@@ -151,7 +151,7 @@ def _operators(model: Model) -> tuple[dict[str, int], dict[str, int], tuple[str,
     """Nodes that the quantizer has INT8 for, the others, and notes."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    folded = fold(model, cache_room())
+    folded = fold(model, user_cache())
     nodes = skeleton(folded).graph.node
     try:
         check_quantizable_operators(folded)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
@@ -123,7 +123,7 @@ def make_int8(
     provenance: Provenance,
     path: Path,
     statistics: CalibrationStatistics | None,
-    room: Room,
+    cache: Cache,
     progress: Progress,
 ) -> tuple[str, ...]:
     """Makes the INT8 model of a provenance's recipe at `path`, in a folder of ours; returns notes for the user.
@@ -144,7 +144,7 @@ def make_int8(
             written,
             statistics=statistics,
             task=inputs.task,
-            room=room,
+            cache=cache,
             progress=count,
             transforming=progress,
         )

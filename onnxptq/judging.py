@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.data import Dataset
 from onnxptq.errors import DataError, UsageError
@@ -75,9 +75,9 @@ class JudgingOptions:
             allow_fallback=allow_fallback,
         )
 
-    def runtime(self, room: Room) -> Runtime:
+    def runtime(self, cache: Cache) -> Runtime:
         """The runtime, tried. Raises RuntimeUnavailableError where it does not load and no fallback is allowed."""
-        return chosen_runtime(self.provider, room, allow_fallback=self.allow_fallback)
+        return chosen_runtime(self.provider, cache, allow_fallback=self.allow_fallback)
 
 
 def data_options(options: DataOptions | None, data: str | None) -> DataOptions:
@@ -163,19 +163,19 @@ def evaluation_samples(inputs: Inputs, calibration_set: CalibrationSet, options:
 
 
 def samples_to_judge_on(
-    models: Sequence[Model], options: JudgingOptions, room: Room
+    models: Sequence[Model], options: JudgingOptions, cache: Cache
 ) -> tuple[EvaluationSamples, tuple[str, ...]]:
     """What models and their reference are judged on, and warnings.
 
     Args:
         models: all of them; samples that calibrated one are left out.
         options: the data, corruptions and groupings; names are checked here, before any work.
-        room: where tables are kept.
+        cache: where tables are kept.
 
     Raises:
         OnnxptqError: the data or a name is wrong.
     """
-    dataset, task, warnings = resolve_for_evaluation(list(models), options.data, room)
+    dataset, task, warnings = resolve_for_evaluation(list(models), options.data, cache)
     check_fits(dataset, task)
     return _samples(task, dataset, calibration_families(models), options), warnings
 
@@ -204,14 +204,14 @@ def judge(
     runtime: Runtime,
     samples: EvaluationSamples,
     options: JudgingOptions,
-    room: Room,
+    cache: Cache,
     progress: Progress,
 ) -> Judgement:
     """Runs the models on a runtime and the reference on the CPU over the same samples, and compares them."""
     count = counted(progress, "evaluating", len(samples) * (len(models) + 1))
-    with WorkerPool(room) as pool:
+    with WorkerPool(cache) as pool:
         chosen = [pool.model(model, runtime, allow_fallback=options.allow_fallback) for model in models]
-        predictions = tuple(predict([ModelUnderTest(reference), *chosen], samples, room, count))
+        predictions = tuple(predict([ModelUnderTest(reference), *chosen], samples, cache, count))
     reports = tuple(compare(predictions[0], run, options.groups, totals=True) for run in predictions[1:])
     notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
     return Judgement(predictions, reports, notes)

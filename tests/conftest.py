@@ -1,4 +1,4 @@
-"""Fixtures that all tests share. No test touches the user's cache room."""
+"""Fixtures that all tests share. No test touches the user's cache."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ settings.load_profile("onnxptq")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_room_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache room for the whole run: what one test prepared, the next one finds, in every worker, as a user does."""
+def user_cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache for the whole run: what one test prepared, the next one finds, in every worker, as a user does."""
     base = tmp_path_factory.getbasetemp()
-    room = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache-room"
-    room.mkdir(exist_ok=True)
+    cache_folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache-room"
+    cache_folder.mkdir(exist_ok=True)
     before = os.environ.get("ONNXPTQ_CACHE")
-    os.environ["ONNXPTQ_CACHE"] = str(room)
+    os.environ["ONNXPTQ_CACHE"] = str(cache_folder)
     os.environ.pop("COLUMNS", None)  # Tables are as wide in a test as in a pipe, whoever runs the tests.
-    yield room
+    yield cache_folder
     if before is None:
         del os.environ["ONNXPTQ_CACHE"]
     else:

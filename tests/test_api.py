@@ -130,7 +130,7 @@ def test_nothing_is_left_when_something_fails_at_the_very_end(quantize, data, tm
         raise KeyboardInterrupt
 
     source = data()
-    quantize(source)  # What the room keeps is made.
+    quantize(source)  # What the cache keeps is made.
     names = {path.name for path in tmp_path.iterdir()}
     monkeypatch.setattr("onnxptq.judging.compare", fail)
     with pytest.raises(KeyboardInterrupt):

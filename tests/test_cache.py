@@ -1,4 +1,4 @@
-"""Equal content is found again, other content never, and the room can be measured and emptied."""
+"""Equal content is found again, other content never, and the cache can be measured and emptied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.cache import Room, cache_room, content_key, is_whole, seal
+from onnxptq.cache import Cache, content_key, is_whole, seal, user_cache
 from onnxptq.errors import OutputError
 from onnxptq.files import remove_left_behind, work_folder
 
@@ -58,7 +58,7 @@ def test_what_looks_alike_is_told_apart(one, other):
 
 
 def test_a_key_is_a_sha256_that_stays_the_same_between_versions():
-    # Changing it would make every cache room useless: raise LAYOUT then.
+    # Changing it would make every cache useless: raise LAYOUT then.
     expected = "d9c7c82792e46e6e5302ca0705d1eded21e7a01e0dde96d15f522f2c8a7d5e61"
     assert content_key("statistics", model="m", samples=128) == expected
 
@@ -73,55 +73,55 @@ def test_a_part_that_cannot_be_compared_by_content_is_refused(part):
 
 def test_artefacts_lie_by_kind_and_key(tmp_path):
     key = content_key("predictions", a=1)
-    place = Room(tmp_path / "room").place("predictions", key, ".parquet")
+    place = Cache(tmp_path / "room").place("predictions", key, ".parquet")
     assert place == tmp_path / "room" / "v1" / "predictions" / key[:2] / f"{key}.parquet"
     assert place.parent.is_dir()
     assert not place.exists()
 
 
 def test_a_library_gets_a_folder_of_its_kind(tmp_path):
-    folder = Room(tmp_path).folder("datasets")
+    folder = Cache(tmp_path).folder("datasets")
     assert folder == tmp_path / "v1" / "datasets"
     assert folder.is_dir()
 
 
-def fill(room: Room) -> None:
-    room.place("predictions", "ab" * 32, ".parquet").write_bytes(bytes(10))
-    room.place("predictions", "cd" * 32, ".parquet").write_bytes(bytes(20))
-    (room.folder("datasets") / "deep").mkdir()
-    (room.folder("datasets") / "deep" / "file").write_bytes(bytes(5))
+def fill(empty_cache: Cache) -> None:
+    empty_cache.place("predictions", "ab" * 32, ".parquet").write_bytes(bytes(10))
+    empty_cache.place("predictions", "cd" * 32, ".parquet").write_bytes(bytes(20))
+    (empty_cache.folder("datasets") / "deep").mkdir()
+    (empty_cache.folder("datasets") / "deep" / "file").write_bytes(bytes(5))
 
 
 def test_usage_counts_files_and_bytes_of_each_kind(tmp_path):
-    room = Room(tmp_path)
-    assert room.usage() == {}
-    fill(room)
-    assert room.usage() == {"datasets": (1, 5), "predictions": (2, 30)}
+    empty_cache = Cache(tmp_path)
+    assert empty_cache.usage() == {}
+    fill(empty_cache)
+    assert empty_cache.usage() == {"datasets": (1, 5), "predictions": (2, 30)}
 
 
 def test_clearing_deletes_one_kind_or_all_and_nothing_that_is_not_ours(tmp_path):
-    room = Room(tmp_path)
-    fill(room)
+    empty_cache = Cache(tmp_path)
+    fill(empty_cache)
     (tmp_path / "mine.txt").write_text("a user's own file")
-    room.clear("datasets")
-    assert list(room.usage()) == ["predictions"]
-    room.clear()
-    assert room.usage() == {}
+    empty_cache.clear("datasets")
+    assert list(empty_cache.usage()) == ["predictions"]
+    empty_cache.clear()
+    assert empty_cache.usage() == {}
     assert (tmp_path / "mine.txt").is_file()
-    room.clear()  # An empty room can be cleared again.
+    empty_cache.clear()  # An empty room can be cleared again.
 
 
 def test_a_room_that_cannot_be_made_says_what_to_do(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"cannot be written.*ONNXPTQ_CACHE"):
-        Room(tmp_path / "file").place("x", "ab", "")
+        Cache(tmp_path / "file").place("x", "ab", "")
     with pytest.raises(OutputError, match="ONNXPTQ_CACHE"):
-        Room(tmp_path / "file").folder("x")
+        Cache(tmp_path / "file").folder("x")
 
 
 def test_the_room_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "here"))
-    assert cache_room() == Room(tmp_path / "here")
+    assert user_cache() == Cache(tmp_path / "here")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_without_it_the_room_is_in_the_platforms_cache_folder(monkeypatch, platf
     monkeypatch.setattr("sys.platform", platform)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(cache_room().root) == expected
+    assert str(user_cache().root) == expected
 
 
 def test_the_tests_do_not_use_the_users_room():
-    assert re.search("cache-room", str(cache_room().root))
+    assert re.search("cache-room", str(user_cache().root))
 
 
 def test_a_sealed_file_is_whole_until_a_byte_changes(tmp_path, monkeypatch):
@@ -165,13 +165,13 @@ def test_a_sealed_file_is_whole_until_a_byte_changes(tmp_path, monkeypatch):
 
 
 def test_all_that_is_kept_is_for_this_user_alone(tmp_path, onnxptq, monkeypatch):
-    room = tmp_path / "room"
-    room.mkdir(mode=0o755)
-    monkeypatch.setenv("ONNXPTQ_CACHE", str(room))
+    cache_folder = tmp_path / "room"
+    cache_folder.mkdir(mode=0o755)
+    monkeypatch.setenv("ONNXPTQ_CACHE", str(cache_folder))
     assert onnxptq("quantize", "--corruption", "clean").returncode == 0
-    paths = list((room / "v1").rglob("*"))
+    paths = list((cache_folder / "v1").rglob("*"))
     assert {path.suffix for path in paths} >= {".parquet", ".onnx", ".stats", ".arrow", ".sha256"}
-    assert [path for path in (room / "v1", *paths) if path.stat().st_mode & 0o077] == []
+    assert [path for path in (cache_folder / "v1", *paths) if path.stat().st_mode & 0o077] == []
     (model,) = tmp_path.glob("*.onnx")
     assert model.stat().st_mode & 0o044, "a model is to be read by the server that runs it"
 
@@ -180,16 +180,16 @@ def test_verifying_removes_what_is_damaged_and_what_killed_runs_left(tmp_path, o
     monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "room"))
     assert onnxptq("quantize", "--corruption", "clean").returncode == 0
     assert onnxptq("cache", "verify").returncode == 0
-    room = tmp_path / "room" / "v1"
-    damaged = [next(room.rglob(f"*{suffix}")) for suffix in (".arrow", ".parquet", ".stats", ".onnx")]
+    cache_folder = tmp_path / "room" / "v1"
+    damaged = [next(cache_folder.rglob(f"*{suffix}")) for suffix in (".arrow", ".parquet", ".stats", ".onnx")]
     for file in damaged:
         data = bytearray(file.read_bytes())
         middle = len(data) // 2
         data[middle : middle + 40] = bytes(40)
         file.write_bytes(bytes(data))
-    left = room / "datasets" / ".part.1.aa"
+    left = cache_folder / "datasets" / ".part.1.aa"
     left.mkdir()
-    half = room / "statistics" / ".x.part"
+    half = cache_folder / "statistics" / ".x.part"
     half.write_bytes(b"half")
     for path in (left, half):
         os.utime(path, (0, 0))

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.gates.check import check
 from onnxptq.runtimes import open_session
@@ -27,7 +27,7 @@ from onnxptq.runtimes.session import Optimization
 @pytest.fixture(scope="module", autouse=True)
 def production() -> None:
     """Another environment, with this interpreter."""
-    add_interpreter(cache_room(), "production", Path(sys.executable), force=True)
+    add_interpreter(user_cache(), "production", Path(sys.executable), force=True)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def broken(folder: Path, code: str) -> str:
     )
     python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -P "{setup}" "$@"\n')
     python.chmod(0o755)
-    add_interpreter(cache_room(), "broken", python, force=True)
+    add_interpreter(user_cache(), "broken", python, force=True)
     return "broken"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.data import open_source
 from onnxptq.errors import DataError
 from onnxptq.models._training import export_onnx, prepared, run, write_file
@@ -41,7 +41,7 @@ def load_pictures(source: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
     """
     from PIL import Image
 
-    opened = open_source(source, cache=cache_room().folder("datasets"))
+    opened = open_source(source, cache=user_cache().folder("datasets"))
     dataset = opened.splits.get("train") or next(iter(opened.splits.values()))
     if dataset.labels is None:
         raise DataError(f"{source} has no labels; this recipe learns which pictures belong together from them.")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.data import open_source
 from onnxptq.errors import DataError
 from onnxptq.models._training import export_onnx, prepared, run, write_file
@@ -46,13 +46,13 @@ class Sentences:
     labels: tuple[int, ...]
 
 
-def load_sentences(source: str, room: Room) -> Sentences:
+def load_sentences(source: str, cache: Cache) -> Sentences:
     """All sentences of a source in the form that `onnxptq --data` takes; of named splits the one for training.
 
     Raises:
         DataError: the source cannot be read, has no labels, or has other labels than 0 and 1.
     """
-    opened = open_source(source, cache=room.folder("datasets"))
+    opened = open_source(source, cache=cache.folder("datasets"))
     dataset = opened.splits.get("train") or next(iter(opened.splits.values()))
     if dataset.labels is None or dataset.label_names != ("0", "1"):
         raise DataError(
@@ -177,7 +177,7 @@ def export_network(network: Any, tokenizer: WordTokenizer, path: Path) -> None:
     )
 
 
-def write_model(source: str, path: Path, epochs: int = EPOCHS, room: Room | None = None) -> None:
+def write_model(source: str, path: Path, epochs: int = EPOCHS, cache: Cache | None = None) -> None:
     """Trains the net on `source` and writes it to `path`, replacing an older one.
 
     Raises:
@@ -186,7 +186,7 @@ def write_model(source: str, path: Path, epochs: int = EPOCHS, room: Room | None
         OutputError: the file cannot be written.
     """
     prepared(path)
-    sentences = load_sentences(source, room or cache_room())
+    sentences = load_sentences(source, cache or user_cache())
     tokenizer = build_tokenizer(sentences.texts)
     network = train_network(sentences, tokenizer, epochs)
     write_file(path, partial(export_network, network, tokenizer))

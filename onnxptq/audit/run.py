@@ -13,7 +13,7 @@ from onnxptq.audit.missing import missing_groups
 from onnxptq.audit.probe import DECISIONS, ProbePart, augmented_parts, undrawn_parts
 from onnxptq.audit.remedies import remedies_for
 from onnxptq.audit.verdict import ROLES, Audit, TensorEvidence, verdict_of
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.calibration import draw_from, resolve_calibration
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
@@ -64,15 +64,15 @@ def audit_calibration(
     """
     if probe not in PROBES:
         raise UsageError(f"--probe must be {', '.join(PROBES[:-1])} or {PROBES[-1]}, got {probe!r}.")
-    room, options = cache_room(), options or DataOptions()
+    cache, options = user_cache(), options or DataOptions()
     calibration_set = CalibrationSet.parse(calib)
-    inputs, side = _resolved(model, calibration_set, options, room)
+    inputs, side = _resolved(model, calibration_set, options, cache)
     check_fits(side, inputs.task)
-    folded = fold(inputs.model, room)
+    folded = fold(inputs.model, cache)
     settings = quantizer_settings(Recipe(target=target), folded)
     drawn = draw_from(inputs, calibration_set, calib_size, seed)
     parts = _parts(inputs, side, drawn, probe)
-    statistics = _observed(folded, drawn, parts, observed_tensors(folded, settings), room, progress)
+    statistics = _observed(folded, drawn, parts, observed_tensors(folded, settings), cache, progress)
     symmetric = settings.quantization.symmetric
     weighed = _weighed(inputs, statistics, parts, folded, symmetric=symmetric)
     tensors = _with_decisions(inputs, side, drawn, parts, weighed, probe)
@@ -93,15 +93,15 @@ def audit_calibration(
 
 
 def _resolved(
-    model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, room: Room
+    model: str | Path | None, calibration_set: CalibrationSet, options: DataOptions, cache: Cache
 ) -> tuple[Inputs, Dataset | None]:
     """The inputs to draw from, and the calibration side of the user's own data to hold the set against."""
     both_sides = bool(options.data or options.eval_data) or model is None
-    inputs = resolve_calibration(model, calibration_set, options, room, evaluate=both_sides)
+    inputs = resolve_calibration(model, calibration_set, options, cache, evaluate=both_sides)
     if calibration_set.needs_data and not calibration_set.foreign:
         return inputs, inputs.calibration
     named = bool(options.data or options.calib_data) or model is None
-    own = resolve_for_quantization(model, options, room, needs_data=named, evaluate=both_sides)
+    own = resolve_for_quantization(model, options, cache, needs_data=named, evaluate=both_sides)
     return inputs, own.calibration if own.calibration is not None else inputs.calibration
 
 
@@ -117,12 +117,12 @@ def _observed(
     drawn: CalibrationSamples,
     parts: Mapping[str, ProbePart],
     tensors: tuple[str, ...],
-    room: Room,
+    cache: Cache,
     progress: Progress,
 ) -> CalibrationStatistics:
     environments = {_SET: drawn, **{name: part.samples for name, part in parts.items()}}
     count = counted(progress, "observing", sum(map(len, environments.values())))
-    return observe(folded, environments, tensors, histograms=True, room=room, progress=count)
+    return observe(folded, environments, tensors, histograms=True, cache=cache, progress=count)
 
 
 def _weighed(

@@ -1,4 +1,4 @@
-"""`onnxptq cache`: show, verify or clear the cache room."""
+"""`onnxptq cache`: show, verify or clear the cache."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED
 
 @click.group()
 def cache() -> None:
-    """Show, verify or clear the cache room ($ONNXPTQ_CACHE). Deleting it loses time, never a result."""
+    """Show, verify or clear the cache ($ONNXPTQ_CACHE). Deleting it loses time, never a result."""
 
 
 @cache.command()
 @json_option
 def info(json_target: str | None) -> None:
     """Show where it is and what lies in it."""
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
 
-    room = cache_room()
-    usage = room.usage()
+    cache = user_cache()
+    usage = cache.usage()
     if json_target != "-":
-        click.echo(f"{room.root}")
+        click.echo(f"{cache.root}")
         for kind, (files, size) in usage.items():
             click.echo(f"  {kind}: {files} files, {size / 1e6:.1f} MB")
         if not usage:
             click.echo("  empty")
     kinds = {kind: {"files": files, "bytes": size} for kind, (files, size) in usage.items()}
-    write_json(json_target, {"room": str(room.root), "kinds": kinds})
+    write_json(json_target, {"room": str(cache.root), "kinds": kinds})
 
 
 @cache.command()
@@ -39,14 +39,14 @@ def verify(json_target: str | None) -> None:
     What is removed is made again by the command that needs it. Remains of killed runs go too, and what is left is
     readable by you alone.
     """
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
 
-    room = cache_room()
-    found = room.verify()
+    cache = user_cache()
+    found = cache.verify()
     if json_target != "-":
         for file in found.damaged:
             click.echo(f"damaged, and removed: {file}")
-        click.echo(f"{found.whole} files are as they were written, {len(found.damaged)} were not, in {room.root}")
+        click.echo(f"{found.whole} files are as they were written, {len(found.damaged)} were not, in {cache.root}")
     write_json(json_target, {"whole": found.whole, "damaged": [str(file) for file in found.damaged]})
     click.get_current_context().exit(EXIT_FAILED if found.damaged else EXIT_DONE)
 
@@ -55,13 +55,13 @@ def verify(json_target: str | None) -> None:
 @click.argument("kind", required=False)
 def clear(kind: str | None) -> None:
     """Delete everything in it, or everything of one KIND."""
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.errors import UsageError, did_you_mean
 
-    room = cache_room()
-    usage = room.usage()
+    cache = user_cache()
+    usage = cache.usage()
     if kind is not None and kind not in usage:
-        raise UsageError(f"there is nothing of kind {kind!r} in {room.root}. {did_you_mean(kind, usage)}")
-    room.clear(kind)
+        raise UsageError(f"there is nothing of kind {kind!r} in {cache.root}. {did_you_mean(kind, usage)}")
+    cache.clear(kind)
     freed = sum(size for name, (_, size) in usage.items() if kind in (None, name))
-    click.echo(f"freed {freed / 1e6:.1f} MB in {room.root}")
+    click.echo(f"freed {freed / 1e6:.1f} MB in {cache.root}")

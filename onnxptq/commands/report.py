@@ -31,7 +31,7 @@ from onnxptq.errors import OutputError
     help="Largest cross-fitted worst-group drop that passes, a fraction. [default: 0.02, that of `onnxptq check`]",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is no report, or another study's.")
-@click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache room]")
+@click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache]")
 @json_option
 def report(
     run: str,

@@ -10,7 +10,7 @@ import click
 from onnxptq.commands._output import check_json_target, json_option, write_json
 from onnxptq.errors import OutputError
 
-_store_option = click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache room]")
+_store_option = click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache]")
 
 
 @click.group()
@@ -31,10 +31,10 @@ def list_(store: str | None, json_target: str | None) -> None:
     from rich.table import Table
 
     from onnxptq.reports.tables import print_table
-    from onnxptq.sweeps.store import Store, room_of
+    from onnxptq.sweeps.store import Store, cache_of
 
     check_json_target(json_target)
-    with Store(room_of(store), read=True) as opened:
+    with Store(cache_of(store), read=True) as opened:
         found = opened.runs()
         where, resume = opened.path, opened.resume
     if json_target != "-":

@@ -36,19 +36,19 @@ def add(
     onnxptq runtimes add nightly --package onnxruntime==1.30.0
     onnxptq runtimes add production --python /opt/service/bin/python
     """
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.errors import UsageError
     from onnxptq.runtimes.environments import add_interpreter, add_packages, default_packages
 
     check_json_target(json_target)
     if packages and python:
         raise UsageError("give either --package or --python, not both.")
-    room, existed = cache_room(), False
+    cache, existed = user_cache(), False
     if python:
-        environment = add_interpreter(room, name, Path(python), provider=provider, force=force)
+        environment = add_interpreter(cache, name, Path(python), provider=provider, force=force)
     else:
         chosen = packages or default_packages(name)
-        environment, existed = add_packages(room, name, chosen, provider=provider, force=force, say=note)
+        environment, existed = add_packages(cache, name, chosen, provider=provider, force=force, say=note)
     if json_target != "-":
         click.echo(f"{'already there' if existed else 'added'}: {_line(environment)}")
     write_json(json_target, _as_json(environment))
@@ -60,12 +60,12 @@ def list_(json_target: str | None) -> None:
     """Show them."""
     from rich.table import Table
 
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.reports.tables import print_table
     from onnxptq.runtimes.environments import environments
 
     check_json_target(json_target)
-    found = environments(cache_room())
+    found = environments(user_cache())
     if json_target != "-":
         table = Table("runtime", "ONNX Runtime", "--ep means", "Python", "from", title="Runtimes in other environments")
         for one in found:
@@ -83,10 +83,10 @@ def list_(json_target: str | None) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Forget one; a virtual environment of ours is deleted, a registered interpreter stays as it is."""
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.runtimes.environments import remove_environment
 
-    found = remove_environment(cache_room(), name)
+    found = remove_environment(user_cache(), name)
     click.echo(f"removed {found.name}" + ("" if found.managed else f"; {found.python} stays as it is"))
 
 

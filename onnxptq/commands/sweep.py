@@ -26,7 +26,7 @@ from onnxptq.commands._output import (
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, RuntimeUnavailableError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from onnxptq.cache import Room
+    from onnxptq.cache import Cache
     from onnxptq.sweeps.engine import Engine
     from onnxptq.sweeps.plan import Plan
     from onnxptq.sweeps.run import State
@@ -61,7 +61,7 @@ cells."""
 @click.option("--jobs", type=int, metavar="N", help="Workers. [default: one a core]")
 @click.option("--engine", default="local", show_default=True, help="local (processes of this machine) or ray.")
 @click.option("--ray-address", metavar="HOST:PORT", help="An existing Ray cluster. [default: one on this machine]")
-@click.option("--store", metavar="DIR", help="Where results are kept. [default: the cache room]")
+@click.option("--store", metavar="DIR", help="Where results are kept. [default: the cache]")
 @reading_options
 @json_option
 def sweep(**values: Any) -> None:
@@ -96,15 +96,15 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     from onnxptq.sweeps.presets import plan_toml
     from onnxptq.sweeps.run import open_grid
     from onnxptq.sweeps.run import sweep as run_sweep
-    from onnxptq.sweeps.store import Store, room_of
+    from onnxptq.sweeps.store import Store, cache_of
     from onnxptq.sweeps.study import DONE
 
     init, dry_run, output = values.pop("init"), values.pop("dry_run"), values.pop("output")
     force = values.pop("force")
-    room = room_of(values.pop("store"))
+    cache = cache_of(values.pop("store"))
     plan_file = next((name for name in values["what"] if name.endswith(".toml")), None)
-    engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), room)
-    with stdout_to_stderr(), Store(room) as store, ExitStack() as stack:
+    engine = _engine(values.pop("engine"), values.pop("jobs"), values.pop("ray_address"), cache)
+    with stdout_to_stderr(), Store(cache) as store, ExitStack() as stack:
         plan = _plan(values, store)
         if not init:
             stack.enter_context(engine)
@@ -134,12 +134,12 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     write_report(study, report)
     if json_target != "-":
         print_study(study)
-    note(f"wrote {report}; tables: {room.command(f'onnxptq report {study.run}')}")
+    note(f"wrote {report}; tables: {cache.command(f'onnxptq report {study.run}')}")
     write_json(json_target, {"run": study.run, "name": study.name, "cells": flat(study)})
     return EXIT_FAILED if any(cell.status != DONE for cell in study.cells) else EXIT_DONE
 
 
-def _engine(name: str, jobs: int | None, address: str | None, room: Room) -> Engine:
+def _engine(name: str, jobs: int | None, address: str | None, cache: Cache) -> Engine:
     from onnxptq.sweeps.local import LocalEngine, cores
 
     if jobs is not None and jobs < 1:
@@ -147,7 +147,7 @@ def _engine(name: str, jobs: int | None, address: str | None, room: Room) -> Eng
     if name == "ray":
         from onnxptq.sweeps.ray_engine import RayEngine
 
-        return RayEngine(room, address, jobs)
+        return RayEngine(cache, address, jobs)
     if name != "local":
         raise UsageError(f"unknown engine {name!r}. {did_you_mean(name, ('local', 'ray'))}")
     if address is not None:
@@ -173,7 +173,7 @@ def _plan(values: dict[str, Any], store: Store) -> Plan:
     else:
         sources = {name: values[name] for name in ("data", "calib_data", "eval_data")}
         plan = Plan(models=what or (BUILTIN,), reading=_reading(values), **sources)
-        plan = preset_plan(values["preset"] or "quick", plan, store.room)
+        plan = preset_plan(values["preset"] or "quick", plan, store.cache)
     return store.unfinished(plan) if resume else plan
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.comparison._judge import cause, dependent_groups, provider_flips
 from onnxptq.comparison._placement import placement
 from onnxptq.comparison.layers import LAYER_SAMPLES, LayerError, layer_errors, make_probes
@@ -77,7 +77,7 @@ def compare_runtimes(
     models: Sequence[Model],
     runtimes: Sequence[Runtime],
     samples: EvaluationSamples,
-    room: Room,
+    cache: Cache,
     settings: CompareSettings,
     *,
     warnings: Sequence[str] = (),
@@ -90,7 +90,7 @@ def compare_runtimes(
         models: the models to judge.
         runtimes: the first is the reference runtime.
         samples: what they are judged on.
-        room: where predictions that were made before are found.
+        cache: where predictions that were made before are found.
         settings: what is to be found out.
         warnings: to be passed on.
         progress: called as work goes on.
@@ -106,7 +106,7 @@ def compare_runtimes(
     if twice := next((name for name in written if written.count(name) > 1), None):
         raise UsageError(f"the runtime {twice!r} is named twice. Name each once; a level makes another: cpu:none.")
     distinct = list({model.digest: model for model in (reference, *models)}.values())
-    in_worker = partial(ModelInWorker, room=room, timeout_s=settings.timeout_s, least_share=0.0)
+    in_worker = partial(ModelInWorker, cache=cache, timeout_s=settings.timeout_s, least_share=0.0)
     subjects = [in_worker(model, runtime) for model in distinct for runtime in runtimes]
     plain = {m.digest: _unfused(m, subjects) or in_worker(m, _UNFUSED) for m in distinct if m.quantized}
     everything = [*subjects, *(one for one in plain.values() if one not in subjects)]
@@ -115,9 +115,9 @@ def compare_runtimes(
             stack.callback(one.close)
         _, first = next(samples.batches(max(LOOK_BATCH, LAYER_SAMPLES, *settings.batch_sizes)))
         footprints = _load(everything, first, progress)
-        runs = _predict(everything, samples, room, progress)
+        runs = _predict(everything, samples, cache, progress)
         speeds = _speeds(subjects, first, settings, progress) if settings.speed else {}
-        layers, notes = _layers(subjects, first, room, progress) if settings.layers else ({}, [])
+        layers, notes = _layers(subjects, first, cache, progress) if settings.layers else ({}, [])
     names = _names(distinct)
     rows = tuple(
         replace(
@@ -167,14 +167,14 @@ def _reference_fails(subject: ModelInWorker, error: OnnxptqError) -> ModelError:
 
 
 def _predict(
-    subjects: Sequence[ModelInWorker], samples: EvaluationSamples, room: Room, progress: Progress
+    subjects: Sequence[ModelInWorker], samples: EvaluationSamples, cache: Cache, progress: Progress
 ) -> dict[ModelInWorker, Predictions | OnnxptqError]:
     """Predictions, or what went wrong."""
     alive = [one for one in subjects if one.failure is None]
     results: dict[ModelInWorker, Predictions | OnnxptqError] = {one: one.failure for one in subjects if one.failure}
     count = counted(progress, "evaluating", len(samples) * len(alive))
     try:
-        made = predict_each(alive, samples, room, count)
+        made = predict_each(alive, samples, cache, count)
     except WorkerError as error:
         raise _reference_fails(subjects[0], error) from error
     for one, result in zip(alive, made, strict=True):
@@ -218,7 +218,7 @@ def _speeds(
 
 
 def _layers(
-    subjects: Sequence[ModelInWorker], first: Feeds, room: Room, progress: Progress
+    subjects: Sequence[ModelInWorker], first: Feeds, cache: Cache, progress: Progress
 ) -> tuple[dict[ModelInWorker, tuple[LayerError, ...]], list[str]]:
     """For quantized models that run; and what could not be had."""
     wanted = [one for one in subjects if one.model.quantized and one.failure is None]
@@ -230,19 +230,19 @@ def _layers(
         with tempfile.TemporaryDirectory(prefix="onnxptq.layers.") as folder:
             try:
                 probes = make_probes(subjects[0].model.core.path, one.model.core.path, Path(folder))
-                exact = _all_outputs(probes.reference, subjects[0], feeds, room)
-                found[one] = layer_errors(probes, exact, _all_outputs(probes.model, one, feeds, room))
+                exact = _all_outputs(probes.reference, subjects[0], feeds, cache)
+                found[one] = layer_errors(probes, exact, _all_outputs(probes.model, one, feeds, cache))
             except (ModelError, WorkerError) as error:
                 notes.append(f"no errors of layers for {one.model.path.name} on {one.runtime.name}: {error}")
     progress("layers", len(wanted), len(wanted))
     return found, notes
 
 
-def _all_outputs(copy: Path, subject: ModelInWorker, feeds: Feeds, room: Room) -> dict[str, npt.NDArray[Any]]:
+def _all_outputs(copy: Path, subject: ModelInWorker, feeds: Feeds, cache: Cache) -> dict[str, npt.NDArray[Any]]:
     """All outputs of a copy of the model by name. Raises WorkerError."""
     runtime = subject.runtime
     with start_worker(runtime, timeout_s=subject.timeout_s) as worker:
-        providers = runtime.session_providers(room, replace(subject.model, digest=digest_file(copy)))
+        providers = runtime.session_providers(cache, replace(subject.model, digest=digest_file(copy)))
         session = worker.open(copy, providers, optimization=runtime.optimization)
         outputs = worker.run(session, feeds)
     return {spec.name: array for spec, array in zip(session.signature.outputs, outputs, strict=True)}

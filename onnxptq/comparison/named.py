@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.comparison.compare import CompareSettings, compare_runtimes
 from onnxptq.comparison.result import Comparison
 from onnxptq.errors import UsageError, did_you_mean
@@ -52,24 +52,24 @@ def compare_models(
     """
     if not models:
         raise UsageError("give at least one model to compare.")
-    room, settings = cache_room(), settings or CompareSettings()
+    cache, settings = user_cache(), settings or CompareSettings()
     judging = JudgingOptions.of(options=options, groups=settings.groups, corruptions=corruptions)
     loaded = [open_model(Path(path)) for path in models]
     base = find_reference(reference, loaded)
     if base.quantized:
         raise UsageError(f"the reference {base.path} is quantized. Give the FP32 model with --reference FP32.onnx.")
     check_same_outputs(base, loaded)
-    resolved = [resolve_runtime(text, room, device) for text in runtimes]
+    resolved = [resolve_runtime(text, cache, device) for text in runtimes]
     _check_options(device or DeviceSettings(), resolved)
     chosen = [ready(runtime, allow_fallback=allow_fallback) for runtime in resolved]
-    samples, notes = samples_to_judge_on([*loaded, base], judging, room)
+    samples, notes = samples_to_judge_on([*loaded, base], judging, cache)
     fallbacks = [
         f"{runtime.name} runs on the CPU of this environment: {runtime.fallback_reason}"
         for runtime in chosen
         if runtime.fallback_reason
     ]
     notes = (*installation_problems(), *notes, *fallbacks, *_device_notes(chosen, device or DeviceSettings()))
-    return compare_runtimes(base, loaded, chosen, samples, room, settings, warnings=notes, progress=progress)
+    return compare_runtimes(base, loaded, chosen, samples, cache, settings, warnings=notes, progress=progress)
 
 
 def _device_notes(runtimes: Sequence[Runtime], device: DeviceSettings) -> list[str]:

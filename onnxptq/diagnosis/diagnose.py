@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.diagnosis.effects import effect_of
 from onnxptq.diagnosis.float_nodes import Wishes, read_wishes
 from onnxptq.diagnosis.measure import Tensors, VariantRunner
@@ -87,13 +87,13 @@ def diagnose(
     settings = settings or DiagnoseSettings()
     judging = JudgingOptions.of(data=data, options=options, groups=settings.groups, corruptions=corruptions)
     _check(settings)
-    room = cache_room()
+    cache = user_cache()
     float_model, int8 = load_model(Path(reference)), load_model(Path(model))
     check_quantizable(float_model)
     check_same_outputs(float_model, [int8])
-    samples, warnings = samples_to_judge_on([int8, float_model], judging, room)
+    samples, warnings = samples_to_judge_on([int8, float_model], judging, cache)
     halves = halve(samples, settings.groups)
-    runner = _variant_runner(float_model, int8, room)
+    runner = _variant_runner(float_model, int8, cache)
     if settings.budget is not None:
         _check_explained(int8, runner.paired, 0.0)
     wishes = _wishes(runner, int8)
@@ -158,7 +158,7 @@ def _check_explained(int8: Model, paired: PairedFile, unexplained: float) -> Non
         )
 
 
-def _variant_runner(reference: Model, int8: Model, room: Room) -> VariantRunner:
+def _variant_runner(reference: Model, int8: Model, cache: Cache) -> VariantRunner:
     """The folded float model, or the model itself where the file has more in common with that.
 
     Raises:
@@ -169,7 +169,7 @@ def _variant_runner(reference: Model, int8: Model, room: Room) -> VariantRunner:
     quantized = onnx.load(str(int8.path))
     best: tuple[int, onnx.ModelProto, PairedFile] | None = None
     # Ours are made from the folded model; `quantize_static` is often called without folding.
-    for path in (fold(reference, room), reference.path):
+    for path in (fold(reference, cache), reference.path):
         base = onnx.load(str(path))
         if opset_of(base) < opset_of(quantized):
             base = _converted(base, opset_of(quantized), reference)
@@ -184,7 +184,7 @@ def _variant_runner(reference: Model, int8: Model, room: Room) -> VariantRunner:
             f"no quantized tensor of {int8.path} has a partner in {reference.path}: {best[2].unpaired[0]}. Expected "
             "tensors of the same names. Give the FP32 model that the INT8 file was made from."
         )
-    return VariantRunner(reference, best[1], quantized, best[2], room)
+    return VariantRunner(reference, best[1], quantized, best[2], cache)
 
 
 def _converted(base: onnx.ModelProto, opset: int, reference: Model) -> onnx.ModelProto:
@@ -205,7 +205,7 @@ def _wishes(runner: VariantRunner, int8: Model) -> Wishes:
     in_float: Iterable[str] = ()
     without_output: Iterable[str] = ()
     if provenance is not None:
-        settings = quantizer_settings(provenance.recipe, fold(runner.reference, runner.room))
+        settings = quantizer_settings(provenance.recipe, fold(runner.reference, runner.cache))
         in_float = settings.nodes_to_exclude
         without_output = settings.extra_options.get("OpTypesToExcludeOutputQuantization") or ()
     return read_wishes(runner.base, runner.paired.pairs, frozenset(in_float), frozenset(without_output))
@@ -250,7 +250,7 @@ class _Session:
         part, reference = self._on(self.settings.per_group)
         samples = part.samples
         (back,) = self.runner.run([Tensors(pair.tensor for pair in self.runner.paired.pairs)], samples)
-        run = predict([ModelUnderTest(self.runner.reference), ModelUnderTest(int8)], samples, self.runner.room)[1]
+        run = predict([ModelUnderTest(self.runner.reference), ModelUnderTest(int8)], samples, self.runner.cache)[1]
         unexplained = share_changed(back, run)
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.diagnosis.pairs import PairedFile
 from onnxptq.diagnosis.variants import make_variant
 from onnxptq.evaluation import ModelUnderTest, Predictions, predict
@@ -42,14 +42,14 @@ class VariantRunner:
         base: its graph, as variants are made from it.
         quantized: the INT8 file's graph.
         paired: what it quantizes.
-        room: where predictions are found again.
+        cache: where predictions are found again.
     """
 
     reference: Model
     base: onnx.ModelProto
     quantized: onnx.ModelProto
     paired: PairedFile
-    room: Room
+    cache: Cache
 
     def write(self, tensors: Iterable[str], path: Path) -> None:
         """Writes the variant in which `tensors` are quantized."""
@@ -61,7 +61,7 @@ class VariantRunner:
 
     def float_run(self, samples: EvaluationSamples) -> Predictions:
         """Predictions of the float model."""
-        return predict([ModelUnderTest(self.reference)], samples, self.room)[0]
+        return predict([ModelUnderTest(self.reference)], samples, self.cache)[0]
 
     def run(
         self, variants: Sequence[Tensors], samples: EvaluationSamples, progress: Advance = uncounted
@@ -85,7 +85,7 @@ class VariantRunner:
                     path = Path(folder) / f"variant{number}.onnx"
                     self.write(variant, path)
                     subjects.append(ModelUnderTest(load_model(path), threads=threads))
-                runs = predict(subjects, samples, self.room)
+                runs = predict(subjects, samples, self.cache)
             found.update(zip(chunk, runs[1:], strict=True))
             progress(sum(variant in chunk for variant in variants))
         return [found[variant] for variant in variants]

@@ -92,7 +92,7 @@ def find_budget(
         if not nodes:
             return budget
         if settings.speed:
-            base = fold(runner.reference, runner.room)
+            base = fold(runner.reference, runner.cache)
             speed = measure_cost(runner.reference.path, int8.path, path, base, nodes, halves.held_out)
             budget = replace(budget, speed=speed)
         if settings.output is None or reached is False:
@@ -176,7 +176,7 @@ def _verify(
 ) -> tuple[Report, Report]:
     """The INT8 file before and after, on the half that the search has not seen."""
     runs = predict(
-        [ModelUnderTest(runner.reference), ModelUnderTest(int8), ModelUnderTest(mixed)], halves.held_out, runner.room
+        [ModelUnderTest(runner.reference), ModelUnderTest(int8), ModelUnderTest(mixed)], halves.held_out, runner.cache
     )
     before, after = (compare(runs[0], run, settings.groups) for run in runs[1:])
     return before, after

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.evaluation.sample_runner import BATCH, Runner
 from onnxptq.evaluation.worker_session import LEAST_SHARE, check_taken, open_in, start_worker
@@ -110,7 +110,7 @@ class ModelInWorker(ModelUnderTest):
     What goes wrong is kept in `failure`, and whatever is asked of the model then raises it again.
 
     Attributes:
-        room: where engines that a provider builds are kept.
+        cache: where engines that a provider builds are kept.
         timeout_s: how long one request may take, in seconds.
         memory_bytes: address space beyond what ONNX Runtime takes alone; None is no limit.
         least_share: the least share of the weighted nodes that the provider must take, see `check_taken`.
@@ -119,7 +119,7 @@ class ModelInWorker(ModelUnderTest):
         session: the session, once it was opened.
     """
 
-    room: Room = field(kw_only=True)
+    cache: Cache = field(kw_only=True)
     timeout_s: float = field(default=TIMEOUT_SECONDS, kw_only=True)
     memory_bytes: int | None = field(default=None, kw_only=True)
     least_share: float = field(default=LEAST_SHARE, kw_only=True)
@@ -241,7 +241,7 @@ class ModelInWorker(ModelUnderTest):
 
     def _session(self, batches: Batches | None, threads: int | None = None, profile: bool = False) -> Opened:
         return open_in(
-            self.worker, self.model, self.runtime, self.room, batches=batches, threads=threads, profile=profile
+            self.worker, self.model, self.runtime, self.cache, batches=batches, threads=threads, profile=profile
         )
 
 
@@ -249,13 +249,13 @@ class WorkerPool:
     """Models under test and their workers. Use it as a context manager; leaving it ends the workers.
 
     Args:
-        room: where engines that a provider builds are kept.
+        cache: where engines that a provider builds are kept.
         limits: what a model in a worker may take; None gives it minutes, since some providers build engines first, and
             all memory.
     """
 
-    def __init__(self, room: Room, limits: Limits | None = None) -> None:
-        self._room = room
+    def __init__(self, cache: Cache, limits: Limits | None = None) -> None:
+        self._cache = cache
         self._limits = limits
         self._stack = ExitStack()
         self._models: dict[tuple[str, str, str, bool, int | None], ModelInWorker] = {}
@@ -304,10 +304,10 @@ class WorkerPool:
     def _new(self, model: Model, runtime: Runtime, threads: int | None) -> ModelInWorker:
         limits = self._limits
         if limits is None:
-            return ModelInWorker(model, runtime, threads, room=self._room)
+            return ModelInWorker(model, runtime, threads, cache=self._cache)
         # CUDA reserves far more address space than it uses.
         memory = limits.bytes_for(model) if runtime.provider == CPU.provider else None
-        return ModelInWorker(model, runtime, threads, room=self._room, timeout_s=limits.seconds, memory_bytes=memory)
+        return ModelInWorker(model, runtime, threads, cache=self._cache, timeout_s=limits.seconds, memory_bytes=memory)
 
 
 _REMEDIES = {

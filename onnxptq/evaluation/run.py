@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Cache, content_key
 from onnxptq.data.versions import data_versions
 from onnxptq.errors import DataError, OnnxptqError
 from onnxptq.evaluation._gathering import Gathered, Said, has_nan, kept_energies, narrow, not_finite
@@ -35,39 +35,39 @@ T = TypeVar("T")
 
 
 def predict(
-    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, cache: Cache, progress: Advance = uncounted
 ) -> list[Predictions]:
     """Predictions of each subject on the same samples; the first subject is the reference of all.
 
     Args:
         subjects: models and what they run on; the first is the reference.
         samples: what they are judged on.
-        room: where predictions that were made before are found.
+        cache: where predictions that were made before are found.
         progress: called with the number of rows done since the last call, summed over subjects.
 
     Raises:
         DataError: a model gives NaN or infinity on a sample.
         RuntimeUnavailableError: a provider does not load.
     """
-    results = _predict(subjects, samples, room, progress, tolerant=False)
+    results = _predict(subjects, samples, cache, progress, tolerant=False)
     return [run for run in results if isinstance(run, Predictions)]
 
 
 def predict_each(
-    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance = uncounted
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, cache: Cache, progress: Advance = uncounted
 ) -> list[Predictions | OnnxptqError]:
     """As `predict`, but a subject that fails leaves its error in its place, and the others finish.
 
     Raises whatever the first subject, the reference of all, fails with.
     """
-    return _predict(subjects, samples, room, progress, tolerant=True)
+    return _predict(subjects, samples, cache, progress, tolerant=True)
 
 
 def _predict(
-    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, room: Room, progress: Advance, *, tolerant: bool
+    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, cache: Cache, progress: Advance, *, tolerant: bool
 ) -> list[Predictions | OnnxptqError]:
     identities = [_identity(subject, samples) for subject in subjects]
-    places = [_place(identity, room) for identity in identities]
+    places = [_place(identity, cache) for identity in identities]
     for identity, subject in zip(identities, subjects, strict=True):
         identity["runtime"] |= _name_or_reason(subject.runtime)
         identity["against"] = subjects[0].model.digest
@@ -97,13 +97,13 @@ def _predict(
     return [against(reference, run, head) if isinstance(run, Predictions) else run for run in named]
 
 
-def predictions_place(subject: ModelUnderTest, samples: EvaluationSamples, room: Room) -> Path:
+def predictions_place(subject: ModelUnderTest, samples: EvaluationSamples, cache: Cache) -> Path:
     """Where the predictions of a subject lie, once `predict` has made and kept them."""
-    return _place(_identity(subject, samples), room)
+    return _place(_identity(subject, samples), cache)
 
 
-def _place(identity: dict[str, Any], room: Room) -> Path:
-    return room.place("predictions", _key(identity), ".parquet")
+def _place(identity: dict[str, Any], cache: Cache) -> Path:
+    return cache.place("predictions", _key(identity), ".parquet")
 
 
 def _identity(subject: ModelUnderTest, samples: EvaluationSamples) -> dict[str, Any]:

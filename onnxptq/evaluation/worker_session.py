@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.graphs import Model
 from onnxptq.runtimes.isolated import TIMEOUT_SECONDS, Opened, Worker, WorkerError
 from onnxptq.runtimes.provider_options import Batches
@@ -34,7 +34,7 @@ def open_in(
     worker: Worker,
     model: Model,
     runtime: Runtime,
-    room: Room,
+    cache: Cache,
     *,
     batches: Batches | None = None,
     threads: int | None = None,
@@ -45,7 +45,7 @@ def open_in(
     def attempt(sizes: Batches | None) -> Opened:
         return worker.open(
             model.core.path,
-            runtime.session_providers(room, model, threads, sizes),
+            runtime.session_providers(cache, model, threads, sizes),
             optimization=runtime.optimization,
             threads=threads,
             profile=profile,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import check_groupings
@@ -74,16 +74,16 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
     reference = _reference(request, model, policy, domains)
     if reference is not None:
         check_same_outputs(reference, [model])
-    judging, room = request.judging, cache_room()
-    runtime = judging.runtime(room)
+    judging, cache = request.judging, user_cache()
+    runtime = judging.runtime(cache)
     others = _others(judging.provider, policy)
-    with WorkerPool(room, request.limits) as pool:
+    with WorkerPool(cache, request.limits) as pool:
         base = pool.in_worker(reference or model)
         subject = pool.in_worker(model, runtime, allow_fallback=judging.allow_fallback)
         evidence = Evidence(model=model, reference=reference)
         if policy is not None and not needs(policy) & {"predictions", "latency"}:
             return policy, _placed(evidence, policy, subject), ()
-        samples, warnings = samples_to_judge_on([base.model, model], judging, room)
+        samples, warnings = samples_to_judge_on([base.model, model], judging, cache)
         raw = samples.task.head.name == RAW
         policy = settle(policy, judging.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
@@ -123,12 +123,12 @@ def _reference(request: Request, model: Model, policy: Policy | None, domains: S
 def _others(judged: str, policy: Policy | None) -> list[Runtime]:
     """What else the policy wants the model to run on."""
     names = policy.provider_agreement.providers if policy and policy.provider_agreement else ()
-    return [chosen_runtime(name, cache_room()) for name in names if name != judged]
+    return [chosen_runtime(name, user_cache()) for name in names if name != judged]
 
 
 def _predict(subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
     count = counted(progress, "evaluating", len(samples) * len(subjects))
-    return predict(subjects, samples, cache_room(), count)
+    return predict(subjects, samples, user_cache(), count)
 
 
 def _fallback_note(run: Predictions) -> tuple[str, ...]:

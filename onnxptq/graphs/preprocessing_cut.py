@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxptq.cache import Room, content_key, is_whole, seal
+from onnxptq.cache import Cache, content_key, is_whole, seal
 from onnxptq.errors import ModelError
 from onnxptq.graphs.external import install, is_large
 from onnxptq.graphs.load import Model, Parts, load_model
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXTENSION_DOMAINS = ("ai.onnx.contrib", "com.microsoft.extensions")
 
 _FORMAT = 1
-"""Of what the room keeps of a model in two halves; a new one makes those of older versions unknown."""
+"""Of what the cache keeps of a model in two halves; a new one makes those of older versions unknown."""
 
 _BODY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "QuantizeLinear"})
 
@@ -56,8 +56,8 @@ def has_preprocessing(path: Path) -> bool:
     return any(node.domain in EXTENSION_DOMAINS for node in skeleton(path).graph.node)
 
 
-def taken_apart(model: Model, room: Room) -> Model:
-    """The model with its two halves, which the room keeps; itself where it has no operators of onnxruntime-extensions.
+def taken_apart(model: Model, cache: Cache) -> Model:
+    """The model with its two halves, which the cache keeps; itself where it has no operators of onnxruntime-extensions.
 
     Raises:
         ModelError: as `cut`, or the model is too large for one file.
@@ -69,7 +69,7 @@ def taken_apart(model: Model, room: Room) -> Model:
             f"{model.path} has its pre-processing in the graph and {model.size / 1e9:.1f} GB, too much to be taken "
             "apart. Export it without its pre-processing."
         )
-    folder = room.place("parts", content_key("parts", model=model.digest, format=_FORMAT), "")
+    folder = cache.place("parts", content_key("parts", model=model.digest, format=_FORMAT), "")
     meeting = folder / "tensors.txt"
     files = [folder / name for name in ("head.onnx", "body.onnx", meeting.name)]
     if not is_whole(*files):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Cache, content_key
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.calibrators.statistics_file import VERSION
@@ -30,11 +30,11 @@ def observe(
     histograms: bool,
     optimized: bool = False,
     provider: str = "cpu",
-    room: Room | None = None,
+    cache: Cache | None = None,
     progress: Advance = uncounted,
     open_pass: Callable[[], CalibrationPass | DevicePass] | None = None,
 ) -> CalibrationStatistics:
-    """Statistics of `tensors` in each environment: one pass each, or none where the room has them.
+    """Statistics of `tensors` in each environment: one pass each, or none where the cache has them.
 
     Args:
         source: the float model, as the quantizer will get it.
@@ -43,7 +43,7 @@ def observe(
         histograms: count values, beside exact extremes.
         optimized: run the graph that ONNX Runtime optimised (`--fast-calibration`).
         provider: the execution provider to run on.
-        room: where statistics are kept; None keeps none.
+        cache: where statistics are kept; None keeps none.
         progress: called with the number of samples done since the last call.
         open_pass: gives the pass where one is needed; for a caller who has several sets and opens the model once.
     """
@@ -55,9 +55,9 @@ def observe(
     for name, samples in environments.items():
         # With histograms it knows all that it knows without them.
         places = []
-        if room is not None:
+        if cache is not None:
             places = [
-                statistics_place(room, source, samples, tensors, h, optimized, provider)
+                statistics_place(cache, source, samples, tensors, h, optimized, provider)
                 for h in dict.fromkeys((True, histograms))
             ]
         kept = _known(places)
@@ -70,7 +70,7 @@ def observe(
             counted = _Counted(samples, progress)
             opened = opened or open_pass()
             part = opened.collect(counted, environment=name)
-            if room:
+            if cache:
                 part.save(places[-1])
         parts.append(part)
     return merge(*parts)
@@ -88,7 +88,7 @@ def _known(places: Sequence[Path]) -> CalibrationStatistics | None:
 
 
 def statistics_place(
-    room: Room,
+    cache: Cache,
     source: Path,
     samples: CalibrationSamples,
     tensors: Sequence[str],
@@ -113,7 +113,7 @@ def statistics_place(
         runtime=calibration_identity(provider),
         versions=data_versions(),
     )
-    return room.place("statistics", key, ".stats")
+    return cache.place("statistics", key, ".stats")
 
 
 class _Counted:

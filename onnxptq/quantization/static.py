@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import RANGE_METHODS, Range
 from onnxptq.calibrators.statistics import CalibrationStatistics
@@ -70,7 +70,7 @@ def quantize_folded(
     *,
     statistics: CalibrationStatistics | None = None,
     task: Task | None = None,
-    room: Room | None = None,
+    cache: Cache | None = None,
     progress: Advance = uncounted,
     transforming: Progress = silent,
 ) -> Quantized:
@@ -84,7 +84,7 @@ def quantize_folded(
         output: the file to write.
         statistics: what a pass over the recipe's environments left, where it was made before.
         task: of the model, for bounds that ask it; None takes that of the samples.
-        room: where statistics are found and kept.
+        cache: where statistics are found and kept.
         progress: called with the number of calibration samples done since the last call.
         transforming: called with stage, done and total by weight transforms that take long.
 
@@ -121,7 +121,7 @@ def quantize_folded(
                     histograms=RANGE_METHODS.get(recipe.ranges.name).needs_histogram,
                     optimized=is_optimized(recipe),
                     provider=provider_of(recipe),
-                    room=room,
+                    cache=cache,
                     progress=progress,
                 )
             ranges = ranges_from(statistics, recipe, settings, writer.plan.observed)

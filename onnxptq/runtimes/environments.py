@@ -1,8 +1,8 @@
 """Runtimes in other Python environments: builds of ONNX Runtime that exclude each other, and other versions.
 
-An environment is either managed (a virtual environment that `add_packages` builds in the cache room) or registered
+An environment is either managed (a virtual environment that `add_packages` builds in the cache) or registered
 (`add_interpreter`: somebody else's, which we never change). It needs onnxruntime and numpy, nothing of ours. Each has a
-folder `<cache room>/v1/runtimes/<name>` with a `runtime.json` and, where it is managed, a `venv`.
+folder `<cache>/v1/runtimes/<name>` with a `runtime.json` and, where it is managed, a `venv`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import LAYOUT, Room
+from onnxptq.cache import LAYOUT, Cache
 from onnxptq.errors import OutputError, RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.files import replacing
 from onnxptq.runtimes._worker_records import Description, describe
@@ -89,12 +89,12 @@ def default_packages(name: str) -> tuple[str, ...]:
 
 
 def add_packages(
-    room: Room, name: str, packages: Sequence[str], *, provider: str | None = None, force: bool = False, say: Say
+    cache: Cache, name: str, packages: Sequence[str], *, provider: str | None = None, force: bool = False, say: Say
 ) -> tuple[PythonEnvironment, bool]:
     """Builds a virtual environment with pip, or finds the one that was built from the same packages.
 
     Args:
-        room: where it is kept.
+        cache: where it is kept.
         name: what it is called.
         packages: requirements as pip takes them; numpy is added.
         provider: what `--ep NAME` means; None is what the name or the distribution says.
@@ -108,7 +108,7 @@ def add_packages(
         UsageError: the name is not one, or is taken by another environment.
         RuntimeUnavailableError: pip fails, or what it installed does not work.
     """
-    folder = _check_name(room, name)
+    folder = _check_name(cache, name)
     existing = _read(folder)
     # One whose interpreter is gone (Python was updated) is built anew.
     if existing is not None and existing.python.exists() and not force:
@@ -133,7 +133,7 @@ def add_packages(
 
 
 def add_interpreter(
-    room: Room, name: str, python: Path, *, provider: str | None = None, force: bool = False
+    cache: Cache, name: str, python: Path, *, provider: str | None = None, force: bool = False
 ) -> PythonEnvironment:
     """Registers an interpreter that has onnxruntime and numpy. It is never changed.
 
@@ -141,7 +141,7 @@ def add_interpreter(
         UsageError: the name is not one, or is taken.
         RuntimeUnavailableError: the interpreter does not start, or lacks onnxruntime or numpy.
     """
-    folder = _check_name(room, name)
+    folder = _check_name(cache, name)
     # Not resolved: a virtual environment's interpreter is a link to another one.
     python = Path(python).absolute()
     existing = _read(folder)
@@ -154,35 +154,35 @@ def add_interpreter(
     return environment
 
 
-def environments(room: Room) -> list[PythonEnvironment]:
+def environments(cache: Cache) -> list[PythonEnvironment]:
     """All of them, by name."""
-    found = [_read(folder) for folder in sorted(_home(room).glob("*"))]
+    found = [_read(folder) for folder in sorted(_home(cache).glob("*"))]
     return [environment for environment in found if environment is not None]
 
 
-def find_environment(room: Room, name: str) -> PythonEnvironment | None:
+def find_environment(cache: Cache, name: str) -> PythonEnvironment | None:
     """The environment called `name`, or None."""
-    return _read(_home(room) / name) if _NAME.fullmatch(name) else None
+    return _read(_home(cache) / name) if _NAME.fullmatch(name) else None
 
 
-def remove_environment(room: Room, name: str) -> PythonEnvironment:
+def remove_environment(cache: Cache, name: str) -> PythonEnvironment:
     """Forgets an environment and deletes its folder; an interpreter that was registered stays as it is.
 
     Raises UsageError where there is none of that name.
     """
-    found = find_environment(room, name)
+    found = find_environment(cache, name)
     if found is None:
-        known = [environment.name for environment in environments(room)]
+        known = [environment.name for environment in environments(cache)]
         raise UsageError(f"there is no runtime {name!r}. {did_you_mean(name, known)}")
-    shutil.rmtree(_home(room) / name)
+    shutil.rmtree(_home(cache) / name)
     return found
 
 
-def _home(room: Room) -> Path:
-    return room.root / LAYOUT / "runtimes"
+def _home(cache: Cache) -> Path:
+    return cache.root / LAYOUT / "runtimes"
 
 
-def _check_name(room: Room, name: str) -> Path:
+def _check_name(cache: Cache, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"a runtime's name is made of letters, digits and . _ @ + -, at most 64 of them; got {name!r}. "
@@ -194,7 +194,7 @@ def _check_name(room: Room, name: str) -> Path:
             f"{name!r} is the execution provider of this environment. Give the runtime another name, for example "
             f"{provider.name}@other."
         )
-    return _home(room) / name
+    return _home(cache) / name
 
 
 def _default_provider(name: str, named: str | None, found: Description) -> str:

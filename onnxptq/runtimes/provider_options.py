@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Cache, content_key
 from onnxptq.errors import UsageError
 from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS
 from onnxptq.runtimes.providers import SHARED_OPTIONS, Provider, find_provider, runtime_identity
@@ -182,16 +182,16 @@ def thread_options(provider: Provider, threads: int | None) -> dict[str, str]:
 
 
 def cache_options(
-    provider: Provider, room: Room, model_digest: str, identity: Mapping[str, str], options: Mapping[str, str]
+    provider: Provider, cache: Cache, model_digest: str, identity: Mapping[str, str], options: Mapping[str, str]
 ) -> dict[str, str]:
-    """Where TensorRT keeps its engines and timings: in the cache room, by the content that made them.
+    """Where TensorRT keeps its engines and timings: in the cache, by the content that made them.
 
     An engine holds for one model, GPU, driver and TensorRT only, and TensorRT itself checks little of that; timings
     hold for every model on the same GPU and TensorRT.
 
     Args:
         provider: others than TensorRT keep nothing.
-        room: the cache room.
+        cache: the cache.
         model_digest: of the model.
         identity: of the runtime: versions, GPU, driver.
         options: what else the provider was told.
@@ -200,7 +200,10 @@ def cache_options(
         return {}
     engine = content_key("tensorrt-engine", model=model_digest, runtime=dict(identity), options=dict(options))
     timing = content_key("tensorrt-timing", runtime=dict(identity))
-    folders = {"engine": room.place("tensorrt-engine", engine, ""), "timing": room.place("tensorrt-timing", timing, "")}
+    folders = {
+        "engine": cache.place("tensorrt-engine", engine, ""),
+        "timing": cache.place("tensorrt-timing", timing, ""),
+    }
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
     return {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.runtimes._libraries import NVIDIA_PROVIDERS
 from onnxptq.runtimes.cpu import cpu_features, u8s8_can_saturate
@@ -146,19 +146,19 @@ class Runtime:
         return identity | tf32_identity(self.provider, self.variables)
 
     def session_providers(
-        self, room: Room, model: Model, threads: int | None = None, batches: Batches | None = None
+        self, cache: Cache, model: Model, threads: int | None = None, batches: Batches | None = None
     ) -> tuple[tuple[str, dict[str, str]], ...]:
         """What a session of a model is created with: ONNX Runtime's names with their options, in order.
 
         Args:
-            room: where a provider keeps what it builds.
+            cache: where a provider keeps what it builds.
             model: what the session is of.
             threads: for a provider with a thread pool of its own, which the session's number does not reach.
             batches: what will run, for a provider that builds for sizes; None where nobody knows.
         """
         options = {**model_options(self.provider, quantized=model.quantized), **self.options}
         options |= profile_options(self.provider, model.core.signature, batches)
-        places = cache_options(self.provider, room, model.digest, self.identity(), options)
+        places = cache_options(self.provider, cache, model.digest, self.identity(), options)
         companions = [name for name in self.provider.companions if name in self.compiled]
         return (
             (self.provider.ort_name, {**options, **places, **thread_options(self.provider, threads)}),
@@ -187,7 +187,7 @@ CPU = Runtime("cpu", CPU_PROVIDER)
 """The CPU of this environment."""
 
 
-def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = None) -> Runtime:
+def resolve_runtime(text: str, cache: Cache, settings: DeviceSettings | None = None) -> Runtime:
     """The runtime that `text` names.
 
     Raises:
@@ -203,7 +203,7 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
             )
     if len(numbers) > 1 or len(levels) > 1:
         raise UsageError(f"{text!r} names two devices or two levels. Expected one of each at most, as in cuda:1:basic.")
-    provider, environment = _provider_and_environment(name, room)
+    provider, environment = _provider_and_environment(name, cache)
     settings = settings or DeviceSettings()
     if numbers:
         if provider.ort_name not in NVIDIA_PROVIDERS:
@@ -221,9 +221,9 @@ def resolve_runtime(text: str, room: Room, settings: DeviceSettings | None = Non
     )
 
 
-def chosen_runtime(text: str, room: Room, *, allow_fallback: bool | None = None) -> Runtime:
+def chosen_runtime(text: str, cache: Cache, *, allow_fallback: bool | None = None) -> Runtime:
     """The runtime that `text` names, tried: `resolve_runtime`, then `ready`."""
-    return ready(resolve_runtime(text, room), allow_fallback=allow_fallback)
+    return ready(resolve_runtime(text, cache), allow_fallback=allow_fallback)
 
 
 def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
@@ -250,17 +250,17 @@ def ready(runtime: Runtime, *, allow_fallback: bool | None = None) -> Runtime:
     raise error if allow_fallback is None else RuntimeUnavailableError(f"{error} {FALLBACK_REMEDY}")
 
 
-def _provider_and_environment(name: str, room: Room) -> tuple[Provider, PythonEnvironment | None]:
-    if (environment := find_environment(room, name)) is not None:
+def _provider_and_environment(name: str, cache: Cache) -> tuple[Provider, PythonEnvironment | None]:
+    if (environment := find_environment(cache, name)) is not None:
         return _provider_of(environment, environment.provider), environment
     provider, at, place = name.partition("@")
-    if at and (environment := find_environment(room, place)) is not None:
+    if at and (environment := find_environment(cache, place)) is not None:
         return _provider_of(environment, provider), environment
     if at:
-        raise UsageError(f"there is no runtime {name!r}. {_how_to_add(name, room)}")
+        raise UsageError(f"there is no runtime {name!r}. {_how_to_add(name, cache)}")
     found = find_provider(name)
     if found.ort_name not in providers_here() and found.name == "openvino":
-        raise RuntimeUnavailableError(f"{name!r} is not in this environment. {_how_to_add(name, room)}")
+        raise RuntimeUnavailableError(f"{name!r} is not in this environment. {_how_to_add(name, cache)}")
     return found, None
 
 
@@ -278,13 +278,13 @@ def _provider_of(environment: PythonEnvironment, name: str) -> Provider:
     raise UsageError(f"the runtime {environment.name!r} has no provider {name!r}. {did_you_mean(name, short_names)}")
 
 
-def _how_to_add(name: str, room: Room) -> str:
+def _how_to_add(name: str, cache: Cache) -> str:
     try:
         default_packages(name)
         remedy = f"Add it with: onnxptq runtimes add {name}"
     except UsageError:
         remedy = "Add it with: onnxptq runtimes add NAME --package ... or --python PATH"
-    known = [environment.name for environment in environments(room)]
+    known = [environment.name for environment in environments(cache)]
     return (
         f"{remedy} (it installs into a virtual environment of its own). Runtimes so far: {', '.join(known) or 'none'}."
     )

@@ -104,7 +104,7 @@ def _measured(
         count = max(1, min(len(sets), engine.workers, _MEASURING) // len(grid.plan.models))
         for chosen in list(sets.values())[:: -(-len(sets) // count)]:
             jobs.append(
-                SweepJob(grid.plan, model, tuple(chosen), store.room.root.resolve(), engine.threads, measuring=True)
+                SweepJob(grid.plan, model, tuple(chosen), store.cache.root.resolve(), engine.threads, measuring=True)
             )
     started = time.perf_counter()
     for job in jobs:
@@ -156,7 +156,7 @@ def _wall(
             warm.add(place)
             read.add(place)
         else:
-            if not predictions_place(context.reference, context.samples, store.room).is_file():
+            if not predictions_place(context.reference, context.samples, store.cache).is_file():
                 at += len(context.samples) * fmean(one.row + one.reference for one in costs)
                 read.add(place)
             prepared[model] = at

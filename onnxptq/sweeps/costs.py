@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.errors import DataError, OnnxptqError
@@ -105,10 +105,10 @@ def measure(context: ModelContext, cells: Sequence[CellKey], opened: float) -> C
             with suppress(OnnxptqError):  # The cells of a set that cannot be drawn fail, and take no time.
                 draws[sampler_of(recipe)] = _seconds(partial(context.draw, recipe))
     with tempfile.TemporaryDirectory(prefix="onnxptq.sweep.") as folder:
-        room = Room(Path(folder))
+        cache = Cache(Path(folder))
         warm, sample, statistics = _observed(context, cells)
-        warm_too, quantize, model = _quantized(context, cells, statistics, room)
-        samples = _few(context, Room(room.root / "few"))  # What it predicts must not be found when it is timed.
+        warm_too, quantize, model = _quantized(context, cells, statistics, cache)
+        samples = _few(context, Cache(cache.root / "few"))  # What it predicts must not be found when it is timed.
         row_bytes = 0.0
 
         def read() -> None:
@@ -117,8 +117,8 @@ def measure(context: ModelContext, cells: Sequence[CellKey], opened: float) -> C
                 row_bytes += sum(array.nbytes for array in feeds.values())
 
         row = _seconds(read) / len(samples)
-        reference = _seconds(lambda: predict([context.reference], samples, room)) / len(samples)
-        judge = {name: _judged(context, model, name, samples, room) for name in context.plan.runtimes}
+        reference = _seconds(lambda: predict([context.reference], samples, cache)) / len(samples)
+        judge = {name: _judged(context, model, name, samples, cache) for name in context.plan.runtimes}
     return Costs(
         opened=opened,
         warm=warm + warm_too,
@@ -155,16 +155,16 @@ def _observed(context: ModelContext, cells: Sequence[CellKey]) -> tuple[float, f
 
 
 def _quantized(
-    context: ModelContext, cells: Sequence[CellKey], seen: Mapping[str, CalibrationStatistics], room: Room
+    context: ModelContext, cells: Sequence[CellKey], seen: Mapping[str, CalibrationStatistics], cache: Cache
 ) -> tuple[float, dict[Maker, float], Model]:
     """Seconds that the first model takes longer, those of one model each, and the last model."""
     seconds: dict[Maker, float] = {}
     warm, error = 0.0, None
-    path = room.root / "int8.onnx"
+    path = cache.root / "int8.onnx"
     for maker, recipe in {(key.method, key.target): context.recipe(key) for key in cells}.items():
         if is_learned(recipe) or sum(seconds.values()) > _QUANTIZE_SECONDS:
             continue
-        make = partial(_quantize, context, recipe, seen, path, room)
+        make = partial(_quantize, context, recipe, seen, path, cache)
         try:
             seconds[maker] = took = _seconds(make)
             if len(seconds) == 1:
@@ -179,14 +179,14 @@ def _quantized(
 
 
 def _quantize(
-    context: ModelContext, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, room: Room
+    context: ModelContext, recipe: Recipe, seen: Mapping[str, CalibrationStatistics], path: Path, cache: Cache
 ) -> None:
     samples = context.draw(recipe)
     known = merge(*(seen[name] for name in environments_of(recipe, samples))) if context.observes(recipe) else None
-    context.quantize(recipe, samples, known, path, room)
+    context.quantize(recipe, samples, known, path, cache)
 
 
-def _few(context: ModelContext, room: Room) -> KeptSamples:
+def _few(context: ModelContext, cache: Cache) -> KeptSamples:
     """So many of the samples to judge on that FP32 takes `_JUDGE_SECONDS`."""
     whole = context.samples
 
@@ -196,19 +196,19 @@ def _few(context: ModelContext, room: Room) -> KeptSamples:
 
     count = max(1, _FIRST_ROWS // len(whole.corruptions))
     while True:
-        took = _seconds(partial(predict, [context.reference], first(count), room))
+        took = _seconds(partial(predict, [context.reference], first(count), cache))
         if count >= len(whole.dataset) or took > _JUDGE_SECONDS / 4:
             return first(max(count, int(count * _JUDGE_SECONDS / took)))
         count *= 4
 
 
-def _judged(context: ModelContext, model: Model, name: str, samples: KeptSamples, room: Room) -> float:
+def _judged(context: ModelContext, model: Model, name: str, samples: KeptSamples, cache: Cache) -> float:
     """Seconds a row."""
 
     def judge() -> None:
-        with WorkerPool(room) as pool:
+        with WorkerPool(cache) as pool:
             judged = pool.model(model, context.runtime(name))
-            reference, run = predict_each([context.reference, judged], samples, room)
+            reference, run = predict_each([context.reference, judged], samples, cache)
         if isinstance(reference, Predictions) and isinstance(run, Predictions):
             compare(reference, run, context.plan.groups, minimum_samples=context.minimum_samples)
 

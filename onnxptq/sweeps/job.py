@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.methods import Range
 from onnxptq.errors import OnnxptqError, OutputError
@@ -40,7 +40,7 @@ class SweepJob:
         plan: what the cells belong to.
         model: as the plan names it.
         cells: of that model; () only prepares it: the folded graph and the FP32 predictions.
-        room: root of the room where everything is kept.
+        cache: root of the cache where everything is kept.
         threads: threads inside one operator of every session.
         part: (i, n): only the statistics of the i-th of n parts of the first cell's calibration set, counted from 0.
         places: where files that the plan names lie on this machine, if elsewhere.
@@ -51,7 +51,7 @@ class SweepJob:
     plan: Plan
     model: str
     cells: tuple[CellKey, ...]
-    room: Path
+    cache: Path
     threads: int
     part: tuple[int, int] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Result:
 
     Attributes:
         cells: in the order of the job; none of a job that only prepares, or whose set could not be drawn.
-        files: what it left in the room and other workers or the user will read, relative to the room.
+        files: what it left in the cache and other workers or the user will read, relative to the cache.
         costs: of a job that measures; None where nothing could be made.
         why: of a job that measures, why it has no costs.
     """
@@ -91,8 +91,8 @@ def run_job(job: SweepJob) -> Result:
         return Result(costs=costs) if isinstance(costs, Costs) else Result(why=str(costs))
     if not job.cells:
         _ = context.folded
-        predict([context.reference], context.samples, context.room)
-        return Result(files=_present(context, [predictions_place(context.reference, context.samples, context.room)]))
+        predict([context.reference], context.samples, context.cache)
+        return Result(files=_present(context, [predictions_place(context.reference, context.samples, context.cache)]))
     if job.part is not None:
         parts = attempt(functools.partial(context.observe_part, context.recipe(job.cells[0]), *job.part))
         return Result(files=_present(context, parts) if isinstance(parts, list) else ())
@@ -104,18 +104,18 @@ def run_job(job: SweepJob) -> Result:
 
 
 def _present(context: ModelContext, paths: Sequence[Path]) -> tuple[str, ...]:
-    """Paths relative to the room, of files that are there."""
-    return tuple(path.relative_to(context.room.root).as_posix() for path in paths if path.is_file())
+    """Paths relative to the cache, of files that are there."""
+    return tuple(path.relative_to(context.cache.root).as_posix() for path in paths if path.is_file())
 
 
 def _context(job: SweepJob) -> ModelContext:
-    return _open(job.plan, job.model, job.room, tuple(sorted(job.places.items())))
+    return _open(job.plan, job.model, job.cache, tuple(sorted(job.places.items())))
 
 
 @functools.lru_cache(maxsize=2)
-def _open(plan: Plan, model: str, room: Path, places: tuple[tuple[str, str], ...]) -> ModelContext:
+def _open(plan: Plan, model: str, cache: Path, places: tuple[tuple[str, str], ...]) -> ModelContext:
     """Kept in the worker: jobs of one model follow each other."""
-    return open_context(plan, model, Room(room), dict(places))
+    return open_context(plan, model, Cache(cache), dict(places))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class _Maker:
         statistics, calibrated = self._context.statistics(recipe, samples)
         started = time.perf_counter()
         path = self._folder / f"{len(self._made)}.onnx"
-        quantized = self._context.quantize(recipe, samples, statistics, path, self._context.room)
+        quantized = self._context.quantize(recipe, samples, statistics, path, self._context.cache)
         seconds = {"calibrate": calibrated, "quantize": time.perf_counter() - started}
         made = _Made(load_model(path, written_here=True), quantized.ranges, recipe.digest, seconds, key.runtime)
         self._made[recipe.digest] = made
@@ -188,10 +188,10 @@ def _judged(context: ModelContext, made: Sequence[_Made]) -> dict[tuple[str, str
 
 def _judge_together(context: ModelContext, models: Sequence[Model], runtime: str) -> dict[tuple[str, str], _Judged]:
     started = time.perf_counter()
-    with WorkerPool(context.room) as pool:
+    with WorkerPool(context.cache) as pool:
         chosen = [pool.model(model, context.runtime(runtime)) for model in models]
-        reference, *runs = predict_each([context.reference, *chosen], context.samples, context.room)
-        places = [predictions_place(one, context.samples, context.room) for one in chosen]
+        reference, *runs = predict_each([context.reference, *chosen], context.samples, context.cache)
+        places = [predictions_place(one, context.samples, context.cache) for one in chosen]
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
     layout = lay_out(reference, context.plan.groups)

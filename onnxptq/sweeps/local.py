@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.runtimes.selection import ready, resolve_runtime
 from onnxptq.sweeps.engine import JobOutcome
@@ -150,7 +150,7 @@ def _serve(connection: Connection) -> None:
 
 def identity_here(runtime: str) -> dict[str, str]:
     """What decides the numbers of a runtime on this machine. Raises RuntimeUnavailableError where it does not load."""
-    return ready(resolve_runtime(runtime, cache_room())).identity()
+    return ready(resolve_runtime(runtime, user_cache())).identity()
 
 
 def answer(job: SweepJob) -> tuple[Result, OnnxptqError | None]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxptq.cache import Room, cache_room, content_key
+from onnxptq.cache import Cache, content_key, user_cache
 from onnxptq.calibration import check_labels, draw_from, draws_here, with_calibration_side
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
@@ -65,7 +65,7 @@ class ModelContext:
     Attributes:
         plan: whose model it is.
         name: what the plan calls the model.
-        room: where everything that is made is kept.
+        cache: where everything that is made is kept.
         inputs: what was resolved; the evaluation side is the one that all cells are judged on.
         samples: what the models are judged on.
         places: where files that the plan names lie on this machine, if elsewhere.
@@ -73,7 +73,7 @@ class ModelContext:
 
     plan: Plan
     name: str
-    room: Room
+    cache: Cache
     inputs: Inputs
     samples: EvaluationSamples
     places: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class ModelContext:
     @cached_property
     def folded(self) -> Path:
         """The FP32 model after `quant_pre_process`."""
-        return fold(self.inputs.model, self.room)
+        return fold(self.inputs.model, self.cache)
 
     @property
     def reference(self) -> ModelUnderTest:
@@ -100,8 +100,8 @@ class ModelContext:
     def runtime(self, name: str) -> Runtime:
         """A runtime of the plan. Raises RuntimeUnavailableError where it does not load here."""
         if name not in self._runtimes:
-            # Environments are added to the user's room, wherever this sweep keeps its results.
-            self._runtimes[name] = ready(resolve_runtime(name, cache_room()))
+            # Environments are added to the user's cache, wherever this sweep keeps its results.
+            self._runtimes[name] = ready(resolve_runtime(name, user_cache()))
         return self._runtimes[name]
 
     def draw(self, recipe: Recipe) -> CalibrationSamples:
@@ -158,7 +158,7 @@ class ModelContext:
         samples: CalibrationSamples,
         statistics: CalibrationStatistics | None,
         path: Path,
-        room: Room,
+        cache: Cache,
     ) -> Quantized:
         """Writes the INT8 model of a recipe to `path`; arguments and errors as of `quantize_folded`."""
         with space_for(self.inputs.model, path.parent):
@@ -170,7 +170,7 @@ class ModelContext:
                 path,
                 statistics=statistics,
                 task=self.inputs.task,
-                room=room,
+                cache=cache,
             )
 
     @property
@@ -228,7 +228,7 @@ class ModelContext:
                 share = replace(samples, shard=(part, self.parts(samples)))
                 self._observe_share(name, share)
                 tensors, histograms = self.tensors, self.histograms
-                files.append(statistics_place(self.room, self.folded, share, tensors, histograms, False))
+                files.append(statistics_place(self.cache, self.folded, share, tensors, histograms, False))
         return files
 
     def collect(self, samples: CalibrationSamples, environment: str = "") -> CalibrationStatistics:
@@ -246,7 +246,7 @@ class ModelContext:
             {name: samples},
             self.tensors,
             histograms=self.histograms,
-            room=self.room,
+            cache=self.cache,
             open_pass=lambda: self._pass,
         )
 
@@ -261,12 +261,12 @@ class ModelContext:
             there = calibration_set
             if there.foreign:
                 there = replace(there, foreign=self.places.get(there.foreign, there.foreign))
-            self._sides[source] = with_calibration_side(self.inputs, there, self.plan.options, self.room)
+            self._sides[source] = with_calibration_side(self.inputs, there, self.plan.options, self.cache)
             check_fits(self._sides[source].calibration, self.inputs.task)
         return self._sides[source]
 
 
-def open_context(plan: Plan, name: str, room: Room, places: Mapping[str, str] | None = None) -> ModelContext:
+def open_context(plan: Plan, name: str, cache: Cache, places: Mapping[str, str] | None = None) -> ModelContext:
     """Finds the model and its data; nothing is computed yet. `places` as in `ModelContext`.
 
     Raises:
@@ -277,7 +277,7 @@ def open_context(plan: Plan, name: str, room: Room, places: Mapping[str, str] | 
     places = places or {}
     model = None if name == BUILTIN else places.get(name, name)
     options = options_at(plan.options, places)
-    inputs = resolve_for_quantization(model, options, room, needs_data=needs_data, evaluate=True)
+    inputs = resolve_for_quantization(model, options, cache, needs_data=needs_data, evaluate=True)
     if inputs.evaluation is None:
         raise DataError(f"there is no data to judge {name} on. Give data, or calib_data and eval_data, in the plan.")
     for text in texts:
@@ -290,7 +290,7 @@ def open_context(plan: Plan, name: str, room: Room, places: Mapping[str, str] | 
     else:
         corruptions = default_corruptions(inputs.task, plan.families)
     samples = KeptSamples(inputs.task, evaluation, corruptions, EVALUATION_SEED)
-    return ModelContext(plan, name, room, inputs, samples, places)
+    return ModelContext(plan, name, cache, inputs, samples, places)
 
 
 def options_at(options: DataOptions, places: Mapping[str, str]) -> DataOptions:

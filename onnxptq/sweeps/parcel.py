@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import Room, content_key
+from onnxptq.cache import Cache, content_key
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.files import digest_file, replacing
 from onnxptq.graphs.external import external_locations
@@ -30,14 +30,14 @@ class Parcel:
     files: tuple[tuple[str, Any], ...]
     digest: str
 
-    def places(self, room: Room, fetch: Callable[[Any], bytes]) -> dict[str, str]:
+    def places(self, cache: Cache, fetch: Callable[[Any], bytes]) -> dict[str, str]:
         """Where the sources lie on this machine. What is not there yet is fetched.
 
         Args:
-            room: of this machine.
+            cache: of this machine.
             fetch: the bytes behind a reference.
         """
-        folder = room.place(_KIND, self.digest, "")
+        folder = cache.place(_KIND, self.digest, "")
         for name, reference in self.files:
             path = folder / name
             if not path.exists():

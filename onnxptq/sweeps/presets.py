@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.data import Dataset
 from onnxptq.errors import UsageError, did_you_mean
@@ -84,13 +84,13 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_plan(name: str, plan: Plan, room: Room) -> Plan:
+def preset_plan(name: str, plan: Plan, cache: Cache) -> Plan:
     """The plan of a preset for models and data at hand.
 
     Args:
         name: of the preset.
         plan: models, data and how to read it; the rest of it is replaced.
-        room: where tables of data are kept.
+        cache: where tables of data are kept.
 
     Raises:
         UsageError: there is no such preset.
@@ -102,7 +102,7 @@ def preset_plan(name: str, plan: Plan, room: Room) -> Plan:
     tasks, labelled, fewest = [], True, None
     for model in plan.models:
         path = None if model == BUILTIN else model
-        inputs = resolve_for_quantization(path, plan.options, room, needs_data=True, evaluate=True)
+        inputs = resolve_for_quantization(path, plan.options, cache, needs_data=True, evaluate=True)
         tasks.append(inputs.task)
         labelled = labelled and inputs.calibration is not None and inputs.calibration.labels is not None
         fewest = fewest or _fewest_of_a_class(inputs.evaluation)

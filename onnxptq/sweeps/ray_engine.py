@@ -1,7 +1,7 @@
 """The engine of a Ray cluster: the same jobs, on as many machines as there are.
 
 On a cluster that was there before, nothing but Ray is shared: models and data go into its object store once, each
-machine works in its own cache room, and what it leaves there comes back with the cells.
+machine works in its own cache, and what it leaves there comes back with the cells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.errors import OnnxptqError, RuntimeUnavailableError
 from onnxptq.runtimes.selection import resolve_runtime
 from onnxptq.sweeps.engine import JobOutcome
@@ -27,12 +27,12 @@ class RayEngine:
     """Workers of Ray.
 
     Attributes:
-        room: of the store; here files are put that come back from other machines.
+        cache: of the store; here files are put that come back from other machines.
         address: of a cluster that is there already ("auto" finds it), or None for one on this machine.
         most: how many jobs run at a time; None is one a CPU.
     """
 
-    room: Room
+    cache: Cache
     address: str | None = None
     most: int | None = None
     _running: dict[Any, SweepJob] = field(default_factory=dict)
@@ -124,11 +124,11 @@ class RayEngine:
         return self._parcels[job.model]
 
     def _keep(self, files: Mapping[str, bytes], *, share: bool) -> None:
-        """Puts what came from another machine into the store's room and, where others need it, within their reach."""
+        """Puts what came from another machine into the store's cache and, where others need it, within their reach."""
         import ray
 
         for name, data in files.items():
-            path = self.room.root / name
+            path = self.cache.root / name
             unpack(path, data)
             if share:
                 self._files[name] = ray.put(data)
@@ -145,7 +145,7 @@ class RayEngine:
         return {"num_cpus": 1, "num_gpus": 1}
 
     def _needs_gpu(self, runtime: str) -> bool:
-        return resolve_runtime(runtime, cache_room()).on_gpu
+        return resolve_runtime(runtime, user_cache()).on_gpu
 
 
 def _work(
@@ -157,13 +157,13 @@ def _work(
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
     if parcel is None or files is None:
         return (*answer(job), {})
-    room = cache_room()
+    cache = user_cache()
     for name, reference in files.items():
-        if not (room.root / name).exists():
-            unpack(room.root / name, ray.get(reference))
-    places = parcel.places(room, ray.get)
-    result, error = answer(replace(job, room=room.root, places=places))
-    return result, error, {name: (room.root / name).read_bytes() for name in result.files}
+        if not (cache.root / name).exists():
+            unpack(cache.root / name, ray.get(reference))
+    places = parcel.places(cache, ray.get)
+    result, error = answer(replace(job, cache=cache.root, places=places))
+    return result, error, {name: (cache.root / name).read_bytes() for name in result.files}
 
 
 def explain(error: Any) -> str:

@@ -89,7 +89,7 @@ def open_grid(plan: Plan, store: Store, engine: Engine) -> CellGrid:
     Raises:
         OnnxptqError: one of them cannot be used, or a runtime does not load.
     """
-    contexts = {name: open_context(plan, name, store.room) for name in plan.models}
+    contexts = {name: open_context(plan, name, store.cache) for name in plan.models}
     runtimes = {name: engine.identity(name) for name in plan.runtimes}
     keys = {key: contexts[key.model].cell_key(key, runtimes[key.runtime]) for key in plan.grid}
     digest = content_key("run", plan=plan.to_dict(), cells=list(keys.values()))
@@ -174,7 +174,7 @@ def _results(grid: CellGrid, missing: Sequence[CellKey], store: Store, engine: E
     calibration sets; then the cells.
     """
     by_model = {model: [key for key in missing if key.model == model] for model in grid.plan.models}
-    room = store.room.root.resolve()
+    cache = store.cache.root.resolve()
     running: Counter[str] = Counter()
 
     def submit(jobs: Iterable[SweepJob]) -> None:
@@ -182,7 +182,7 @@ def _results(grid: CellGrid, missing: Sequence[CellKey], store: Store, engine: E
             engine.submit(job)
             running[job.model] += 1
 
-    submit(SweepJob(grid.plan, model, (), room, engine.threads) for model, keys in by_model.items() if keys)
+    submit(SweepJob(grid.plan, model, (), cache, engine.threads) for model, keys in by_model.items() if keys)
     while running.total():
         outcome = engine.wait()
         job = outcome.job

@@ -1,4 +1,4 @@
-"""The store of sweeps: one SQLite file in the room. Cells are kept by their content, runs say which cells are theirs.
+"""The store of sweeps: one SQLite file in the cache. Cells are kept by their content, runs say which cells are theirs.
 
 A cell is written in one transaction and carries a digest of itself: what is there is whole, and what was damaged on the
 disk is as if it were not there. WAL mode lets two sweeps write at once.
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.errors import DataError, OutputError, UsageError, did_you_mean
 from onnxptq.sweeps.plan import Plan, plan_from_dict
 from onnxptq.sweeps.read_only import open_to_read
@@ -100,10 +100,10 @@ class RunSummary:
 
 
 class Store:
-    """Runs and cells in one room. Made where there is none.
+    """Runs and cells in one cache folder. Made where there is none.
 
     Args:
-        room: where it lies.
+        cache: where it lies.
         read: only to read: nothing is made, and the folder need not be one that can be written.
 
     Raises:
@@ -112,9 +112,9 @@ class Store:
         UsageError: there is none to read.
     """
 
-    def __init__(self, room: Room, *, read: bool = False) -> None:
-        self.room = room
-        self.path = (room.lookup("sweeps") if read else room.folder("sweeps")) / "sweeps.sqlite"
+    def __init__(self, cache: Cache, *, read: bool = False) -> None:
+        self.cache = cache
+        self.path = (cache.lookup("sweeps") if read else cache.folder("sweeps")) / "sweeps.sqlite"
         self._read = read
         with self._explained():
             if read:
@@ -198,7 +198,7 @@ class Store:
         """Whether a cell's predictions lie where it says, to their last byte; True where it keeps none."""
         from onnxptq.evaluation.predictions import predictions_stand
 
-        return not cell.predictions or predictions_stand(self.room.root / cell.predictions)
+        return not cell.predictions or predictions_stand(self.cache.root / cell.predictions)
 
     def finish(self, run: str, when: str) -> None:
         """Notes that every cell of a run is done."""
@@ -275,7 +275,7 @@ class Store:
             which = "run" if plan is None else "run of this plan"
             return f"there is no {which} in {self.path}. Leave --resume out to start one."
         which = "every run" if plan is None else f"the run {done} of this plan"
-        report = self.room.command(f"onnxptq report {done}")
+        report = self.cache.command(f"onnxptq report {done}")
         return f"{which} in {self.path} is finished: {report}"
 
     def study(self, run: str) -> Study:
@@ -300,13 +300,13 @@ class Store:
             versions=json.loads(versions),
             machine=json.loads(machine),
             command=command,
-            store=self.room.option,
+            store=self.cache.option,
         )
 
     @property
     def resume(self) -> str:
         """The command line that goes on with what did not finish."""
-        return self.room.command(RESUME)
+        return self.cache.command(RESUME)
 
     def _prepare(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
@@ -378,21 +378,21 @@ def load_study(run: str = "last", store: Path | None = None) -> Study:
 
     Args:
         run: its name, a prefix that only it has, or "last".
-        store: the folder of `--store`; None is the cache room.
+        store: the folder of `--store`; None is the cache.
 
     Raises:
         UsageError: there is no such run, or several, or no store.
         DataError: the store is damaged, or of a newer version.
     """
-    with Store(room_of(store), read=True) as opened:
+    with Store(cache_of(store), read=True) as opened:
         return opened.study(run)
 
 
-def room_of(store: str | Path | None) -> Room:
-    """The room of a store: the folder of `--store`, or the user's cache room."""
+def cache_of(store: str | Path | None) -> Cache:
+    """The cache of a store: the folder of `--store`, or the user's cache."""
     if store is None:
-        return replace(cache_room(), may_move=False)
-    return Room(Path(store), option=f"--store {shlex.quote(str(store))}")
+        return replace(user_cache(), may_move=False)
+    return Cache(Path(store), option=f"--store {shlex.quote(str(store))}")
 
 
 def _make_for_this_user(path: Path) -> None:

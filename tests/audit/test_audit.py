@@ -16,7 +16,7 @@ from onnxptq.audit import FAILED, PASSED, PROBES, UNDECIDED, audit_calibration
 from onnxptq.audit.decisions import outputs_of, undecided
 from onnxptq.audit.early import early_note
 from onnxptq.audit.probe import ProbePart
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.calibration import resolve_calibration
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.samples import draw
@@ -55,7 +55,7 @@ def test_an_unknown_probe_is_refused() -> None:
 def test_nothing_to_hold_the_set_against_is_undecided() -> None:
     """The set draws all samples that there are, and no copies are wanted."""
     everything = len(
-        resolve_calibration(None, CalibrationSet(), DataOptions(), cache_room(), evaluate=True).calibration
+        resolve_calibration(None, CalibrationSet(), DataOptions(), user_cache(), evaluate=True).calibration
     )
     audit = audit_calibration(calib="clean", calib_size=everything, probe="undrawn")
     assert audit.verdict == UNDECIDED
@@ -68,7 +68,7 @@ def test_noise_is_not_held_against_noise() -> None:
 
 
 def test_an_output_too_narrow_for_the_two_best_classes_loses_the_prediction() -> None:
-    inputs = resolve_for_quantization(None, DataOptions(), cache_room(), needs_data=True, evaluate=True)
+    inputs = resolve_for_quantization(None, DataOptions(), user_cache(), needs_data=True, evaluate=True)
     samples = draw(CalibrationSet.parse("clean"), inputs.task, inputs.calibration, size=40)
     ran = outputs_of(
         inputs.model,
@@ -102,7 +102,7 @@ def test_the_command_refuses_a_set_that_there_is_not(onnxptq: Run) -> None:
 @pytest.fixture
 def notes() -> Callable[..., str | None]:
     def notes(calib: str, recipe: Recipe | None = None) -> str | None:
-        inputs = resolve_for_quantization(None, DataOptions(), cache_room(), needs_data=True, evaluate=True)
+        inputs = resolve_for_quantization(None, DataOptions(), user_cache(), needs_data=True, evaluate=True)
         samples = draw(CalibrationSet.parse(calib), inputs.task, inputs.calibration)
         return early_note(recipe or Recipe(calibration=calib), samples)
 
@@ -123,7 +123,7 @@ def test_quantize_warns_of_inputs_that_are_too_narrow(notes: Callable[..., str |
 
 
 def test_of_a_harmless_set_quantize_reads_a_few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = resolve_for_quantization(None, DataOptions(), cache_room(), needs_data=True, evaluate=True)
+    inputs = resolve_for_quantization(None, DataOptions(), user_cache(), needs_data=True, evaluate=True)
     samples = draw(CalibrationSet.parse("clean"), inputs.task, inputs.calibration)
     read = []
     feeds = type(inputs.task).feeds
@@ -157,7 +157,7 @@ def test_quantize_carries_the_warning(tmp_path: Path) -> None:
 
 def test_a_folder_of_dark_images_is_found_out_without_a_bright_one(tmp_path: Path) -> None:
     """What a user has: the whole folder is dark, so no sample that was not drawn shows the harm."""
-    inputs = resolve_for_quantization(None, DataOptions(), cache_room(), needs_data=True, evaluate=True)
+    inputs = resolve_for_quantization(None, DataOptions(), user_cache(), needs_data=True, evaluate=True)
     assert inputs.calibration is not None
     batch = inputs.task.load(inputs.calibration.read(np.arange(60)))
     for number, image in enumerate(batch):

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxptq.audit.bounds import SIGMAS, batch_norm_ranges
 from onnxptq.audit.missing import missing_groups
 from onnxptq.audit.probe import augmented_parts, undrawn_parts
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.calibrators.samples import CalibrationSamples, draw
 from onnxptq.data import Dataset
@@ -23,7 +23,7 @@ from onnxptq.inputs import DataOptions, Inputs, resolve_for_quantization
 
 @pytest.fixture(scope="module")
 def digits() -> Inputs:
-    return resolve_for_quantization(None, DataOptions(), cache_room(), needs_data=True, evaluate=True)
+    return resolve_for_quantization(None, DataOptions(), user_cache(), needs_data=True, evaluate=True)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def bn_net(path: Path, beta: list[float], gamma: list[float]) -> Path:
 
 
 def test_batch_normalization_says_how_far_a_tensor_reaches_and_a_clip_ends_it(tmp_path: Path) -> None:
-    folded = fold(load_model(bn_net(tmp_path / "net.onnx", [0.5, 1.0], [-0.5, 4.0])), cache_room())
+    folded = fold(load_model(bn_net(tmp_path / "net.onnx", [0.5, 1.0], [-0.5, 4.0])), user_cache())
     ranges = batch_norm_ranges(folded)
     assert ranges["z"] == (1.0 - SIGMAS * 4, 1.0 + SIGMAS * 4)
     assert ranges["y"] == (0.0, 6.0)

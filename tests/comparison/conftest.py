@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.comparison import CompareSettings
 from onnxptq.evaluation import Predictions
 from onnxptq.inputs import DataOptions
@@ -43,14 +43,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> DataOptions:
 def misbehaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Misbehaving:
     """Registers a runtime `name`: this interpreter, which runs `code` in a worker before anything else.
 
-    `code` sees `Session`, the class onnxruntime.InferenceSession. The room is one of the test's own.
+    `code` sees `Session`, the class onnxruntime.InferenceSession. The cache is one of the test's own.
     """
     if sys.platform == "win32":
         pytest.skip("the interpreter is a shell script")
     monkeypatch.setenv("ONNXPTQ_CACHE", str(tmp_path / "room"))
 
     def register(name: str, code: str) -> PythonEnvironment:
-        return add_interpreter(cache_room(), name, interpreter(tmp_path / f"python-{name}", code))
+        return add_interpreter(user_cache(), name, interpreter(tmp_path / f"python-{name}", code))
 
     return register
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.comparison import CompareSettings, Comparison
 from onnxptq.comparison.named import compare_models
 from onnxptq.errors import ModelError, RuntimeUnavailableError
@@ -174,8 +174,8 @@ def test_onnx_runtimes_installed_over_each_other_are_refused_as_a_runtime(
     setup = script.with_suffix(".setup.py")
     setup.write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\n" + setup.read_text())
     with pytest.raises(RuntimeUnavailableError, match="onnxruntime and onnxruntime-openvino are installed over"):
-        add_interpreter(cache_room(), "both", script)
-    assert find_environment(cache_room(), "both") is None
+        add_interpreter(user_cache(), "both", script)
+    assert find_environment(user_cache(), "both") is None
 
 
 def test_onnx_runtimes_installed_over_each_other_here_are_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

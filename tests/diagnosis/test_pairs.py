@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.diagnosis.float_nodes import read_wishes
 from onnxptq.diagnosis.pairs import read_pairs
 from onnxptq.diagnosis.variants import make_variant
@@ -28,7 +28,7 @@ def run(model: onnx.ModelProto | Path, feeds: Mapping[str, np.ndarray]) -> np.nd
 
 @pytest.fixture(scope="module")
 def folded() -> Path:
-    return fold(load_model(builtin().model), cache_room())
+    return fold(load_model(builtin().model), user_cache())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room, cache_room
+from onnxptq.cache import Cache, user_cache
 from onnxptq.errors import ModelError, RuntimeUnavailableError
 from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPool, explaining
 from onnxptq.graphs import load_model
@@ -48,7 +48,7 @@ def made(path: Path, nodes: list[Any], constants: dict[str, Any]) -> Path:
 def test_a_model_in_a_worker_computes_what_a_plain_one_does(save_classifier: Callable[..., Path]) -> None:
     model = load_model(save_classifier())
     plain = open_session(model.path)
-    with WorkerPool(cache_room(), Limits()) as pool:
+    with WorkerPool(user_cache(), Limits()) as pool:
         apart = pool.in_worker(model).open()
         assert (apart.signature, apart.opened.providers[0]) == (plain.signature, plain.providers[0])
         assert apart.placement == plain.placement
@@ -57,7 +57,7 @@ def test_a_model_in_a_worker_computes_what_a_plain_one_does(save_classifier: Cal
 
 
 def test_a_killed_process_is_a_clean_error(save_classifier: Callable[..., Path]) -> None:
-    with WorkerPool(cache_room(), Limits()) as pool:
+    with WorkerPool(user_cache(), Limits()) as pool:
         subject = pool.in_worker(load_model(save_classifier())).open()
         os.kill(subject.worker.pid, signal.SIGKILL)
         with pytest.raises(ModelError, match=r"net\.onnx cannot be judged: while it runs on cpu, .*SIGKILL"):
@@ -74,7 +74,7 @@ def test_a_model_that_eats_memory_is_stopped(tmp_path: Path) -> None:
         helper.make_node("ConstantOfShape", ["shape"], ["y"]),
     ]
     path = made(tmp_path / "eater.onnx", nodes, {"one": np.array([1])})
-    with WorkerPool(cache_room(), Limits(memory_bytes=2**30)) as pool:
+    with WorkerPool(user_cache(), Limits(memory_bytes=2**30)) as pool:
         subject = pool.in_worker(load_model(path))
         with pytest.raises(ModelError, match=r"eater\.onnx cannot be judged.*--memory-limit"):
             answer(subject, {"x": np.full((1, 6), 100_000 / 6, np.float32)})
@@ -99,7 +99,7 @@ def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
     )
     nodes = [helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)]
     path = made(tmp_path / "loop.onnx", nodes, {"trips": np.array(2**62), "true": np.array(True)})
-    with WorkerPool(cache_room(), Limits(seconds=2.0)) as pool:
+    with WorkerPool(user_cache(), Limits(seconds=2.0)) as pool:
         subject = pool.in_worker(load_model(path))
         with pytest.raises(ModelError, match=r"loop\.onnx cannot be judged.*--time-limit"):
             answer(subject, FEEDS)
@@ -107,7 +107,7 @@ def test_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
 
 def test_a_model_that_onnx_runtime_refuses_is_a_clean_error(tmp_path: Path) -> None:
     path = made(tmp_path / "odd.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((5, 2), "f4")})
-    with WorkerPool(cache_room(), Limits()) as pool, pytest.raises(ModelError, match=r"odd\.onnx cannot be judged"):
+    with WorkerPool(user_cache(), Limits()) as pool, pytest.raises(ModelError, match=r"odd\.onnx cannot be judged"):
         answer(pool.in_worker(load_model(path)), FEEDS)
 
 
@@ -119,10 +119,10 @@ def test_a_provider_that_does_not_load_is_never_replaced_silently(
     missing = next((status.name for status in probe_all() if status.compiled and not status.loads), None)
     if missing is None:
         pytest.skip("every provider that is compiled in loads here")
-    model, room = load_model(save_classifier()), Room(tmp_path)
-    with WorkerPool(cache_room(), Limits()) as pool:
+    model, empty_cache = load_model(save_classifier()), Cache(tmp_path)
+    with WorkerPool(user_cache(), Limits()) as pool:
         with pytest.raises(RuntimeUnavailableError, match=missing):
-            chosen_runtime(missing, room)
-        subject = pool.in_worker(model, chosen_runtime(missing, room, allow_fallback=True)).open()
+            chosen_runtime(missing, empty_cache)
+        subject = pool.in_worker(model, chosen_runtime(missing, empty_cache, allow_fallback=True)).open()
         assert subject.opened.providers[0] == "CPUExecutionProvider"
         assert missing in str(subject.runtime.fallback_reason)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.evaluation.worker_session import LEAST_SHARE, check_taken, open_in
 from onnxptq.graphs import load_model
 from onnxptq.models import builtin
@@ -27,7 +27,7 @@ def opened(*nodes: tuple[str, str, int]) -> Opened:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Any:
-    return resolve_runtime("tensorrt", Room(tmp_path))
+    return resolve_runtime("tensorrt", Cache(tmp_path))
 
 
 def test_one_node_of_fifty_is_too_few_to_judge_a_model_on_a_provider(runtime: Any) -> None:
@@ -68,9 +68,9 @@ class Refusing:
 def test_a_graph_for_which_no_profile_can_be_written_is_opened_without(runtime: Any, tmp_path: Path) -> None:
     model = load_model(builtin().model)
     worker: Any = Refusing("User needs to provide all the dynamic shape inputs with associated profiles")
-    open_in(worker, model, runtime, Room(tmp_path), batches=Batches(64))
+    open_in(worker, model, runtime, Cache(tmp_path), batches=Batches(64))
     assert ["trt_profile_max_shapes" in options for options in worker.asked] == [True, False]
     worker = Refusing("no kernel image")
     with pytest.raises(WorkerError, match="no kernel image"):
-        open_in(worker, replace(model), runtime, Room(tmp_path), batches=Batches(64))
+        open_in(worker, replace(model), runtime, Cache(tmp_path), batches=Batches(64))
     assert len(worker.asked) == 1

@@ -20,7 +20,7 @@ import pytest
 from _forked import outcomes
 from _mutations import columns, deep, mutate, mutate_json, npz
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.data import DecodeError, decode_picture, open_source
@@ -334,7 +334,7 @@ def test_stores(tmp_path: Path, cases: int) -> None:
     key = CellKey("builtin", "clean", "", "minmax", "cpu", "cpu", 0)
     cell = Cell(key, "done", report={"groups": []}, ranges={"x": (-1.0, 2.0)}, seconds={})
     study = Study("2026-01-02-abcdef", "s", "2026-01-02T00:00:00+00:00", {"format": 1}, (cell,), {}, {}, "cmd")
-    with Store(Room(tmp_path)) as store:
+    with Store(Cache(tmp_path)) as store:
         store.start(study, "digest", ["key"])
         store.put({"key": cell})
         path = store.path
@@ -346,7 +346,7 @@ def test_stores(tmp_path: Path, cases: int) -> None:
     def use(path: Path) -> None:
         for beside in path.parent.glob("*-*"):
             beside.unlink()
-        with Store(Room(tmp_path), read=True) as store:
+        with Store(Cache(tmp_path), read=True) as store:
             store.runs()
             store.study("last")
 

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import OnnxptqError
 from onnxptq.evaluation import save_predictions
 from onnxptq.gates import Policy, check
@@ -240,8 +240,10 @@ def test_data(
         case.write_bytes(data)
         with clean(outcomes, case, number):
             source = folder / name
-            room = Room(tmp_path / "room")
-            samples, _ = samples_to_judge_on([model], JudgingOptions.of(data=str(source), corruptions=["clean"]), room)
+            empty_cache = Cache(tmp_path / "room")
+            samples, _ = samples_to_judge_on(
+                [model], JudgingOptions.of(data=str(source), corruptions=["clean"]), empty_cache
+            )
             for _ in samples.batches(8):
                 pass
 

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.graphs import fold, load_model
 from onnxptq.quantization.collect import collect
@@ -64,7 +64,7 @@ def quantized(proto, feeds, folder: Path, *, target="cpu"):
     """The INT8 file of a graph, calibrated with MinMax on each row of `feeds`, and the file of the graph itself."""
     source, output = folder / "m.onnx", folder / "i.onnx"
     onnx.save(proto, source)
-    folded = fold(load_model(source), Room(folder / "room"))
+    folded = fold(load_model(source), Cache(folder / "room"))
     settings = target_settings(target, folded)
     writer = FastWriter(folded, settings)
     count = len(next(iter(feeds.values())))

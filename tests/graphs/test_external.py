@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.files import digest_file
 from onnxptq.graphs import Provenance, external, fold, load_model, read_provenance, write_with_provenance
@@ -64,7 +64,7 @@ PROVENANCE = Provenance("tensor-classification", {}, {"digest": ""}, {}, Recipe(
 def quantized(model, folder, *, external):
     """Through every step: fold, plan, collect, write, provenance."""
     folder.mkdir()
-    folded = fold(load_model(model), Room(folder / "room"))
+    folded = fold(load_model(model), Cache(folder / "room"))
     assert has_external_data(folded) == external
     writer = FastWriter(folded, QuantizerSettings(per_channel=True), external=external)
     statistics = collect(folded, SAMPLES, writer.plan.observed)
@@ -93,18 +93,18 @@ def test_a_small_model_with_weights_apart_becomes_one_file(tmp_path):
 
 
 def test_folding_of_a_large_model_is_done_once_and_again_when_its_weights_are_gone(tmp_path, large):
-    model, room = load_model(save(tmp_path / "a.onnx")), Room(tmp_path / "room")
-    folded = fold(model, room)
+    model, empty_cache = load_model(save(tmp_path / "a.onnx")), Cache(tmp_path / "room")
+    folded = fold(model, empty_cache)
     data = folded.with_name(folded.name + ".data")
     written = data.stat()
-    assert fold(model, room) == folded and data.stat() == written
+    assert fold(model, empty_cache) == folded and data.stat() == written
     data.unlink()
-    fold(model, room)
+    fold(model, empty_cache)
     assert data.is_file()
     assert {p.name for p in folded.parent.iterdir() if p.suffix != ".sha256"} == {folded.name, data.name}
     weights = data.read_bytes()
     data.write_bytes(bytes(len(weights)))
-    fold(model, room)
+    fold(model, empty_cache)
     assert data.read_bytes() == weights, "and when they were overwritten"
 
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 
@@ -49,32 +49,32 @@ def run(path):
 
 def test_batch_normalization_is_folded_and_the_function_stays(with_norm, tmp_path):
     model = with_norm()
-    folded = fold(model, Room(tmp_path / "room"))
+    folded = fold(model, Cache(tmp_path / "room"))
     assert [node.op_type for node in onnx.load(folded).graph.node] == ["Conv"]
     np.testing.assert_allclose(run(folded), run(model.path), rtol=1e-5, atol=1e-6)
 
 
 def test_the_models_own_metadata_survives(with_norm, tmp_path):
-    assert load_model(fold(with_norm(), Room(tmp_path / "room"))).metadata["author"] == "me"
+    assert load_model(fold(with_norm(), Cache(tmp_path / "room"))).metadata["author"] == "me"
 
 
 def test_folding_is_done_once_for_a_content_wherever_it_lies(with_norm, tmp_path):
-    room = Room(tmp_path / "room")
-    first = fold(with_norm(), room)
+    empty_cache = Cache(tmp_path / "room")
+    first = fold(with_norm(), empty_cache)
     written = first.stat()
-    assert fold(with_norm(name="copy.onnx"), room) == first
+    assert fold(with_norm(name="copy.onnx"), empty_cache) == first
     assert first.stat() == written
-    assert fold(with_norm(seed=1), room) != first
+    assert fold(with_norm(seed=1), empty_cache) != first
 
 
 def test_what_cannot_be_folded_is_said_and_leaves_nothing(with_norm, tmp_path):
     model = with_norm(node=helper.make_node("Mine", ["conv"], ["y"], domain="no.such.domain"))
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot prepare .*m\.onnx for quantization: .*no\.such\.domain"):
-        fold(model, Room(tmp_path / "room"))
+        fold(model, Cache(tmp_path / "room"))
     assert not [path for path in (tmp_path / "room").rglob("*") if path.is_file()]
 
 
 def test_the_root_logger_is_left_as_it_was(with_norm, tmp_path):
     level, handlers = logging.root.level, list(logging.root.handlers)
-    fold(with_norm(), Room(tmp_path / "room"))
+    fold(with_norm(), Cache(tmp_path / "room"))
     assert (logging.root.level, list(logging.root.handlers)) == (level, handlers)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 from onnxptq.graphs.load import digest_of
@@ -179,5 +179,5 @@ def test_folding_leaves_nothing_in_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     with pytest.raises(ModelError):
-        fold(load_model(tmp_path / "m.onnx"), Room(tmp_path / "room"))
+        fold(load_model(tmp_path / "m.onnx"), Cache(tmp_path / "room"))
     assert not list((tmp_path / "cwd").iterdir())

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 from onnxptq.graphs.modernize import OPSET, modernization_notes, modernized
@@ -56,7 +56,7 @@ FEEDS = {"x": np.random.default_rng(1).standard_normal((2, 3, 6, 6)).astype(np.f
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12])
 def test_an_old_model_is_converted_computes_the_same_and_is_said_to_be_old(tmp_path, opset):
     path = save(tmp_path / "old.onnx", opset, metadata={"author": "me"})
-    folded = fold(load_model(path), Room(tmp_path / "room"))
+    folded = fold(load_model(path), Cache(tmp_path / "room"))
     model = load_model(folded)
     assert model.opset == OPSET
     assert model.metadata["author"] == "me"
@@ -82,7 +82,7 @@ def test_weights_listed_as_inputs_become_constants_so_that_they_can_be_folded(tm
     path = save(tmp_path / "listed.onnx", 17, listed=True)
     (note,) = modernization_notes(path)
     assert "lists 8 of its weights as inputs; they are constants of the INT8 model" in note
-    folded = fold(load_model(path), Room(tmp_path / "room"))
+    folded = fold(load_model(path), Cache(tmp_path / "room"))
     graph = onnx.load(folded).graph
     assert [v.name for v in graph.input] == ["x"]
     assert "BatchNormalization" not in [node.op_type for node in graph.node]

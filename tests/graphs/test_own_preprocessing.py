@@ -54,7 +54,7 @@ def test_quantize_makes_a_model_that_takes_the_same_files_and_judges_it_as_it_is
     # The rows without a corruption are what the file itself computes of the file's bytes.
     _, int8 = result.predictions
     inputs = resolve_for_quantization(
-        save_encoded(), DataOptions(data=str(folder)), onnxptq.cache.cache_room(), needs_data=True, evaluate=True
+        save_encoded(), DataOptions(data=str(folder)), onnxptq.cache.user_cache(), needs_data=True, evaluate=True
     )
     session = open_session(made)
     for position in range(3):

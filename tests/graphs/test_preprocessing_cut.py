@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 from onnxptq.graphs.preprocessing_cut import cut, has_preprocessing, rejoin
@@ -39,7 +39,7 @@ def test_the_quantized_body_behind_its_preprocessing_computes_what_it_computes_a
     parts = cut(encoded_model, tmp_path)
     (tensor,) = parts.tensors
     pixels = [run(parts.head, {"image": np.frombuffer(encoded, np.uint8)}) for encoded in images(6)]
-    folded = fold(load_model(parts.body), Room(tmp_path / "room"))
+    folded = fold(load_model(parts.body), Cache(tmp_path / "room"))
     writer = FastWriter(folded, QuantizerSettings(per_channel=True))
     statistics = collect(folded, [(str(i), {tensor: p}) for i, p in enumerate(pixels)], writer.plan.observed)
     ranges = {n: (s.minimum, s.maximum) for n, s in statistics.environments[""].items()}

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 from onnxptq.graphs.prepare import prepare
@@ -207,7 +207,7 @@ def test_a_sparse_constant_of_a_size_that_nobody_has_is_refused(tmp_path):
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 20, 1 << 20]))
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"sparse constant 'w'.*more than 8 GiB"):
-        fold(load_model(tmp_path / "m.onnx"), Room(tmp_path / "room"))
+        fold(load_model(tmp_path / "m.onnx"), Cache(tmp_path / "room"))
 
 
 NAMES = {
@@ -324,7 +324,7 @@ def test_weights_that_are_no_numbers_are_the_models_fault_by_name(number, consta
     proto = model([node("Gemm", ["x", "w", "b"], ["y"], name="fc", transB=1)], ROWS, [value("y", ["N", 3])], constants)
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=rf"m\.onnx: the constant '{constant}', read by the Gemm 'fc', holds"):
-        fold(load_model(tmp_path / "m.onnx"), Room(tmp_path / "room"))
+        fold(load_model(tmp_path / "m.onnx"), Cache(tmp_path / "room"))
 
 
 LOWEST = [-np.inf, -3.4028235e38, -1e9]
@@ -499,7 +499,7 @@ def test_a_model_that_needs_no_repair_is_folded_as_before(tmp_path):
     nodes = [node("Conv", ["x", "w", "b"], ["a"], pads=[1] * 4), node("Relu", ["a"], ["c"])]
     onnx.save(images(nodes, weights(w=(4, 4, 3, 3), b=(4,)), 4), tmp_path / "m.onnx")
     prepare(tmp_path / "m.onnx", tmp_path / "prepared.onnx", large=False)
-    folded = fold(load_model(tmp_path / "m.onnx"), Room(tmp_path / "room"))
+    folded = fold(load_model(tmp_path / "m.onnx"), Cache(tmp_path / "room"))
     assert folded.read_bytes() == (tmp_path / "prepared.onnx").read_bytes()
 
 

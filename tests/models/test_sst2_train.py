@@ -24,15 +24,15 @@ def test_the_tokenizer_knows_the_words_that_occur_more_than_once() -> None:
 
 @pytest.mark.parametrize("header", ["", "sentence\tlabel\n"], ids=["without a header", "with a header"])
 def test_sentences_are_read_with_their_labels(tmp_path: Path, header: str) -> None:
-    from onnxptq.cache import Room
+    from onnxptq.cache import Cache
 
     (tmp_path / "train.tsv").write_text(f"{header}good film\t1\nbad film\t0\n")
-    assert recipe.load_sentences(str(tmp_path / "train.tsv"), Room(tmp_path / "room")) == recipe.Sentences(
+    assert recipe.load_sentences(str(tmp_path / "train.tsv"), Cache(tmp_path / "room")) == recipe.Sentences(
         ("good film", "bad film"), (1, 0)
     )
     (tmp_path / "other.tsv").write_text("text\tlabel\ngood film\tfine\nbad film\tpoor\n")
     with pytest.raises(DataError, match="has the labels fine, poor; expected 0"):
-        recipe.load_sentences(str(tmp_path / "other.tsv"), Room(tmp_path / "room"))
+        recipe.load_sentences(str(tmp_path / "other.tsv"), Cache(tmp_path / "room"))
 
 
 def test_a_missing_package_is_named_before_anything_is_written(

@@ -17,7 +17,7 @@ from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.graphs import load_model
 from onnxptq.graphs.fold import fold
 from onnxptq.inputs import DataOptions
@@ -155,7 +155,7 @@ def test_the_file_is_stock_s_or_says_why_not(operator, opset, tmp_path):
     reader = onnxptq.draw_calibration(path, **options).reader()
     with contextlib.redirect_stdout(io.StringIO()):
         quantize_static(
-            fold(load_model(path), cache_room()),
+            fold(load_model(path), user_cache()),
             tmp_path / "stock.onnx",
             reader,
             per_channel=True,

@@ -83,12 +83,12 @@ def sqnr(path, rounded, samples):
 def digits():
     """The built-in model, folded, with 16 samples to round with and 64 others to judge with."""
     from onnxptq.api import draw_calibration
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.graphs import fold, load_model
     from onnxptq.models import builtin
 
     samples = list(draw_calibration(size=80))
-    return fold(load_model(builtin().model), cache_room()), samples[:16], samples[16:]
+    return fold(load_model(builtin().model), user_cache()), samples[:16], samples[16:]
 
 
 def test_four_bits_on_the_digits_beat_the_nearest_by_five_db(digits, tmp_path):

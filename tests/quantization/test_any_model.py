@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.graphs import fold, load_model
 from onnxptq.inputs import DataOptions
 
@@ -235,7 +235,7 @@ def test_minmax_gives_the_bytes_of_the_stock_quantizer_on_the_folded_model(kind,
     options = {"data": save_data(feeds, tmp_path / "data.npz", labels=False), "options": TENSORS}
     result = onnxptq.quantize(path, **options, output=tmp_path / "int8.onnx", evaluate=False)
     reader = onnxptq.draw_calibration(path, **options).reader()
-    folded = fold(load_model(path), cache_room())
+    folded = fold(load_model(path), user_cache())
     quantize_static(
         folded,
         tmp_path / "stock.onnx",

@@ -158,14 +158,14 @@ def test_a_relu6_stands_in_the_way_unless_it_may_become_a_relu(builder, tmp_path
 
 
 def test_remembered_batch_normalizations_follow_the_scales(builder, tmp_path):
-    from onnxptq.cache import cache_room
+    from onnxptq.cache import user_cache
     from onnxptq.graphs import fold, load_model
 
     g = builder(5)
     stats = [g.weight(4, scale=0.1, offset=1), g.weight(4), g.weight(4), g.constant(np.full(4, 0.5, np.float32))]
     y = g.add("Relu", g.add("BatchNormalization", g.add("Conv", "x", g.weight(4, 3, 1, 1)), *stats))
     y = g.add("Conv", y, g.weight(4, 4, 1, 1, scale=9))
-    folded = fold(load_model(g.save(tmp_path / "net.onnx", IMAGE, {y: ["N", 4, 8, 8]})), cache_room())
+    folded = fold(load_model(g.save(tmp_path / "net.onnx", IMAGE, {y: ["N", 4, 8, 8]})), user_cache())
     equalize(folded, None, tmp_path / "out.onnx")
     assert [entry.key for entry in onnx.load(tmp_path / "out.onnx").metadata_props].count(KEY) == 1
     (before,), (after,) = (remembered_batch_norms(p).values() for p in (folded, tmp_path / "out.onnx"))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from onnxptq.api import method_warnings
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.statistics import merge
 from onnxptq.errors import DataError
@@ -114,7 +114,7 @@ def test_6_ranges_do_not_depend_on_the_order_of_the_parts(one_number, method):
 
 
 def test_7_what_is_kept_is_never_used_for_another_model_set_or_parameter(build_graph, calibration, tmp_path):
-    room = Room(tmp_path / "room")
+    empty_cache = Cache(tmp_path / "room")
     paths = [build_graph("gemm_beta"), tmp_path / "other.onnx"]
     model = onnx.load(paths[0])
     weight = model.graph.initializer[0]
@@ -124,13 +124,13 @@ def test_7_what_is_kept_is_never_used_for_another_model_set_or_parameter(build_g
 
     def write(path, name, percentile, where):
         recipe = Recipe(ranges=Step.of("percentile", percentile=percentile))
-        quantize_folded(load_model(path), path, calibration(path, name), recipe, tmp_path / "int8.onnx", room=where)
+        quantize_folded(load_model(path), path, calibration(path, name), recipe, tmp_path / "int8.onnx", cache=where)
         return (tmp_path / "int8.onnx").read_bytes()
 
-    files = {case: write(*case, room) for case in cases}
+    files = {case: write(*case, empty_cache) for case in cases}
     assert len(set(files.values())) == len(files) == 8
     for case, written in files.items():
-        assert write(*case, room) == write(*case, None) == written
+        assert write(*case, empty_cache) == write(*case, None) == written
 
 
 @pytest.mark.parametrize("engine", ["one-pass", "one-pass-fast", "stock"])

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import ModelError
 from onnxptq.graphs import fold, load_model
 from onnxptq.graphs.batch_norms import KEY, forget_batch_norms, remembered_batch_norms
@@ -108,7 +108,7 @@ def run(model, feeds, names):
 
 
 def test_it_computes_what_training_mode_computes_on_the_whole_set(net, tmp_path):
-    folded = fold(load_model(net), Room(tmp_path / "room"))
+    folded = fold(load_model(net), Cache(tmp_path / "room"))
     assert sum(node.op_type == "BatchNormalization" for node in onnx.load(folded).graph.node) == 1
     samples = draw()
     renormalize(folded, samples, tmp_path / "out.onnx")
@@ -123,7 +123,7 @@ def test_it_computes_what_training_mode_computes_on_the_whole_set(net, tmp_path)
 
 
 def test_folding_remembers_what_it_folds_and_the_int8_file_forgets(net, tmp_path):
-    folded = fold(load_model(net), Room(tmp_path / "room"))
+    folded = fold(load_model(net), Cache(tmp_path / "room"))
     norms = remembered_batch_norms(folded)
     constants = {t.name: numpy_helper.to_array(t) for t in onnx.load(net).graph.initializer}
     assert set(norms) == set(NORMS)
@@ -136,7 +136,7 @@ def test_folding_remembers_what_it_folds_and_the_int8_file_forgets(net, tmp_path
 
 
 def test_names_outputs_and_weights_stay(net, tmp_path):
-    folded = fold(load_model(net), Room(tmp_path / "room"))
+    folded = fold(load_model(net), Cache(tmp_path / "room"))
     renormalize(folded, draw(), tmp_path / "out.onnx")
     before, after = onnx.load(folded), onnx.load(tmp_path / "out.onnx")
     onnx.checker.check_model(after, full_check=True)
@@ -147,6 +147,6 @@ def test_names_outputs_and_weights_stay(net, tmp_path):
 
 
 def test_a_model_without_batch_normalization_is_refused(save_classifier, tmp_path):
-    folded = fold(load_model(save_classifier()), Room(tmp_path / "room"))
+    folded = fold(load_model(save_classifier()), Cache(tmp_path / "room"))
     with pytest.raises(ModelError, match="has no BatchNormalization"):
         renormalize(folded, [], tmp_path / "out.onnx")

@@ -177,7 +177,7 @@ def test_the_cuda_engine_observes_on_the_cuda_provider_and_finds_no_statistics_o
     build_graph, calibration, write, monkeypatch, tmp_path
 ):
     """CUDA itself is in test_gpu.py. Here whatever asks for it gets the CPU."""
-    from onnxptq.cache import Room
+    from onnxptq.cache import Cache
     from onnxptq.quantization import passes
     from onnxptq.runtimes import probe
 
@@ -189,8 +189,10 @@ def test_the_cuda_engine_observes_on_the_cuda_provider_and_finds_no_statistics_o
 
     monkeypatch.setattr(passes, "calibration_pass", opened)
     monkeypatch.setattr("onnxptq.quantization.static.probe", lambda name: probe("cpu"))
-    path, room = build_graph("depthwise_clip"), Room(tmp_path / "room")
+    path, empty_cache = build_graph("depthwise_clip"), Cache(tmp_path / "room")
     samples = calibration(path)
-    files = {write(path, samples, room=room, engine=engine) for engine in ("one-pass", "one-pass-cuda", "one-pass")}
+    files = {
+        write(path, samples, cache=empty_cache, engine=engine) for engine in ("one-pass", "one-pass-cuda", "one-pass")
+    }
     assert asked == ["cpu", "cuda"]
     assert len(files) == 1

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import WrittenFileError
 from onnxptq.graphs import fold, load_model
@@ -48,7 +48,7 @@ class Made:
         onnx.save(model, folder / "m.onnx")
         self.folder = folder
         self.model = load_model(folder / "m.onnx")
-        self.folded = fold(self.model, Room(folder / "room"))
+        self.folded = fold(self.model, Cache(folder / "room"))
         self.samples = [(f"sample {i}", {"x": rng.standard_normal((1, 8)).astype(np.float32)}) for i in range(20)]
         self.writer = FastWriter(self.folded, target_settings("cpu", self.folded))
         statistics = collect(self.folded, self.samples, self.writer.plan.observed)

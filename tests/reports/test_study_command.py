@@ -9,13 +9,13 @@ from click.testing import CliRunner
 
 from onnxptq.commands.report import report
 from onnxptq.errors import OnnxptqError
-from onnxptq.sweeps.store import Store, room_of
+from onnxptq.sweeps.store import Store, cache_of
 
 
 @pytest.fixture
 def store(tmp_path, make_study):
     made = make_study(seeds=(0,))
-    with Store(room_of(tmp_path / "store")) as opened:
+    with Store(cache_of(tmp_path / "store")) as opened:
         keys = [f"{i:064d}" for i in range(len(made.cells))]
         opened.start(made, "d" * 64, keys)
         opened.put(dict(zip(keys, made.cells, strict=True)))
@@ -65,7 +65,7 @@ def test_bad_input_is_explained_and_nothing_is_written(store, tmp_path, monkeypa
 
 def test_a_run_without_a_result_is_refused(tmp_path, make_study):
     made = make_study(seeds=(0,))
-    with Store(room_of(tmp_path / "store")) as opened:
+    with Store(cache_of(tmp_path / "store")) as opened:
         opened.start(made, "d" * 64, [f"{i:064d}" for i in range(len(made.cells))])
     done = run("last", "--store", tmp_path / "store", "-o", tmp_path / "r.html")
     assert "no result yet" in str(done.exception)

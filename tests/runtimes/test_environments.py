@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import RuntimeUnavailableError, UsageError
 from onnxptq.runtimes import environments as module
 from onnxptq.runtimes.environments import (
@@ -24,8 +24,8 @@ HERE = Path(sys.executable)
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path / "room")
+def empty_cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "room")
 
 
 @pytest.fixture
@@ -68,60 +68,60 @@ def test_a_name_that_does_not_say_asks_for_a_package(name: str) -> None:
         default_packages(name)
 
 
-def test_a_registered_interpreter_is_found_with_what_it_has(room: Room) -> None:
-    added = add_interpreter(room, "production", HERE)
-    assert find_environment(room, "production") == added
-    assert environments(room) == [added]
+def test_a_registered_interpreter_is_found_with_what_it_has(empty_cache: Cache) -> None:
+    added = add_interpreter(empty_cache, "production", HERE)
+    assert find_environment(empty_cache, "production") == added
+    assert environments(empty_cache) == [added]
     assert (added.python, added.managed, added.provider) == (HERE.absolute(), False, "cpu")
     assert "CPUExecutionProvider" in added.description.providers
 
 
-def test_removing_a_registered_interpreter_leaves_it_alone(room: Room) -> None:
-    add_interpreter(room, "production", HERE)
-    remove_environment(room, "production")
+def test_removing_a_registered_interpreter_leaves_it_alone(empty_cache: Cache) -> None:
+    add_interpreter(empty_cache, "production", HERE)
+    remove_environment(empty_cache, "production")
     assert HERE.exists()
-    assert environments(room) == []
+    assert environments(empty_cache) == []
     with pytest.raises(UsageError, match="no runtime 'production'"):
-        remove_environment(room, "production")
+        remove_environment(empty_cache, "production")
 
 
-def test_a_managed_environment_is_built_once(room: Room, fake_pip: list[list[str]]) -> None:
-    first = add_packages(room, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
-    second = add_packages(room, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
+def test_a_managed_environment_is_built_once(empty_cache: Cache, fake_pip: list[list[str]]) -> None:
+    first = add_packages(empty_cache, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
+    second = add_packages(empty_cache, "cpu@1.20", ("onnxruntime==1.20.*",), say=str)
     assert (first[0], first[1], second[1]) == (second[0], False, True)
     assert first[0].managed
     assert fake_pip == [["onnxruntime==1.20.*"]]
 
 
-def test_other_packages_under_the_same_name_need_force(room: Room, fake_pip: list[list[str]]) -> None:
-    add_packages(room, "mine", ("onnxruntime==1.20.1",), say=str)
+def test_other_packages_under_the_same_name_need_force(empty_cache: Cache, fake_pip: list[list[str]]) -> None:
+    add_packages(empty_cache, "mine", ("onnxruntime==1.20.1",), say=str)
     with pytest.raises(UsageError, match=r"with onnxruntime==1\.20\.1.*--force"):
-        add_packages(room, "mine", ("onnxruntime==1.21.0",), say=str)
-    replaced, existed = add_packages(room, "mine", ("onnxruntime==1.21.0",), force=True, say=str)
+        add_packages(empty_cache, "mine", ("onnxruntime==1.21.0",), say=str)
+    replaced, existed = add_packages(empty_cache, "mine", ("onnxruntime==1.21.0",), force=True, say=str)
     assert (replaced.packages, existed) == (("onnxruntime==1.21.0",), False)
 
 
-def test_an_environment_whose_interpreter_is_gone_is_built_anew(room: Room, fake_pip: list[list[str]]) -> None:
-    environment, _ = add_packages(room, "mine", ("onnxruntime",), say=str)
+def test_an_environment_whose_interpreter_is_gone_is_built_anew(empty_cache: Cache, fake_pip: list[list[str]]) -> None:
+    environment, _ = add_packages(empty_cache, "mine", ("onnxruntime",), say=str)
     environment.python.unlink()
-    assert add_packages(room, "mine", ("onnxruntime",), say=str)[1] is False
+    assert add_packages(empty_cache, "mine", ("onnxruntime",), say=str)[1] is False
 
 
 def test_a_failed_installation_leaves_nothing(
-    room: Room, fake_pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    empty_cache: Cache, fake_pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
         raise RuntimeUnavailableError("no such version")
 
     monkeypatch.setattr(module, "_pip_install", fail)
     with pytest.raises(RuntimeUnavailableError, match="no such version"):
-        add_packages(room, "mine", ("onnxruntime==0",), say=str)
-    assert list((room.root / "v1" / "runtimes").iterdir()) == []
+        add_packages(empty_cache, "mine", ("onnxruntime==0",), say=str)
+    assert list((empty_cache.root / "v1" / "runtimes").iterdir()) == []
 
 
-def test_removing_a_managed_environment_deletes_it(room: Room, fake_pip: list[list[str]]) -> None:
-    environment, _ = add_packages(room, "mine", ("onnxruntime",), say=str)
-    remove_environment(room, "mine")
+def test_removing_a_managed_environment_deletes_it(empty_cache: Cache, fake_pip: list[list[str]]) -> None:
+    environment, _ = add_packages(empty_cache, "mine", ("onnxruntime",), say=str)
+    remove_environment(empty_cache, "mine")
     assert not environment.python.exists()
 
 
@@ -137,7 +137,7 @@ def test_what_pip_says_is_the_reason(tmp_path: Path) -> None:
     assert said == ["  Collecting things"]
 
 
-def test_an_interpreter_without_onnxruntime_is_refused(room: Room, tmp_path: Path) -> None:
+def test_an_interpreter_without_onnxruntime_is_refused(empty_cache: Cache, tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("the interpreter is a shell script")
     python = tmp_path / "python"
@@ -145,31 +145,31 @@ def test_an_interpreter_without_onnxruntime_is_refused(room: Room, tmp_path: Pat
     python.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S "$@"\n')
     python.chmod(0o755)
     with pytest.raises(RuntimeUnavailableError, match="lacks what it needs"):
-        add_interpreter(room, "bare", python)
-    assert environments(room) == []
+        add_interpreter(empty_cache, "bare", python)
+    assert environments(empty_cache) == []
 
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "x" * 65])
-def test_a_name_that_is_no_name_is_an_error(room: Room, name: str) -> None:
+def test_a_name_that_is_no_name_is_an_error(empty_cache: Cache, name: str) -> None:
     with pytest.raises(UsageError, match="name is made of"):
-        add_interpreter(room, name, HERE)
+        add_interpreter(empty_cache, name, HERE)
 
 
-def test_the_name_of_a_provider_of_this_environment_is_taken(room: Room) -> None:
+def test_the_name_of_a_provider_of_this_environment_is_taken(empty_cache: Cache) -> None:
     with pytest.raises(UsageError, match="'cpu' is the execution provider of this environment"):
-        add_interpreter(room, "cpu", HERE)
+        add_interpreter(empty_cache, "cpu", HERE)
 
 
-def test_a_provider_that_the_environment_lacks_is_an_error(room: Room) -> None:
+def test_a_provider_that_the_environment_lacks_is_an_error(empty_cache: Cache) -> None:
     with pytest.raises(UsageError, match=r"was built without .npu.; it has .*cpu"):
-        add_interpreter(room, "mine", HERE, provider="npu")
+        add_interpreter(empty_cache, "mine", HERE, provider="npu")
 
 
-def test_a_damaged_record_is_named(room: Room) -> None:
-    add_interpreter(room, "mine", HERE)
-    (room.root / "v1" / "runtimes" / "mine" / "runtime.json").write_text('{"format": 99}')
+def test_a_damaged_record_is_named(empty_cache: Cache) -> None:
+    add_interpreter(empty_cache, "mine", HERE)
+    (empty_cache.root / "v1" / "runtimes" / "mine" / "runtime.json").write_text('{"format": 99}')
     with pytest.raises(UsageError, match=r"runtime\.json is damaged or of another version"):
-        environments(room)
+        environments(empty_cache)
 
 
 def test_a_runtime_for_tensorrt_gets_its_libraries_beside_onnx_runtime() -> None:

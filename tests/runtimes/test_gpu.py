@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.comparison import CompareSettings
 from onnxptq.comparison.named import compare_models
 from onnxptq.graphs import load_model
@@ -39,9 +39,9 @@ def symmetric(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_io_binding_times_as_many_runs_as_asked_for_and_leaves_the_outputs_right(model: Path, name: str) -> None:
     require(name)
-    runtime = resolve_runtime(name, cache_room(), DeviceSettings(memory_bytes=2**30, workspace_bytes=2**28))
+    runtime = resolve_runtime(name, user_cache(), DeviceSettings(memory_bytes=2**30, workspace_bytes=2**28))
     with Worker(timeout_s=300) as worker:
-        session = worker.open(model, runtime.session_providers(cache_room(), load_model(model)))
+        session = worker.open(model, runtime.session_providers(user_cache(), load_model(model)))
         assert session.providers[0] == runtime.provider.ort_name
         assert len(worker.time(session, {"x": X}, runs=20, warmup=5, device="cuda")) == 20
         np.testing.assert_allclose(worker.run(session, {"x": X})[0], X @ WEIGHTS, rtol=1e-2)
@@ -49,8 +49,8 @@ def test_io_binding_times_as_many_runs_as_asked_for_and_leaves_the_outputs_right
 
 def test_tensorrt_leaves_its_engine_and_timings_in_the_cache_room(model: Path) -> None:
     require("tensorrt")
-    runtime = resolve_runtime("tensorrt", cache_room())
-    (_, options), *_ = providers = runtime.session_providers(cache_room(), load_model(model))
+    runtime = resolve_runtime("tensorrt", user_cache())
+    (_, options), *_ = providers = runtime.session_providers(user_cache(), load_model(model))
     with Worker(timeout_s=300) as worker:
         worker.run(worker.open(model, providers), {"x": X})
     assert any(Path(options["trt_engine_cache_path"]).iterdir())

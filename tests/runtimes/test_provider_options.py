@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import UsageError
 from onnxptq.runtimes.provider_options import (
     Batches,
@@ -144,30 +144,32 @@ def test_calibration_on_a_gpu_is_repeatable_and_its_identity_says_how_it_was_mad
     assert calibration_identity("cpu") == runtime_identity("cpu")
 
 
-def engine(room: Room, model: str = "m", options: dict[str, str] | None = None, **identity: str) -> tuple[str, str]:
-    places = cache_options(find_provider("tensorrt"), room, model, {**IDENTITY, **identity}, options or {})
+def engine(
+    empty_cache: Cache, model: str = "m", options: dict[str, str] | None = None, **identity: str
+) -> tuple[str, str]:
+    places = cache_options(find_provider("tensorrt"), empty_cache, model, {**IDENTITY, **identity}, options or {})
     assert (places["trt_engine_cache_enable"], places["trt_timing_cache_enable"]) == ("1", "1")
     return places["trt_engine_cache_path"], places["trt_timing_cache_path"]
 
 
-def test_engines_and_timings_lie_in_the_cache_room_keyed_by_content(tmp_path: Path) -> None:
-    room = Room(tmp_path)
-    base = engine(room)
+def test_engines_and_timings_lie_in_the_cache_keyed_by_content(tmp_path: Path) -> None:
+    empty_cache = Cache(tmp_path)
+    base = engine(empty_cache)
     assert all(Path(path).is_dir() and Path(path).is_relative_to(tmp_path) for path in base)
-    assert engine(room) == base
-    assert engine(room, model="other")[0] != base[0]
-    assert engine(room, driver="590")[0] != base[0]
-    assert engine(room, options={"trt_fp16_enable": "1"})[0] != base[0]
+    assert engine(empty_cache) == base
+    assert engine(empty_cache, model="other")[0] != base[0]
+    assert engine(empty_cache, driver="590")[0] != base[0]
+    assert engine(empty_cache, options={"trt_fp16_enable": "1"})[0] != base[0]
 
 
 def test_timings_serve_every_model_on_the_same_gpu_and_no_other(tmp_path: Path) -> None:
-    room = Room(tmp_path)
-    assert engine(room, model="other")[1] == engine(room)[1]
-    assert engine(room, gpu="L4")[1] != engine(room)[1]
+    empty_cache = Cache(tmp_path)
+    assert engine(empty_cache, model="other")[1] == engine(empty_cache)[1]
+    assert engine(empty_cache, gpu="L4")[1] != engine(empty_cache)[1]
 
 
 def test_other_providers_keep_nothing(tmp_path: Path) -> None:
-    assert cache_options(find_provider("cuda"), Room(tmp_path), "m", IDENTITY, {}) == {}
+    assert cache_options(find_provider("cuda"), Cache(tmp_path), "m", IDENTITY, {}) == {}
 
 
 def test_threads_reach_a_provider_with_a_pool_of_its_own() -> None:

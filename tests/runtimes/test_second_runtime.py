@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxptq
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.comparison import CompareSettings, Comparison
 from onnxptq.comparison.named import compare_models
 from onnxptq.errors import RuntimeUnavailableError
@@ -29,38 +29,38 @@ saturates = bool(u8s8_can_saturate(cpu_features()))
 OLD = "cpu@1.20"
 
 
-def build(room: Room, name: str) -> PythonEnvironment:
+def build(empty_cache: Cache, name: str) -> PythonEnvironment:
     try:
-        return add_packages(room, name, default_packages(name), say=str)[0]
+        return add_packages(empty_cache, name, default_packages(name), say=str)[0]
     except RuntimeUnavailableError as error:
         pytest.skip(f"no second runtime: {error}")
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """One room for the module: every environment is built once."""
-    return Room(tmp_path_factory.mktemp("room"))
+    return Cache(tmp_path_factory.mktemp("room"))
 
 
 @pytest.fixture(scope="module")
-def openvino(room: Room) -> PythonEnvironment:
-    return build(room, "openvino")
+def openvino(empty_cache: Cache) -> PythonEnvironment:
+    return build(empty_cache, "openvino")
 
 
 @pytest.fixture(scope="module")
-def old(room: Room) -> PythonEnvironment:
-    return build(room, OLD)
+def old(empty_cache: Cache) -> PythonEnvironment:
+    return build(empty_cache, OLD)
 
 
 @pytest.fixture(scope="module")
 def compared(
-    openvino: PythonEnvironment, old: PythonEnvironment, room: Room, tmp_path_factory: pytest.TempPathFactory
+    openvino: PythonEnvironment, old: PythonEnvironment, empty_cache: Cache, tmp_path_factory: pytest.TempPathFactory
 ) -> Comparison:
     """The built-in model in FP32 and INT8 on the CPU here, OpenVINO, and an old version."""
     int8 = tmp_path_factory.mktemp("models") / "digits.int8.onnx"
     settings = CompareSettings(groups=("label",), runs=10, layers=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ONNXPTQ_CACHE", str(room.root))
+        patch.setenv("ONNXPTQ_CACHE", str(empty_cache.root))
         onnxptq.quantize(evaluate=False, output=int8)
         return compare_models([int8], ["cpu", "openvino", OLD], corruptions=["clean"], settings=settings)[0]
 
@@ -118,7 +118,7 @@ def test_the_error_is_quantizations_and_not_the_providers(compared: Comparison) 
 @pytest.mark.parametrize("level", ["all", "none", "exact"])
 @pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Conv"])
 def test_openvino_clips_where_it_is_said_to(
-    openvino: PythonEnvironment, room: Room, tmp_path: Path, operator: str, level: Optimization
+    openvino: PythonEnvironment, empty_cache: Cache, tmp_path: Path, operator: str, level: Optimization
 ) -> None:
     """Products of 255 and 127 in INT8: two of them do not fit into INT16."""
     depth = 64
@@ -146,7 +146,7 @@ def test_openvino_clips_where_it_is_said_to(
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     job = Job(path, (("OpenVINOExecutionProvider", {}),), level, feeds=({"x": np.full(shape, 255, np.float32)},))
     ((found,),) = run(job, python=openvino.python).outputs
-    runtime = resolve_runtime(f"openvino:{level}", room)
+    runtime = resolve_runtime(f"openvino:{level}", empty_cache)
     assert (found < 0.9 * 255 * 127 * depth).all() == runtime.saturates
 
 

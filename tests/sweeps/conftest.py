@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.run import open_grid, sweep
 from onnxptq.sweeps.store import Store
@@ -20,11 +20,11 @@ from .inline import SMALL, InlineEngine
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which the small study is complete. Not to be written to: copy it."""
-    room = Room(tmp_path_factory.mktemp("finished"))
-    with Store(room) as store:
+    empty_cache = Cache(tmp_path_factory.mktemp("finished"))
+    with Store(empty_cache) as store:
         engine = InlineEngine()
         sweep(open_grid(SMALL, store, engine), store, engine)
-    return room.root
+    return empty_cache.root
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def run_plan(finished: Path, tmp_path: Path) -> Callable[..., tuple[Study, Inlin
 
     def run(plan: Plan = SMALL, engine: InlineEngine | None = None) -> tuple[Study, InlineEngine]:
         engine = engine or InlineEngine()
-        with Store(Room(tmp_path)) as store:
+        with Store(Cache(tmp_path)) as store:
             name = sweep(open_grid(plan, store, engine), store, engine)
             return store.study(name), engine
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import onnxptq.sweeps.plan as module
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.errors import UsageError
 from onnxptq.sweeps.plan import Plan, Reading, compose, load_plan, parse_plan, plan_from_dict, recipe_of, schema_text
 from onnxptq.sweeps.presets import PRESETS, plan_toml, preset_plan
@@ -132,7 +132,7 @@ def test_a_plan_survives_its_json_and_its_toml() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_fits_the_builtin_model(name: str) -> None:
-    plan = preset_plan(name, Plan(), cache_room())
+    plan = preset_plan(name, Plan(), user_cache())
     assert parse_plan(plan_toml(plan)) == plan
     assert "scale@3" not in plan.calibrations, "a shift of tensors does not fit images"
     assert not plan.families & {"weather", "motion"}, "it is judged by fog and motion blur"
@@ -143,16 +143,16 @@ def test_a_preset_judges_by_corruption_where_classes_are_too_rare_for_a_verdict(
 
     few = {"x": np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8), "y": np.arange(300) % 10}
     np.savez(tmp_path / "few.npz", **few)
-    rare = preset_plan("quick", Plan(data=str(tmp_path / "few.npz")), cache_room())
+    rare = preset_plan("quick", Plan(data=str(tmp_path / "few.npz")), user_cache())
     assert (rare.groups, rare.minimum_samples) == (("label*corruption", "corruption"), 50)
     assert plan_from_dict(rare.to_dict(), "plan") == rare
-    assert preset_plan("quick", Plan(), cache_room()).groups == (), "the built-in data has 90 samples of each class"
+    assert preset_plan("quick", Plan(), user_cache()).groups == (), "the built-in data has 90 samples of each class"
 
     many = {"x": np.random.default_rng(0).integers(0, 256, (6000, 8, 8), np.uint8), "y": np.arange(6000) % 10}
     np.savez(tmp_path / "many.npz", **many)
-    assert preset_plan("quick", Plan(data=str(tmp_path / "many.npz")), cache_room()).groups == ()
+    assert preset_plan("quick", Plan(data=str(tmp_path / "many.npz")), user_cache()).groups == ()
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="Did you mean 'paper'"):
-        preset_plan("papers", Plan(), cache_room())
+        preset_plan("papers", Plan(), user_cache())

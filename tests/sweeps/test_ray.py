@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import RuntimeUnavailableError
 from onnxptq.sweeps.ahead import look_ahead
 from onnxptq.sweeps.engine import JobOutcome
@@ -30,17 +30,17 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Iterator[RayEngine]:
-    """Two workers on this machine, and a room that knows the folded model."""
+    """Two workers on this machine, and a cache that knows the folded model."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'onnxptq[ray]'")
-    room = tmp_path_factory.mktemp("ray")
+    empty_cache = tmp_path_factory.mktemp("ray")
     for kind in ("folded-model", "datasets"):
-        shutil.copytree(finished / "v1" / kind, room / "v1" / kind)
-    with RayEngine(Room(room), most=2) as engine:
+        shutil.copytree(finished / "v1" / kind, empty_cache / "v1" / kind)
+    with RayEngine(Cache(empty_cache), most=2) as engine:
         yield engine
 
 
 def test_the_cells_are_those_of_one_process(cluster: RayEngine, finished: Path) -> None:
-    with Store(cluster.room) as store:
+    with Store(cluster.cache) as store:
         study = store.study(sweep(open_grid(SMALL, store, cluster), store, cluster))
     assert [cell.status for cell in study.cells] == [DONE] * 4
     for made, alone in zip(study.cells, load_study("last", finished).cells, strict=True):
@@ -49,7 +49,7 @@ def test_the_cells_are_those_of_one_process(cluster: RayEngine, finished: Path) 
 
 def test_a_dry_run_measures_on_the_cluster_and_makes_no_cell(cluster: RayEngine) -> None:
     plan = replace(SMALL, calib_size=15)
-    with Store(cluster.room) as store:
+    with Store(cluster.cache) as store:
         ahead = look_ahead(open_grid(plan, store, cluster), store, cluster)
         assert (ahead.known, ahead.todo) == (0, 4) and ahead.seconds
 
@@ -72,7 +72,7 @@ def test_a_worker_that_is_killed_costs_no_cell(cluster: RayEngine, monkeypatch: 
         return wait(engine)
 
     monkeypatch.setattr(RayEngine, "wait", kill_and_wait)
-    with Store(cluster.room) as store:
+    with Store(cluster.cache) as store:
         study = store.study(sweep(open_grid(plan, store, cluster), store, cluster))
     assert killed and [cell.status for cell in study.cells] == [DONE] * 4
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.errors import RuntimeUnavailableError
 from onnxptq.sweeps.plan import Plan
 from onnxptq.sweeps.ray_engine import RayEngine
@@ -38,15 +38,15 @@ sys.stdin.read()
 
 @dataclass(frozen=True)
 class Cluster:
-    """Its address, and the cache room of its machine."""
+    """Its address, and the cache of its machine."""
 
     address: str
-    room: Path
+    empty_cache: Path
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster with a folder and a cache room of its own: to our process it is another machine."""
+    """A cluster with a folder and a cache of its own: to our process it is another machine."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'onnxptq[ray]'")
     folder = tmp_path_factory.mktemp("there")
     # `ray.init` starts a cluster that wants a token, unless it is told otherwise.
@@ -73,27 +73,27 @@ def plan(save_classifier: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def run(plan: Plan, room: Path, engine: Any) -> Study:
-    with Store(Room(room)) as store, engine:
+def run(plan: Plan, empty_cache: Path, engine: Any) -> Study:
+    with Store(Cache(empty_cache)) as store, engine:
         return store.study(sweep(open_grid(plan, store, engine), store, engine))
 
 
 def test_what_is_named_here_is_found_there_and_what_is_made_there_comes_back(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
-    study = run(plan, tmp_path / "here", RayEngine(Room(tmp_path / "here"), cluster.address))
+    study = run(plan, tmp_path / "here", RayEngine(Cache(tmp_path / "here"), cluster.address))
     assert [(cell.status, cell.error) for cell in study.cells] == [(DONE, "")] * 2
     alone = run(plan, tmp_path / "alone", InlineEngine())
     for far, near in zip(study.cells, alone.cells, strict=True):
         assert (far.report, far.ranges, far.model_digest) == (near.report, near.ranges, near.model_digest)
         assert (tmp_path / "here" / far.predictions).is_file(), "predictions came back"
-    assert list((cluster.room / "v1/sweep-inputs").rglob("net.onnx")), "the model travelled"
-    assert run(plan, tmp_path / "here", RayEngine(Room(tmp_path / "here"), cluster.address)) == study
+    assert list((cluster.cache / "v1/sweep-inputs").rglob("net.onnx")), "the model travelled"
+    assert run(plan, tmp_path / "here", RayEngine(Cache(tmp_path / "here"), cluster.address)) == study
 
 
 def test_a_gpu_that_the_cluster_lacks_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
     with (
-        RayEngine(Room(tmp_path), cluster.address) as engine,
+        RayEngine(Cache(tmp_path), cluster.address) as engine,
         pytest.raises(RuntimeUnavailableError, match="no node of the Ray cluster has one"),
     ):
         engine.identity("cuda")

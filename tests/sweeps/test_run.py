@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import onnxptq
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import DataError, OutputError, UsageError
 from onnxptq.quantization.collect import CalibrationPass
@@ -109,12 +109,12 @@ def test_a_damaged_row_is_missing_for_everybody_and_made_again(copied: Path, run
     before = load_study("last", copied).cells[0]
     with sqlite3.connect(copied / "v1/sweeps/sweeps.sqlite") as store:
         store.execute("UPDATE cells SET report = '{}' WHERE model_digest = ?", (before.model_digest,))
-    with Store(Room(copied)) as opened:
+    with Store(Cache(copied)) as opened:
         assert [(run.done, run.finished) for run in opened.runs()] == [(3, None)]
         assert opened.unfinished(None) == SMALL and len(opened.study("last").cells) == 3
     study, engine = run_plan()
     assert engine.cells == [before.key] and study.cells[0].report == before.report
-    with Store(Room(copied)) as opened:
+    with Store(Cache(copied)) as opened:
         assert opened.runs()[0].finished
         with pytest.raises(UsageError, match=r"every run in .* is finished: onnxptq report"):
             opened.unfinished(None)
@@ -210,7 +210,7 @@ def test_a_cell_that_kills_its_worker_costs_itself_and_no_other(run_plan: RunPla
     failed = [cell for cell in study.cells if cell.status == FAILED]
     assert [cell.key for cell in failed] == [deadly]
     assert failed[0].error == "its worker was killed by SIGSEGV, 2 times"
-    with Store(Room(tmp_path)) as store:
+    with Store(Cache(tmp_path)) as store:
         assert store.runs()[0].finished is None, "a run with a failed cell is not finished"
         assert store.unfinished(None) == replace(SMALL, eval_size=50)
     study, engine = run_plan(replace(SMALL, eval_size=50))
@@ -237,7 +237,7 @@ def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: P
     _, engine = run_plan(plan)
     parts = [job.part for job in engine.done if job.part is not None]
     assert parts == [(0, 2), (1, 2)]
-    context = open_context(plan, "builtin", Room(tmp_path))
+    context = open_context(plan, "builtin", Cache(tmp_path))
     recipe = context.recipe(plan.grid[0])
     samples = context.draw(recipe)
     merged, _ = context.statistics(recipe, samples)
@@ -249,7 +249,7 @@ def test_a_set_in_parts_has_the_statistics_of_one_pass_byte_for_byte(tmp_path: P
 
 
 def test_a_dry_run_makes_no_cell_and_its_counts_add_up(begun: Path) -> None:
-    with Store(Room(begun)) as store:
+    with Store(Cache(begun)) as store:
         engine = InlineEngine()
         before = store.study("last").cells
         ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
@@ -259,7 +259,7 @@ def test_a_dry_run_makes_no_cell_and_its_counts_add_up(begun: Path) -> None:
 
 
 def test_a_dry_run_of_what_is_known_measures_nothing(copied: Path) -> None:
-    with Store(Room(copied)) as store:
+    with Store(Cache(copied)) as store:
         engine = InlineEngine()
         ahead = look_ahead(open_grid(SMALL, store, engine), store, engine)
     assert (ahead.known, ahead.todo, ahead.seconds, engine.done) == (4, 0, None, [])
@@ -341,7 +341,7 @@ def test_an_estimate_adds_up_what_the_jobs_of_a_sweep_would_cost(
     monkeypatch.setattr("onnxptq.sweeps.ahead.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     if not known:
         shutil.rmtree(copied / "v1/predictions")
-    with Store(Room(copied)) as store:
+    with Store(Cache(copied)) as store:
         engine = InlineEngine(workers=workers)
         seconds = look_ahead(open_grid(plan, store, engine), store, engine).seconds
     assert seconds == sum(PARTS[part] * count for part, count in times.items())
@@ -359,7 +359,7 @@ def test_what_takes_long_is_not_measured_whatever_is_installed(torch: str, monke
 
 
 def test_a_dry_run_survives_sets_that_cannot_be_drawn(copied: Path) -> None:
-    with Store(Room(copied)) as store:
+    with Store(Cache(copied)) as store:
         engine = InlineEngine()
         plan = replace(SMALL, calibrations=("single-class:10",), methods=("minmax",))
         ahead = look_ahead(open_grid(plan, store, engine), store, engine)
@@ -383,7 +383,7 @@ def test_a_dry_run_names_the_models_that_are_not_in_its_estimate(
     models = [str(save_classifier(f"{name}.onnx", seed=seed)) for seed, name in enumerate(("good", "bad", "deadly"))]
     _, refused, deadly = models
     plan = Plan(models=tuple(models), data=str(tmp_path / "data.npz"), corruptions=("clean",), calib_size=16)
-    with Store(Room(tmp_path / "store")) as store:
+    with Store(Cache(tmp_path / "store")) as store:
         engine = InlineEngine(deadly=frozenset(key for key in plan.grid if key.model == deadly))
         ahead = look_ahead(open_grid(plan, store, engine), store, engine)
     assert ahead.seconds and ahead.todo == 3
@@ -404,14 +404,14 @@ def test_only_cells_that_pytorch_rounds_are_keyed_by_its_version(begun: Path, mo
     keys = []
     for version in ("", "2.0", "2.1"):
         monkeypatch.setattr("onnxptq.quantization.plugins._version", lambda name, version=version: version)
-        with Store(Room(begun)) as store:
+        with Store(Cache(begun)) as store:
             keys.append(list(open_grid(plan, store, InlineEngine()).keys.values()))
     plain, rounded = zip(*keys, strict=True)
     assert len(set(plain)) == 1 and len(set(rounded)) == 3
 
 
 def test_resume_finds_the_run_that_did_not_finish(begun: Path) -> None:
-    with Store(Room(begun)) as store:
+    with Store(Cache(begun)) as store:
         assert store.unfinished(None) == SMALL
         with pytest.raises(UsageError, match="no run of this plan"):
             store.unfinished(replace(SMALL, calib_size=17))
@@ -448,7 +448,7 @@ def test_a_worker_that_is_killed_is_replaced(begun: Path) -> None:
         os.kill(engine._pool[0].process.pid or 0, signal.SIGKILL)
         outcome = engine.wait()
         assert outcome.died == "was killed by SIGKILL" and outcome.error is None
-        with Store(Room(begun)) as store:
+        with Store(Cache(begun)) as store:
             sweep(open_grid(SMALL, store, engine), store, engine)
     assert [cell.status for cell in load_study("last", begun).cells] == [DONE] * 4
 
@@ -457,7 +457,7 @@ _SWEEP = """
 import sys
 from pathlib import Path
 
-from onnxptq.cache import Room
+from onnxptq.cache import Cache
 from onnxptq.sweeps.kept_samples import KEPT_BYTES
 from onnxptq.sweeps.local import LocalEngine
 from onnxptq.sweeps.run import open_grid, sweep
@@ -471,7 +471,7 @@ class Loud(LocalEngine):
 
 
 if __name__ == "__main__":
-    store, engine = Store(Room(Path(sys.argv[1]))), Loud(1)
+    store, engine = Store(Cache(Path(sys.argv[1]))), Loud(1)
     sweep(open_grid(store.unfinished(None), store, engine), store, engine)
 """
 

@@ -213,13 +213,13 @@ def test_no_space_in_the_temporary_folder_is_said(place: Any, tiny_disk: Path) -
     assert list(tiny_disk.iterdir()) == []
 
 
-def test_no_space_in_the_cache_room_is_said(place: Any, tiny_disk: Path) -> None:
+def test_no_space_in_the_cache_is_said(place: Any, tiny_disk: Path) -> None:
     said = place.refused("quantize", "--no-evaluate", ONNXPTQ_CACHE=tiny_disk)
     assert_says(said, ["no space left", str(tiny_disk)])
     assert not list(tiny_disk.rglob("*.part"))
 
 
-def test_a_cache_room_that_cannot_be_written_is_a_note(place: Any, inputs: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_note(place: Any, inputs: Path) -> None:
     done = place.succeeded("quantize", "--no-evaluate", ONNXPTQ_CACHE=inputs / "good.npz")
     assert_says(done.stderr, ["note: the cache folder", "good.npz", "Set ONNXPTQ_CACHE"])
     assert done.stderr.count("the cache folder") == 1

@@ -35,8 +35,8 @@ def test_the_same_check_writes_the_same_bytes(place: Any, models: Path, tmp_path
     arguments = ("check", models / "dark.onnx", "--corruption", "clean", "--junit", "junit.xml", "--json")
     (tmp_path / "other-room").mkdir()
     runs = []
-    for room in ("room", "other-room"):
-        done = place.run(*arguments, "-", ONNXPTQ_CACHE=tmp_path / room)
+    for cache_folder in ("room", "other-room"):
+        done = place.run(*arguments, "-", ONNXPTQ_CACHE=tmp_path / cache_folder)
         assert done.returncode == 1
         runs.append((done.stdout, (place.work / "junit.xml").read_bytes()))
     assert runs[0] == runs[1]

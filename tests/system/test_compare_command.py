@@ -84,15 +84,15 @@ def test_a_provider_that_crashes_gives_1_and_a_row_that_says_so(
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -P "{setup}" "$@"\n')
     python.chmod(0o755)
-    room = tmp_path / "room"
-    place.succeeded("runtimes", "add", "broken", "--python", python, ONNXPTQ_CACHE=room)
-    done = place.run(*arguments, "--ep", "cpu", "--ep", "broken", "--json", "-", ONNXPTQ_CACHE=room)
+    cache_folder = tmp_path / "room"
+    place.succeeded("runtimes", "add", "broken", "--python", python, ONNXPTQ_CACHE=cache_folder)
+    done = place.run(*arguments, "--ep", "cpu", "--ep", "broken", "--json", "-", ONNXPTQ_CACHE=cache_folder)
     assert done.returncode == 1, done.stderr
     rows = {(row["model"], row["runtime"]): row for row in json.loads(done.stdout)["rows"]}
     assert rows["int8.onnx", "broken"]["status"] == "crashed"
     assert "SIGABRT" in rows["int8.onnx", "broken"]["reason"]
     assert rows["int8.onnx", "cpu"]["status"] == "done"
-    text = place.run(*arguments, "--ep", "cpu", "--ep", "broken", ONNXPTQ_CACHE=room)
+    text = place.run(*arguments, "--ep", "cpu", "--ep", "broken", ONNXPTQ_CACHE=cache_folder)
     assert "int8.onnx on broken: crashed: its process was killed by SIGABRT" in text.stdout
 
 
@@ -143,15 +143,15 @@ def _environ(folder: Path) -> bytes:
 
 
 def test_runtimes_are_added_listed_and_removed(place: Any, tmp_path: Path) -> None:
-    room = tmp_path / "room"
-    added = place.succeeded("runtimes", "add", "production", "--python", sys.executable, ONNXPTQ_CACHE=room)
+    cache_folder = tmp_path / "room"
+    added = place.succeeded("runtimes", "add", "production", "--python", sys.executable, ONNXPTQ_CACHE=cache_folder)
     assert added.stdout.startswith("added: production: onnxruntime")
-    listed = place.succeeded("runtimes", "list", "--json", "-", ONNXPTQ_CACHE=room)
+    listed = place.succeeded("runtimes", "list", "--json", "-", ONNXPTQ_CACHE=cache_folder)
     (found,) = json.loads(listed.stdout)
     assert (found["name"], found["provider"], found["managed"]) == ("production", "cpu", False)
-    assert "production" in place.succeeded("runtimes", "list", ONNXPTQ_CACHE=room).stdout
-    place.succeeded("runtimes", "remove", "production", ONNXPTQ_CACHE=room)
-    assert "none yet" in place.succeeded("runtimes", "list", ONNXPTQ_CACHE=room).stdout
+    assert "production" in place.succeeded("runtimes", "list", ONNXPTQ_CACHE=cache_folder).stdout
+    place.succeeded("runtimes", "remove", "production", ONNXPTQ_CACHE=cache_folder)
+    assert "none yet" in place.succeeded("runtimes", "list", ONNXPTQ_CACHE=cache_folder).stdout
 
 
 @pytest.mark.parametrize(

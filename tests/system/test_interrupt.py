@@ -23,11 +23,11 @@ LONG = (*EVALUATING, "--calib-size", "800")
 Started = subprocess.Popen[str]
 
 
-def reading_its_options(place: Any, room: Path, tmp_path: Path) -> Started:
+def reading_its_options(place: Any, cache_folder: Path, tmp_path: Path) -> Started:
     """The command has just begun, and waits for a pipe to which nobody writes."""
     pipe = tmp_path / "preprocessing.json"
     os.mkfifo(pipe)
-    process: Started = place.start(*LONG, "--preprocessing", pipe, ONNXPTQ_CACHE=room)
+    process: Started = place.start(*LONG, "--preprocessing", pipe, ONNXPTQ_CACHE=cache_folder)
     while process.poll() is None:
         try:
             os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
@@ -43,8 +43,8 @@ def reading_its_options(place: Any, room: Path, tmp_path: Path) -> Started:
 def at_stage(stage: str, *command: str) -> Callable[[Any, Path, Path], Started]:
     """The command has said that it began `stage`, and a moment has passed."""
 
-    def start(place: Any, room: Path, tmp_path: Path) -> Started:
-        process: Started = place.start(*command, ONNXPTQ_CACHE=room)
+    def start(place: Any, cache_folder: Path, tmp_path: Path) -> Started:
+        process: Started = place.start(*command, ONNXPTQ_CACHE=cache_folder)
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(stage):
@@ -120,7 +120,7 @@ def test_after_ctrl_c_the_same_command_does_its_work(place: Any, inputs: Path, t
     assert place.files() == ["tensor.clean.minmax.int8.onnx"], done
 
 
-def assert_stopped(process: Started, code: int, place: Any, room: Path) -> None:
+def assert_stopped(process: Started, code: int, place: Any, cache_folder: Path) -> None:
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     assert stdout == ""
@@ -128,4 +128,4 @@ def assert_stopped(process: Started, code: int, place: Any, room: Path) -> None:
     assert said == ["onnxptq: interrupted; nothing half-made was left behind."]
     assert place.files() == []
     place.check_tidy()
-    assert not list(room.rglob("*.part"))
+    assert not list(cache_folder.rglob("*.part"))

@@ -89,25 +89,25 @@ def test_a_narrow_terminal_shows_sentences_below_each_other_and_names_whole(comm
     assert [head.partition("@")[0] for head in heads] == [name.partition("@")[0] for name in names]
 
 
-def test_the_cache_room_shows_what_it_holds_and_forgets_it(place: Any, tmp_path: Path) -> None:
-    room = tmp_path / "room"
+def test_the_cache_shows_what_it_holds_and_forgets_it(place: Any, tmp_path: Path) -> None:
+    cache_folder = tmp_path / "room"
     files = {"v1/predictions/ab/abc.parquet": 10, "v1/predictions/ff/fff.parquet": 20, "v1/folded-model/01/012.onnx": 5}
     for name, size in files.items():
-        (room / name).parent.mkdir(parents=True, exist_ok=True)
-        (room / name).write_bytes(bytes(size))
-    (room / "mine.txt").write_text("not onnxptq's")
-    answer = json.loads(place.succeeded("cache", "info", "--json", "-", ONNXPTQ_CACHE=room).stdout)
-    assert answer["room"] == str(room)
+        (cache_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache_folder / name).write_bytes(bytes(size))
+    (cache_folder / "mine.txt").write_text("not onnxptq's")
+    answer = json.loads(place.succeeded("cache", "info", "--json", "-", ONNXPTQ_CACHE=cache_folder).stdout)
+    assert answer["room"] == str(cache_folder)
     assert answer["kinds"]["predictions"] == {"files": 2, "bytes": 30}
     assert answer["kinds"]["folded-model"] == {"files": 1, "bytes": 5}
-    said = place.refused("cache", "clear", "prediction", ONNXPTQ_CACHE=room)
+    said = place.refused("cache", "clear", "prediction", ONNXPTQ_CACHE=cache_folder)
     assert "nothing of kind 'prediction'" in said
     assert "Did you mean 'predictions'" in said
-    place.succeeded("cache", "clear", "predictions", ONNXPTQ_CACHE=room)
-    assert [path.name for path in room.rglob("*") if path.is_file() and path.suffix != ".txt"] == ["012.onnx"]
-    place.succeeded("cache", "clear", ONNXPTQ_CACHE=room)
-    assert [path.name for path in room.rglob("*")] == ["mine.txt"]
-    assert "empty" in place.succeeded("cache", "info", ONNXPTQ_CACHE=room).stdout
+    place.succeeded("cache", "clear", "predictions", ONNXPTQ_CACHE=cache_folder)
+    assert [path.name for path in cache_folder.rglob("*") if path.is_file() and path.suffix != ".txt"] == ["012.onnx"]
+    place.succeeded("cache", "clear", ONNXPTQ_CACHE=cache_folder)
+    assert [path.name for path in cache_folder.rglob("*")] == ["mine.txt"]
+    assert "empty" in place.succeeded("cache", "info", ONNXPTQ_CACHE=cache_folder).stdout
 
 
 @pytest.mark.parametrize("command", [["calibs"], ["shifts", "--json", "-"], ["--help"], ["--version"]])

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import onnxptq
-from onnxptq.cache import cache_room
+from onnxptq.cache import user_cache
 from onnxptq.graphs import fold, load_model
 from onnxptq.models import builtin
 
@@ -48,7 +48,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def shifted(
-    new_place: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory, cache_room_of_the_tests: Path
+    new_place: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory, user_cache_of_the_tests: Path
 ) -> Run:
     """README's first command, on a machine where whoever touches the network is caught."""
     spy = tmp_path_factory.mktemp("spy")
@@ -63,7 +63,7 @@ def shifted(
 
 
 @pytest.fixture(scope="session")
-def clean(new_place: Callable[[], Any], cache_room_of_the_tests: Path) -> Run:
+def clean(new_place: Callable[[], Any], user_cache_of_the_tests: Path) -> Run:
     place = new_place()
     done = place.succeeded("quantize", "--json", "-")
     return Run(place, done.stdout, done.stderr, json.loads(done.stdout))
@@ -289,7 +289,7 @@ def test_the_stock_engine_makes_the_same_minmax_model(place: Any, clean: Run) ->
 def test_clean_minmax_equals_onnx_runtime_on_the_same_samples(clean: Run, tmp_path: Path) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    folded = fold(load_model(builtin().model), cache_room())
+    folded = fold(load_model(builtin().model), user_cache())
     quantize_static(
         shutil.copyfile(folded, tmp_path / "folded.onnx"),
         tmp_path / "stock.onnx",
