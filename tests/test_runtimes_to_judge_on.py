@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -114,7 +115,11 @@ def test_a_runtime_that_there_is_not_says_how_to_add_it(
 
 
 def broken(folder: Path, code: str) -> str:
-    """The runtime "broken", whose worker, but not its probe, runs `code` first; `Session` is its InferenceSession."""
+    """A runtime whose worker, but not its probe, runs `code` first; `Session` is its InferenceSession.
+
+    Its name is its own: tests that run beside each other share the cache, where environments lie.
+    """
+    name = f"broken-{zlib.crc32(str(folder).encode()):08x}"
     setup, python = folder / "setup.py", folder / "python"
     setup.write_text(
         "import os, runpy, sys\n"
@@ -126,8 +131,8 @@ def broken(folder: Path, code: str) -> str:
     )
     python.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -P "{setup}" "$@"\n')
     python.chmod(0o755)
-    add_interpreter(user_cache(), "broken", python, force=True)
-    return "broken"
+    add_interpreter(user_cache(), name, python, force=True)
+    return name
 
 
 REFUSES = "def refuse(self, *a, **k): raise RuntimeError('no kernel for QLinearConv')\n    Session.__init__ = refuse"

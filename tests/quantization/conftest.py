@@ -262,7 +262,7 @@ def write(tmp_path: Path) -> Callable[..., bytes]:
         path: Path,
         samples: object,
         progress: Callable[[int], None] = lambda count: None,
-        empty_cache: object = None,
+        cache: object = None,
         **fields: object,
     ) -> bytes:
         from onnxptq.graphs import load_model
@@ -270,7 +270,7 @@ def write(tmp_path: Path) -> Callable[..., bytes]:
         from onnxptq.recipe import Recipe
 
         output = tmp_path / "int8.onnx"
-        quantize_folded(load_model(path), path, samples, Recipe(**fields), output, cache=empty_cache, progress=progress)
+        quantize_folded(load_model(path), path, samples, Recipe(**fields), output, cache=cache, progress=progress)
         return output.read_bytes()
 
     return write
