@@ -21,7 +21,9 @@ RECALLS = (
     Measure("recall@1", binary=True, summary="the nearest clean sample of another source has the query's label"),
     Measure("recall@5", binary=True, summary="one of the five nearest has the query's label"),
 )
-FIDELITY = Measure("cosine fidelity", binary=False, against="reference", summary="(1 + cosine) / 2 with the reference")
+FIDELITY = Measure(
+    "cosine fidelity", binary=False, against="reference", summary="cosine with the reference, at least 0"
+)
 
 _CHUNK = 512
 
@@ -65,11 +67,11 @@ class Embedding(Head):
         return np.asarray(np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 0), np.float32)
 
     def fidelity(self, answers: Vectors, reference: Vectors) -> Scores:
-        """(1 + cosine) / 2; 0 where the model gives a zero vector and the reference does not."""
+        """The cosine, 0 where it is negative: a vector at a right angle says nothing of the reference's, so it gets no
+        half of the points. 0 where the model gives a zero vector and the reference does not, 1 where both do."""
         cosine = (answers.astype(np.float64) * reference).sum(axis=1)
-        lost = ~answers.any(axis=1) & reference.any(axis=1)
         nothing = ~answers.any(axis=1) & ~reference.any(axis=1)
-        found = np.where(lost, 0.0, np.where(nothing, 1.0, (1 + cosine.clip(-1, 1)) / 2))
+        found = np.where(nothing, 1.0, cosine.clip(0, 1))
         return found.astype(np.float32)
 
     def records(self, answers: Vectors, truths: Truths) -> dict[str, Sequence[Any]]:
