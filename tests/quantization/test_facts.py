@@ -81,9 +81,9 @@ def test_3_no_activation_outlives_its_sample(build_graph, draw, monkeypatch):
             yield sample_id, feeds
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", remembered)
-    collect(path, watched(), ("relu1",))
+    collect(path, watched(), ("relu1",), workers=2)
     assert len(made) >= 8
-    assert max(alive) <= 1
+    assert max(alive) <= 2, "one at each worker"
 
 
 @pytest.mark.parametrize("method", RANGE_METHODS.names())
