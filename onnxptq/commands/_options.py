@@ -45,9 +45,7 @@ _READING = (
     click.option("--std", metavar="R,G,B", help="Standard deviation for each channel, of values from 0 to 1."),
 )
 
-_JUDGING = (
-    click.option("--ep", "provider", default="cpu", show_default=True, metavar="RUNTIME", help=EP_HELP),
-    click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP),
+_GROUPING = (
     click.option(
         "--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable."
     ),
@@ -58,7 +56,18 @@ _JUDGING = (
         metavar="NAME[@1-5]",
         help="Judge under this corruption too (onnxptq shifts); 'clean' alone judges without any. Repeatable.",
     ),
+)
+
+_JUDGING = (
+    click.option("--ep", "provider", default="cpu", show_default=True, metavar="RUNTIME", help=EP_HELP),
+    click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP),
+    *_GROUPING,
     click.option("--all-groups", is_flag=True, help="Print a row for every group, not for the ten worst alone."),
+)
+
+_JUDGED_DATA = (
+    click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]"),
+    click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]"),
 )
 
 
@@ -86,6 +95,8 @@ class Repeatable(click.Command):
 
 reading_options = _all(_READING)
 judging_options = _all(_JUDGING)
+grouping_options = _all(_GROUPING)
+judged_data_options = _all(_JUDGED_DATA)
 
 
 def data_options(values: dict[str, Any], **sources: str | None) -> Any:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import EP_HELP, FALLBACK_HELP, Repeatable, data_options, reading_options
+from onnxptq.commands._options import (
+    EP_HELP,
+    FALLBACK_HELP,
+    Repeatable,
+    data_options,
+    grouping_options,
+    judged_data_options,
+    reading_options,
+)
 from onnxptq.commands._output import (
     check_different,
     check_json_target,
@@ -28,8 +36,7 @@ if TYPE_CHECKING:
 @click.command(cls=Repeatable)
 @click.argument("model", required=False)
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
-@click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")
-@click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]")
+@judged_data_options
 @click.option(
     "--policy", metavar="NAME|FILE", help="The rules: a name (onnxptq policy list) or TOML. [default: default]"
 )
@@ -38,14 +45,7 @@ if TYPE_CHECKING:
 @click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP)
 @click.option("--baseline", metavar="FILE", help="The last accepted model: fail on a significant regression.")
 @click.option("--update-baseline", is_flag=True, help="Write --baseline instead, unless the check fails.")
-@click.option("--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable.")
-@click.option(
-    "--corruption",
-    "corruptions",
-    multiple=True,
-    metavar="NAME[@1-5]",
-    help="Judge under this corruption too (onnxptq shifts); 'clean' alone judges without any. Repeatable.",
-)
+@grouping_options
 @click.option(
     "--time-limit", type=float, metavar="SECONDS", help="For loading a model, and for a batch. [default: 120]"
 )

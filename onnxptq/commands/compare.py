@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._options import data_options, reading_options
+from onnxptq.commands._options import data_options, grouping_options, judged_data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
 
@@ -25,16 +25,8 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
     "first one is the reference runtime.",
 )
 @click.option("--reference", metavar="FP32.onnx", help="The FP32 model. [default: the model it was made from]")
-@click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")
-@click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]")
-@click.option("--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable.")
-@click.option(
-    "--corruption",
-    "corruptions",
-    multiple=True,
-    metavar="NAME[@1-5]",
-    help="Judge under this corruption too; 'clean' alone judges without any. Repeatable.",
-)
+@judged_data_options
+@grouping_options
 @click.option("--layers", is_flag=True, help="Also the error of each layer, on a copy of the graph (breaks fusion).")
 @click.option("--speed/--no-speed", default=True, show_default=True, help="Measure latency.")
 @click.option("--batch-size", "batch_sizes", type=int, multiple=True, default=(1,), show_default=True, metavar="N")

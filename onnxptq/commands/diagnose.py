@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import data_options, reading_options
+from onnxptq.commands._options import data_options, grouping_options, judged_data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
 from onnxptq.foreign_text import csv_row
@@ -19,16 +19,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("reference", metavar="FP32")
 @click.argument("model", metavar="INT8")
-@click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")
-@click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]")
-@click.option("--group", "groups", multiple=True, metavar="COLUMN", help="Group by a column, or by a*b. Repeatable.")
-@click.option(
-    "--corruption",
-    "corruptions",
-    multiple=True,
-    metavar="NAME[@1-5]",
-    help="Judge under this corruption too (onnxptq shifts); 'clean' alone judges without any. Repeatable.",
-)
+@judged_data_options
+@grouping_options
 @click.option(
     "--screen", "screened", type=int, default=12, show_default=True, metavar="N", help="Samples a group for everything."
 )

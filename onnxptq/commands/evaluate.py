@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from onnxptq.commands._options import data_options, judging_options, reading_options
+from onnxptq.commands._options import data_options, judged_data_options, judging_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", metavar="SOURCE", help="What to judge on. [default: the built-in data, for its models]")
-@click.option("--split", metavar="NAME", help="Split of the data to judge on. [default: test, else validation]")
+@judged_data_options
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
 @click.option("--predictions", metavar="FILE", help="Write the predictions of all models to a Parquet file.")
 @judging_options
