@@ -123,13 +123,13 @@ def overhead(model: Path, shape: tuple[int, ...], runs: int, threads: int) -> li
     feeds = {bare.get_inputs()[0].name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     with Worker() as worker:
         opened = worker.open(model, threads=threads)
-        lanes: list[Burst] = [
+        bursts: list[Burst] = [
             looped(lambda: bare.run(None, feeds)),
             looped(lambda: ours.run(feeds)),
             lambda count, warmup: worker.time(opened, feeds, runs=count, warmup=warmup),
             looped(lambda: worker.run(opened, feeds)),
         ]
-        found = measure(lanes, runs)
+        found = measure(bursts, runs)
     return [one.p50 for one in found if isinstance(one, Latency)]
 
 
@@ -151,14 +151,14 @@ def latency_table(pair: Pair, names: list[str], runs: int, threads: int, batch: 
     """FP32 beside INT8 on every runtime, all in turns."""
     runtimes = [ready(resolve_runtime(name, user_cache())) for name in names]
     samples = np.random.default_rng(0).standard_normal((batch, *pair.shape)).astype(np.float32)
-    lanes, labels, workers = [], [], []
+    bursts, labels, workers = [], [], []
     try:
         for runtime in runtimes:
             for label, model in (("FP32", pair.fp32), ("INT8", pair.int8)):
                 workers.append(Worker(runtime.python))
-                lanes.append(lane(workers[-1], runtime, model, samples, threads))
+                bursts.append(burst_of(workers[-1], runtime, model, samples, threads))
                 labels.append((runtime.name, label))
-        found = dict(zip(labels, measure(lanes, runs), strict=True))
+        found = dict(zip(labels, measure(bursts, runs), strict=True))
     finally:
         for worker in workers:
             worker.close()
@@ -175,7 +175,7 @@ def latency_table(pair: Pair, names: list[str], runs: int, threads: int, batch: 
     return lines
 
 
-def lane(worker: Worker, runtime: Runtime, model: Path, images: np.ndarray, threads: int) -> Burst:
+def burst_of(worker: Worker, runtime: Runtime, model: Path, images: np.ndarray, threads: int) -> Burst:
     providers = runtime.session_providers(user_cache(), load_model(model), threads)
     session = worker.open(model, providers, optimization=runtime.optimization, threads=threads)
     feeds = {session.signature.inputs[0].name: images}

@@ -1,4 +1,4 @@
-"""Latency: several lanes (a model on a runtime) timed in turns, so that all of them see the same machine."""
+"""Latency: several models, each on its runtime, timed in turns, so that all of them see the same machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from onnxptq.runtimes.isolated import WorkerError
 
 ROUNDS = 10
-"""Turns that each lane gets: enough that a disturbance of a second does not hit one lane alone."""
+"""Turns that each model gets: enough that a disturbance of a second does not hit one of them alone."""
 
 WARMUP_RUNS = 3
 """Runs before the first that counts: allocations, thread pools, and a provider's choice of kernels."""
@@ -25,8 +25,8 @@ length, for so long at least, until two windows in a row agree, and for so long 
 SETTLED = 0.02
 """How far the medians, and the clocks, of two windows may differ that agree."""
 
-LANE_SECONDS = 30.0
-"""A lane that has run this long gets no further turn: slow models are timed on fewer runs, and `runs` says so."""
+MOST_SECONDS = 30.0
+"""A model that has run this long gets no further turn: slow models are timed on fewer runs, and `runs` says so."""
 
 Burst = Callable[[int, int], list[float]]
 """`(runs, warmup)` -> seconds of each run."""
@@ -78,53 +78,55 @@ def timed(call: Callable[[], object]) -> Burst:
 
 
 def measure(
-    lanes: Sequence[Burst], runs: int, clocks: Sequence[Clock | None] | None = None
+    bursts: Sequence[Burst], runs: int, clocks: Sequence[Clock | None] | None = None
 ) -> list[Latency | WorkerError]:
-    """Times all lanes in turns; one that fails leaves its error in its place, and the others go on.
+    """Times all models in turns; one that fails leaves its error in its place, and the others go on.
 
     Args:
-        lanes: what to time.
-        runs: calls of each lane, spread over `ROUNDS` turns.
-        clocks: for each lane the clock of its GPU, or None. A lane with a clock is warmed up by time (`warm_up`):
+        bursts: what times each model.
+        runs: calls of each model, spread over `ROUNDS` turns.
+        clocks: for each model the clock of its GPU, or None. A model with a clock is warmed up by time (`warm_up`):
             before its first turn until it settles, and before each further one, as it idled while others had theirs.
     """
     turns = min(ROUNDS, runs)
     sizes = [runs // turns + (turn < runs % turns) for turn in range(turns)]
-    seconds: list[list[float]] = [[] for _ in lanes]
+    seconds: list[list[float]] = [[] for _ in bursts]
     failed: dict[int, WorkerError] = {}
     warmed: dict[int, tuple[float, bool]] = {}
     for turn, size in enumerate(sizes):
-        for step in range(len(lanes)):
-            lane = (turn + step) % len(lanes)  # nobody always runs after the same neighbour
-            if lane in failed or sum(seconds[lane]) > LANE_SECONDS:
+        for step in range(len(bursts)):
+            number = (turn + step) % len(bursts)  # nobody always runs after the same neighbour
+            if number in failed or sum(seconds[number]) > MOST_SECONDS:
                 continue
             try:
-                if clocks and (clock := clocks[lane]) is not None:
-                    found = warm_up(lanes[lane], clock, WINDOW_SECONDS if turn else LEAST_WARMUP_SECONDS)
-                    warmed.setdefault(lane, found)
+                if clocks and (clock := clocks[number]) is not None:
+                    found = warm_up(bursts[number], clock, WINDOW_SECONDS if turn else LEAST_WARMUP_SECONDS)
+                    warmed.setdefault(number, found)
                 # A turn begins with one run that does not count: the others have emptied the caches.
-                seconds[lane] += lanes[lane](size, 1 if turn else WARMUP_RUNS)
+                seconds[number] += bursts[number](size, 1 if turn else WARMUP_RUNS)
             except WorkerError as error:
-                failed[lane] = error
-    return [failed.get(lane) or _warmed(Latency.of(times), warmed.get(lane)) for lane, times in enumerate(seconds)]
+                failed[number] = error
+    return [
+        failed.get(number) or _warmed(Latency.of(times), warmed.get(number)) for number, times in enumerate(seconds)
+    ]
 
 
 def _warmed(latency: Latency, found: tuple[float, bool] | None) -> Latency:
     return latency if found is None else replace(latency, warmup=found[0], settled=found[1])
 
 
-def warm_up(lane: Burst, clock: Clock, least: float) -> tuple[float, bool]:
-    """Runs a lane until its median and the clock settle: how many seconds of runs that took, and whether they did.
+def warm_up(burst: Burst, clock: Clock, least: float) -> tuple[float, bool]:
+    """Runs a model until its median and the clock settle: how many seconds of runs that took, and whether they did.
 
     Args:
-        lane: what to run.
+        burst: what times it.
         clock: of its GPU.
         least: seconds of runs at least.
     """
     spent, before = 0.0, (0.0, 0)
     size = 1
     while spent < MOST_WARMUP_SECONDS:
-        times = lane(size, 0)
+        times = burst(size, 0)
         spent += sum(times)
         median = float(np.median(times))
         now = (median, clock() or 0)

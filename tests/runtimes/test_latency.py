@@ -7,7 +7,7 @@ from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.latency import Latency, measure
 
 
-class Lane:
+class Timed:
     """Says when it was asked, and for what."""
 
     def __init__(self, name: str, log: list[str], seconds: float = 0.001, fails_at: int | None = None) -> None:
@@ -22,29 +22,29 @@ class Lane:
         return [self.seconds] * runs
 
 
-def test_every_lane_gets_its_runs_spread_over_turns() -> None:
-    lane = Lane("a", [])
-    (found,) = measure([lane], 25)
+def test_every_model_gets_its_runs_spread_over_turns() -> None:
+    timed = Timed("a", [])
+    (found,) = measure([timed], 25)
     assert isinstance(found, Latency)
     assert found.runs == 25
-    assert [runs for runs, _ in lane.calls] == [3] * 5 + [2] * 5
+    assert [runs for runs, _ in timed.calls] == [3] * 5 + [2] * 5
 
 
-def test_lanes_take_turns_and_none_is_always_first() -> None:
+def test_models_take_turns_and_none_is_always_first() -> None:
     log: list[str] = []
-    measure([Lane("a", log), Lane("b", log)], 10)
+    measure([Timed("a", log), Timed("b", log)], 10)
     assert log[:4] == ["a", "b", "b", "a"]
     assert log.count("a") == log.count("b") == 10
 
 
 def test_every_turn_is_warmed_up_the_first_one_longer() -> None:
-    lane = Lane("a", [])
-    measure([lane], 10)
-    assert [warmup for _, warmup in lane.calls] == [latency.WARMUP_RUNS] + [1] * 9
+    timed = Timed("a", [])
+    measure([timed], 10)
+    assert [warmup for _, warmup in timed.calls] == [latency.WARMUP_RUNS] + [1] * 9
 
 
 class Warming:
-    """A lane whose calls take longer at first, as on a GPU that idled; and its clock."""
+    """A model whose calls take longer at first, as on a GPU that idled; and its clock."""
 
     def __init__(self, calls_until_warm: int) -> None:
         self.left = calls_until_warm
@@ -60,8 +60,8 @@ class Warming:
 
 
 def test_a_gpu_is_warmed_up_until_the_median_and_the_clock_settle_and_the_result_says_so() -> None:
-    lane = Warming(20)
-    (found,) = measure([lane], 10, [lane.clock])
+    timed = Warming(20)
+    (found,) = measure([timed], 10, [timed.clock])
     assert isinstance(found, Latency)
     assert found.settled
     assert found.warmup >= latency.LEAST_WARMUP_SECONDS
@@ -69,29 +69,29 @@ def test_a_gpu_is_warmed_up_until_the_median_and_the_clock_settle_and_the_result
 
 
 def test_a_clock_that_goes_on_climbing_is_not_settled_though_the_median_is() -> None:
-    lane, clock = Lane("a", [], seconds=0.01), iter(range(300, 100_000, 50))
-    (found,) = measure([lane], 10, [lambda: next(clock)])
+    timed, clock = Timed("a", [], seconds=0.01), iter(range(300, 100_000, 50))
+    (found,) = measure([timed], 10, [lambda: next(clock)])
     assert isinstance(found, Latency)
     assert (found.settled, found.warmup >= latency.MOST_WARMUP_SECONDS) == (False, True)
 
 
 def test_a_gpu_whose_clock_is_unknown_settles_by_its_median() -> None:
-    (found,) = measure([Lane("a", [], seconds=0.01)], 10, [lambda: None])
+    (found,) = measure([Timed("a", [], seconds=0.01)], 10, [lambda: None])
     assert isinstance(found, Latency)
     assert found.settled
 
 
-def test_a_lane_that_fails_leaves_its_error_and_the_others_go_on() -> None:
+def test_a_model_that_fails_leaves_its_error_and_the_others_go_on() -> None:
     log: list[str] = []
-    first, second = measure([Lane("a", log, fails_at=2), Lane("b", log)], 10)
+    first, second = measure([Timed("a", log, fails_at=2), Timed("b", log)], 10)
     assert isinstance(first, WorkerError)
     assert isinstance(second, Latency)
     assert (log.count("a"), log.count("b")) == (2, 10)
 
 
-def test_a_slow_lane_gets_fewer_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "LANE_SECONDS", 2.5)
-    (found,) = measure([Lane("a", [], seconds=1.0)], 10)
+def test_a_slow_model_gets_fewer_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MOST_SECONDS", 2.5)
+    (found,) = measure([Timed("a", [], seconds=1.0)], 10)
     assert isinstance(found, Latency)
     assert found.runs == 3
 
