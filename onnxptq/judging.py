@@ -23,7 +23,7 @@ from onnxptq.evaluation import (
 )
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.model_under_test import WorkerPool
-from onnxptq.evaluation.sanity import why_not_worth_judging
+from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.inputs import DataOptions, Inputs, check_fits, open_model, resolve_for_evaluation
 from onnxptq.progress import Progress, counted
@@ -215,12 +215,6 @@ def judge(
     reports = tuple(compare(predictions[0], run, options.groups, totals=True) for run in predictions[1:])
     notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
     return Judgement(predictions, reports, notes)
-
-
-def reference_notes(reference: Predictions) -> tuple[str, ...]:
-    """One line, the first of all, where FP32 itself knows nothing of the samples: INT8 is then not to blame."""
-    why = why_not_worth_judging(reference)
-    return (f"before INT8 is judged: {why}.",) if why else ()
 
 
 def saturation_notes(judged: Sequence[ModelUnderTest]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from onnxptq.audit.bounds import attained_bounds, batch_norm_ranges, known_bounds
 from onnxptq.audit.clipping import Interval, clipping, quantized_range
 from onnxptq.audit.decisions import outputs_of, undecided
@@ -19,6 +21,8 @@ from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.data import Dataset
 from onnxptq.errors import UsageError
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, predict
+from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.graphs import fold
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.progress import Progress, counted, silent
@@ -88,8 +92,22 @@ def audit_calibration(
         tensors=tensors,
         missing=missing,
         remedies=remedies_for(verdict, tensors, calibration_set, inputs.task, side),
-        warnings=inputs.warnings,
+        warnings=(*_before_blame(inputs, side, cache), *inputs.warnings),
     )
+
+
+_SANITY = 256
+"""Samples of the calibration side on which it is asked whether the FP32 model knows anything of them."""
+
+
+def _before_blame(inputs: Inputs, side: Dataset | None, cache: Cache) -> tuple[str, ...]:
+    """One line where the FP32 model itself knows nothing of the user's samples; ranges are then not to blame."""
+    if side is None:
+        return ()
+    # By content and not by row: sources are often sorted by label.
+    few = np.argsort(side.fingerprints, kind="stable")[:_SANITY]
+    samples = EvaluationSamples(inputs.task, side.select(np.sort(few)), ("clean",), 0)
+    return reference_notes(predict([ModelUnderTest(inputs.model)], samples, cache)[0])
 
 
 def _resolved(

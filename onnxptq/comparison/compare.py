@@ -24,6 +24,7 @@ from onnxptq.evaluation import EvaluationSamples, Predictions, compare
 from onnxptq.evaluation.model_under_test import Footprint, ModelInWorker
 from onnxptq.evaluation.run import predict_each
 from onnxptq.evaluation.sample_runner import arranged
+from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.evaluation.worker_session import start_worker
 from onnxptq.files import digest_file
 from onnxptq.graphs import Model
@@ -128,7 +129,10 @@ def compare_runtimes(
         )
         for one in subjects
     )
-    comparison = Comparison(names[reference.digest], tuple(runtimes), rows, dependent_groups(rows), (*warnings, *notes))
+    exact = runs[subjects[0]]
+    sane = reference_notes(exact) if isinstance(exact, Predictions) else ()
+    said = (*sane, *warnings, *notes)
+    comparison = Comparison(names[reference.digest], tuple(runtimes), rows, dependent_groups(rows), said)
     return comparison, [run for one in subjects if isinstance(run := runs[one], Predictions)]
 
 

@@ -20,6 +20,7 @@ from onnxptq.evaluation import ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import default_groupings
 from onnxptq.evaluation.measures import Measure, measure_of
 from onnxptq.evaluation.paired import share_changed
+from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
@@ -118,7 +119,7 @@ def diagnose(
         nodes=nodes,
         unpaired=runner.paired.unpaired,
         budget=budget,
-        warnings=tuple(warnings),
+        warnings=(*session.reference_notes(), *warnings),
     )
 
 
@@ -255,6 +256,10 @@ class _Session:
         groups = self.settings.groups
         whole, explained = (effect_of(reference, one, part.weights, groups) for one in (run, back))
         return whole, explained, unexplained, measure_of(run)
+
+    def reference_notes(self) -> tuple[str, ...]:
+        """One line where the float model itself knows nothing of the samples."""
+        return reference_notes(self._on(self.settings.per_group)[1])
 
     def _effects(self, variants: Sequence[Tensors], per_group: int, stage: str) -> dict[Tensors, Effect]:
         part, reference = self._on(per_group)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.evaluation._intervals import one_sided_quantile
+from onnxptq.evaluation.label_order import other_order
 from onnxptq.evaluation.measures import ACCURACY, measure_of
 from onnxptq.evaluation.paired import scores_of
 from onnxptq.evaluation.predictions import Predictions
@@ -22,6 +23,12 @@ _FEWEST = 10
 
 _ALIKE = 0.1
 """Share of samples with identical outputs, of which the reference gets most wrong, that speaks of empty samples."""
+
+_FAR_BELOW = 0.1
+"""By how much an average must lie below the one that the model's specification promises."""
+
+_NOTHING = 0.05
+"""An average score, of graded answers, at which nothing is left to lose."""
 
 _COLUMNS = 8
 """Outputs that are compared one by one; beside them their sum of squares is, where it is known."""
@@ -46,8 +53,17 @@ def why_not_worth_judging(reference: Predictions, confidence: float = 0.95) -> s
     sources = len(np.unique(reference.source_id))
     if sources < _FEWEST:
         return None
-    classifies = measure_of(reference) == ACCURACY
-    return _alike(reference, sources) or (_at_chance(reference, sources, confidence) if classifies else None)
+    if alike := _alike(reference, sources):
+        return alike
+    at_chance = _at_chance if measure_of(reference) == ACCURACY else _worth_nothing
+    said = at_chance(reference, sources, confidence) or _below_what_is_promised(reference, confidence)
+    return None if said is None else f"{said}. {_causes(reference)}"
+
+
+def reference_notes(reference: Predictions) -> tuple[str, ...]:
+    """One line, the first of all, where FP32 itself knows nothing of the samples: INT8 is then not to blame."""
+    why = why_not_worth_judging(reference)
+    return (f"before INT8 is judged: {why}.",) if why else ()
 
 
 def _repeated(reference: Predictions) -> str | None:
@@ -130,7 +146,51 @@ def _at_chance(reference: Predictions, sources: int, confidence: float) -> str |
     said = f"{name} is right on {100 * right:.1f} % of the samples, by chance it would be on {100 * chance:.1f} %"
     if (predicted == 1.0).any():
         said = f"{name} predicts the same class for all {sources} original samples, which have several labels"
+    return f"{said}; expected a model that is better than chance"
+
+
+def _worth_nothing(reference: Predictions, sources: int, confidence: float) -> str | None:
+    """Graded answers that are as good as none."""
+    measure = measure_of(reference)
+    if not reference.labelled or measure.binary:
+        return None
+    average = float(scores_of(reference, reference).mean())
+    if average > _NOTHING:
+        return None
+    name = reference.identity["model"]["name"]
+    return f"{name} has a mean {measure.name} of {100 * average:.1f} %; expected answers that can get worse"
+
+
+def _below_what_is_promised(reference: Predictions, confidence: float) -> str | None:
+    """An average on clean samples far below "expected_score" of the specification."""
+    promised = (reference.identity.get("preprocessing") or {}).get("expected_score")
+    if promised is None or not reference.labelled:
+        return None
+    corruption = reference.groups.get("corruption")
+    clean = np.ones(len(reference), np.bool_) if corruption is None else corruption == "clean"
+    if not clean.any():
+        return None
+    scores = scores_of(reference, reference)[clean]
+    error = float(scores.std()) / math.sqrt(len(np.unique(reference.source_id[clean])))
+    average = float(scores.mean())
+    if average + one_sided_quantile(confidence) * error >= promised - _FAR_BELOW:
+        return None
     return (
-        f"{said}; expected a model that is better than chance. Look at the order of the labels, at the preprocessing "
-        "and at the samples"
+        f"{reference.identity['model']['name']} has {100 * average:.1f} % {measure_of(reference).name} on clean "
+        f'samples, and its specification promises {100 * promised:g} % ("expected_score")'
     )
+
+
+def _causes(reference: Predictions) -> str:
+    """What to look at, the cause that was found out first."""
+    identity = reference.identity
+    code = reference.code if measure_of(reference) == ACCURACY else None
+    if code is not None and (found := other_order(code, reference.label, reference.source_id)):
+        return found[0].upper() + found[1:]
+    where = "the preprocessing"
+    if str(identity.get("task", "")).startswith("image"):
+        where += " (scale, mean and std, the order of the channels: RGB or BGR, the size)"
+    head = identity.get("head")
+    if head == "detection":
+        return f"Look at the decoder, at the order of the classes, at box_format and box_units, and at {where}"
+    return f"Look at the order of the labels, at {where} and at the samples"

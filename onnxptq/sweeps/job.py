@@ -20,6 +20,7 @@ from onnxptq.evaluation import Predictions, compare
 from onnxptq.evaluation.model_under_test import WorkerPool
 from onnxptq.evaluation.paired import GroupLayout, lay_out
 from onnxptq.evaluation.run import predict, predict_each, predictions_place
+from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.graphs import Model, load_model
 from onnxptq.runtimes.cpu import limit_cores
 from onnxptq.runtimes.isolated import WorkerError
@@ -166,12 +167,14 @@ class _Maker:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What one INT8 model did on one runtime: its report, or why there is none; and the seconds of it."""
+    """What one INT8 model did on one runtime: its report, or why there is none; the seconds of it; and what is wrong
+    with FP32 on these samples."""
 
     report: Mapping[str, Any] | None
     error: str
     seconds: float
     predictions: str = ""
+    before_blame: tuple[str, ...] = ()
 
 
 def _judged(context: ModelContext, made: Sequence[_Made]) -> dict[tuple[str, str], _Judged]:
@@ -195,6 +198,7 @@ def _judge_together(context: ModelContext, models: Sequence[Model], runtime: str
     assert isinstance(reference, Predictions), "predict_each raises what the reference fails with"
     each = (time.perf_counter() - started) / len(models)
     layout = lay_out(reference, context.plan.groups)
+    before_blame = reference_notes(reference)
     judged = {}
     for model, run, place in zip(models, runs, places, strict=True):
         started = time.perf_counter()
@@ -203,7 +207,7 @@ def _judge_together(context: ModelContext, models: Sequence[Model], runtime: str
         seconds = each + time.perf_counter() - started
         kept = _present(context, [place])
         error = "" if report else str(outcome)
-        judged[model.digest, runtime] = _Judged(report, error, seconds, kept[0] if kept else "")
+        judged[model.digest, runtime] = _Judged(report, error, seconds, kept[0] if kept else "", before_blame)
     return judged
 
 
@@ -223,10 +227,13 @@ def _cell(key: CellKey, made: _Made | str, judged: dict[tuple[str, str], _Judged
     # The first cell of a digest in a job pays for it; those that follow found it done.
     judged[made.model.digest, made.runtime] = replace(result, seconds=0.0)
     reference = context.inputs.model.path.name
+    origin = _origin(key, context)
+    if result.before_blame:
+        origin["before_blame"] = list(result.before_blame)
     return Cell(
         key=key,
         status=DONE,
-        report={**result.report, "model": _name(key, context), "reference": reference, "origin": _origin(key, context)},
+        report={**result.report, "model": _name(key, context), "reference": reference, "origin": origin},
         ranges={tensor: (float(low), float(high)) for tensor, (low, high) in sorted(made.ranges.items())},
         recipe_digest=made.recipe_digest,
         model_digest=made.model.digest,

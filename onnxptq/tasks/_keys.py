@@ -54,6 +54,10 @@ def _numbers(value: Any) -> bool:
     return _number(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(_number, value)))
 
 
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
 def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(name, (str, int)) and not isinstance(name, bool) for name in value
@@ -87,6 +91,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("size", "resize_to"), _SIDES),
     **dict.fromkeys(("length", "max_length"), _LENGTH),
     "scale": (_number, "a number"),
+    "expected_score": (_share, "a number from 0 to 1: FP32's average score on clean samples"),
     "classes": (_names, "a list of names"),
     "shape": (_shapes, 'lists of sizes by input, as {"x": [null, 16]}'),
     "inputs": (_roles, 'names of inputs, as {"ids": "input_ids"}'),

@@ -27,12 +27,14 @@ class Task:
         why: why it is this head, in a few words.
         settled: the head was named, or is beyond doubt; else it is "raw" until somebody says more, and `name` leaves it
             out.
+        expected_score: FP32's average score on clean samples, from 0 to 1, where its specification promises one.
     """
 
     input: Input
     head: Head
     why: str = field(default="", compare=False)
     settled: bool = field(default=True, compare=False)
+    expected_score: float | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -41,8 +43,9 @@ class Task:
 
     @property
     def specification(self) -> dict[str, Any]:
-        """That of the input and that of the head."""
-        return {**self.input.specification, **self.head.specification}
+        """That of the input and that of the head, and the score that is promised."""
+        promised = {} if self.expected_score is None else {"expected_score": self.expected_score}
+        return {**self.input.specification, **self.head.specification, **promised}
 
     @property
     def modality(self) -> str:
@@ -167,4 +170,5 @@ def with_head(
     """The task of an input that was built; arguments and errors as of `make_task`."""
     named = specification.get("head") or split_name(name)[1]
     choice = choose_head(named, specification, signature, hints or Hints(), input_.name)
-    return Task(input_, choice.head, choice.why, settled=choice.named or choice.head.name != "raw")
+    settled = choice.named or choice.head.name != "raw"
+    return Task(input_, choice.head, choice.why, settled, specification.get("expected_score"))

@@ -58,6 +58,7 @@ _KNOWN_KEYS = frozenset(
         "shape",
         "tokenizer",
         "head",
+        "expected_score",
         "outputs",
         "input_range",
         "kind",

@@ -55,7 +55,7 @@ class StudyVerdict:
 def verdict(summary: Summary) -> StudyVerdict:
     """What a study says, in words."""
     found = tally(summary)
-    findings = [*_by_set(summary), *_worst(summary, found), *_hidden(summary)]
+    findings = [*before_blame(summary.study), *_by_set(summary), *_worst(summary, found), *_hidden(summary)]
     said = advice(summary, found)
     return StudyVerdict(headline(found), tuple(findings), tuple(said), tuple(_caveats(summary, found)))
 
@@ -90,6 +90,12 @@ def matrix_rows(summary: Summary) -> list[list[str]]:
         [name, *(_worst_text(summary, found.get(method, ())) for method in methods)]
         for name, found in _sets(summary).items()
     ]
+
+
+def before_blame(study: Study) -> list[str]:
+    """What is wrong with an FP32 model on the samples of a study, which is said before INT8 is judged."""
+    said = (line for cell in study.cells for line in cell.origin.get("before_blame", ()))
+    return [line[0].upper() + line[1:] for line in dict.fromkeys(said)]
 
 
 def failures(study: Study) -> list[str]:
