@@ -213,7 +213,7 @@ def judge(
         chosen = [pool.model(model, runtime, allow_fallback=options.allow_fallback) for model in models]
         predictions = tuple(predict([ModelUnderTest(reference), *chosen], samples, cache, count))
     reports = tuple(compare(predictions[0], run, options.groups, totals=True) for run in predictions[1:])
-    notes = reference_notes(predictions[0]) + _fallback_notes(predictions) + saturation_notes(chosen)
+    notes = reference_notes(predictions[0]) + fallback_notes(predictions) + saturation_notes(chosen)
     return Judgement(predictions, reports, notes)
 
 
@@ -224,7 +224,7 @@ def saturation_notes(judged: Sequence[ModelUnderTest]) -> tuple[str, ...]:
     return (f"{CLIPS} --ep cpu:exact judges without it, for a deployment whose CPU or GPU does not clip.",)
 
 
-def _fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:
+def fallback_notes(predictions: Sequence[Predictions]) -> tuple[str, ...]:
     """One line for each run that another provider served than the one asked for (`--allow-fallback`)."""
     runs = [(run.identity["model"]["name"], run.identity["runtime"]) for run in predictions]
     return tuple(

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxptq.cache import user_cache
 from onnxptq.errors import UsageError
-from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Predictions, predict
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, predict
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPool, explaining
 from onnxptq.evaluation.paired import measure_named, paired
@@ -23,7 +23,14 @@ from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
 from onnxptq.heads import RAW
 from onnxptq.inputs import open_model
-from onnxptq.judging import JudgingOptions, check_same_outputs, find_reference, samples_to_judge_on, saturation_notes
+from onnxptq.judging import (
+    JudgingOptions,
+    check_same_outputs,
+    fallback_notes,
+    find_reference,
+    samples_to_judge_on,
+    saturation_notes,
+)
 from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.latency import Burst
 from onnxptq.runtimes.selection import Runtime, chosen_runtime
@@ -89,7 +96,8 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
         subjects: list[ModelUnderTest] = [base, subject, *(pool.in_worker(model, other) for other in others)]
         if "predictions" in needs(policy):
-            runs = _predict(subjects, samples, progress)
+            count = counted(progress, "evaluating", len(samples) * len(subjects))
+            runs = predict(subjects, samples, cache, count)
             evidence = replace(
                 evidence,
                 predictions=runs[1],
@@ -98,7 +106,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 totals=totals_by_name(runs[0], runs[1]) if policy.total_drop else {},
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
-            warnings += _fallback_note(runs[1]) + saturation_notes([subject])
+            warnings += fallback_notes(runs[1:2]) + saturation_notes([subject])
         if policy.latency is not None and reference is not None:
             threads = policy.latency.threads or None
             timed = [pool.in_worker(one, subject.runtime, threads=threads) for one in (reference, model)]
@@ -124,17 +132,6 @@ def _others(judged: str, policy: Policy | None) -> list[Runtime]:
     """What else the policy wants the model to run on."""
     names = policy.provider_agreement.providers if policy and policy.provider_agreement else ()
     return [chosen_runtime(name, user_cache()) for name in names if name != judged]
-
-
-def _predict(subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, progress: Progress) -> list[Predictions]:
-    count = counted(progress, "evaluating", len(samples) * len(subjects))
-    return predict(subjects, samples, user_cache(), count)
-
-
-def _fallback_note(run: Predictions) -> tuple[str, ...]:
-    runtime = run.identity["runtime"]
-    reason = runtime.get("fallback_reason")
-    return (f"{run.identity['model']['name']} was judged on {runtime['provider']}: {reason}",) if reason else ()
 
 
 def _placed(evidence: Evidence, policy: Policy, subject: ModelInWorker) -> Evidence:
