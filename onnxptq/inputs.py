@@ -369,7 +369,13 @@ def _open(named: str, options: DataOptions, cache: Cache) -> Source:
 
 
 def _with_truths(options: DataOptions, task: Task) -> DataOptions:
-    columns = replace(options.columns, truths=task.head.truth_columns(), model_inputs=task.input.columns)
+    columns = replace(
+        options.columns,
+        truths=task.head.truth_columns(),
+        model_inputs=task.input.columns,
+        tabular=task.input.tabular,
+        defect=task.input.defect if task.input.tabular else None,
+    )
     return replace(options, columns=columns)
 
 

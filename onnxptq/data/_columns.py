@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from onnxptq.errors import DataError, UsageError, did_you_mean
 
-Kind = Literal["image", "tensor", "text", "scalar", "number", "other"]
+Kind = Literal["image", "tensor", "text", "scalar", "number", "other", "cell"]
 """What a column holds: encoded images; arrays; strings, which may be text, paths or names; integers and booleans;
-floats, which can be labels but not groups; anything else."""
+floats, which can be labels but not groups; anything else; and what an input of a table makes of a column."""
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "image_path", "img_path", "image_file")
 """Names under which images, and paths of images, are found first, the most telling first."""
@@ -37,16 +37,21 @@ class Columns:
         label: the label column.
         truths: columns that hold the truth of a task, of those that the source has; they are no inputs.
         model_inputs: names of the model's inputs: where the source has a column for each, these are the inputs.
+        tabular: those are cells of a table, which may be missing, and all of which the source must have.
+        defect: what is wrong with a row as the task reads it, or None.
     """
 
     inputs: tuple[str, ...] = ()
     label: str | None = None
     truths: tuple[str, ...] = ()
     model_inputs: tuple[str, ...] = ()
+    tabular: bool = False
+    defect: Callable[[Mapping[str, Any]], str | None] | None = field(default=None, compare=False)
 
     def inputs_of(self, names: Collection[str]) -> tuple[str, ...]:
         """The input columns of a source with these columns; () where they are to be found."""
-        return self.inputs or (self.model_inputs if set(self.model_inputs) <= set(names) else ())
+        whole = self.tabular or set(self.model_inputs) <= set(names)
+        return self.inputs or (self.model_inputs if whole else ())
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def choose_columns(kinds: Mapping[str, Kind], class_labels: Sequence[str], colum
     kinds = {name: kind for name, kind in kinds.items() if name not in columns.truths or name in columns.inputs}
     given = columns.inputs_of(kinds)
     label = columns.label or _find_label(kinds, class_labels, given)
+    if columns.tabular:
+        _check_all_there(given, kinds, source)
     names = given or _find_inputs({name: kind for name, kind in kinds.items() if name != label})
     if not names:
         raise DataError(
@@ -85,15 +92,28 @@ def choose_columns(kinds: Mapping[str, Kind], class_labels: Sequence[str], colum
             "above it; if another column is the input, name it."
         )
     for name in names:
-        if kinds[name] not in ("image", "tensor", "text"):
+        if kinds[name] == "other" or (kinds[name] in ("scalar", "number") and name not in columns.model_inputs):
             raise UsageError(
-                f"column {name!r} of {source} cannot be an input: expected images, their paths, arrays or text."
+                f"column {name!r} of {source} cannot be an input: expected images, their paths, arrays, numbers or "
+                "text."
             )
     # "label" is the name of the label as an attribute, whatever its column is called.
+    cells = {n for n in names if kinds[n] in ("scalar", "number") or (columns.tabular and kinds[n] == "text")}
     attributes = tuple(
-        n for n, kind in kinds.items() if kind in ("text", "scalar") and n not in names and n not in (label, "label")
+        n
+        for n, kind in kinds.items()
+        if kind in ("text", "scalar") and (n in cells or n not in names) and n not in (label, "label")
     )
-    return Chosen({name: kinds[name] for name in names}, label, attributes)
+    return Chosen({name: "cell" if name in cells else kinds[name] for name in names}, label, attributes)
+
+
+def _check_all_there(wanted: Sequence[str], kinds: Mapping[str, Kind], source: str) -> None:
+    for name in wanted:
+        if name not in kinds:
+            raise DataError(
+                f"{source} has no column {name!r}, which the model takes. {did_you_mean(name, kinds)} The "
+                "specification names the columns of the model (docs/tables.md)."
+            )
 
 
 def _find_label(kinds: Mapping[str, Kind], class_labels: Sequence[str], inputs: Sequence[str]) -> str | None:

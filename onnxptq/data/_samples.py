@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ def truth_digest(truth: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
-def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[str | None]:
+def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False, cells: Collection[str] = ()) -> list[str | None]:
     """What is wrong with each sample: an image that is none or is cut off, an array with NaN or infinity, a text
     without a word. None: nothing.
 
@@ -54,8 +54,9 @@ def defects(rows: Sequence[Mapping[str, Any]], *, whole: bool = False) -> list[s
         rows: the input columns of each.
         whole: decode all pixels of the images too, which costs as much as using them; else their headers, the
             checksums of PNG and the ends of files are looked at.
+        cells: columns whose text may be empty.
     """
-    found = [_plain_defect(row) for row in rows]
+    found = [_plain_defect(row, cells) for row in rows]
     encoded = [(at, data) for at, row in enumerate(rows) for data in row.values() if isinstance(data, bytes)]
     sounds = [(at, data) for at, data in encoded if _is_sound(rows[at], data)]
     images = [(at, data) for at, data in encoded if not _is_sound(rows[at], data)]
@@ -82,9 +83,9 @@ def _is_sound(row: Mapping[str, Any], data: bytes) -> bool:
     return looks_like_sound(data) or name.endswith(tuple(SOUND_SUFFIXES))
 
 
-def _plain_defect(row: Mapping[str, Any]) -> str | None:
+def _plain_defect(row: Mapping[str, Any], cells: Collection[str]) -> str | None:
     for name, value in row.items():
-        if isinstance(value, str) and not value.strip() and not name.startswith("_"):
+        if isinstance(value, str) and not value.strip() and not name.startswith("_") and name not in cells:
             return f"column {name!r} has no word"
         if isinstance(value, np.ndarray) and (reason := not_finite(value)):
             return f"column {name!r} has {reason}"
@@ -156,6 +157,8 @@ def not_finite(array: npt.NDArray[Any]) -> str | None:
 
 
 def _content(value: Any) -> bytes:
+    if value is None:
+        return b"\0missing"
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):

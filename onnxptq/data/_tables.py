@@ -84,6 +84,8 @@ class TableRows:
         return rows
 
     def _value(self, kind: str, value: Any, name: str, row: dict[str, Any]) -> Any:
+        if kind == "cell":
+            return value
         if kind == "tensor":
             value = _array(value, f"{self.where}: {row['_name']}, column {name!r}")
         elif kind == "path" and value is not None:

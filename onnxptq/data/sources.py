@@ -85,7 +85,7 @@ def open_source(
         raise DataError(
             f"{source} is damaged: a text in it is not UTF-8 ({error}). Copy or export it again."
         ) from error
-    return _assemble(source, raws, skip_bad)
+    return _assemble(source, raws, skip_bad, columns)
 
 
 def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[str, RawSplit]:
@@ -146,7 +146,7 @@ def _unknown_kind(path: Path) -> str:
     return f"{path} is of no known kind. {expected}"
 
 
-def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Source:
+def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool, columns: Columns) -> Source:
     where = {name: name_split(source, name) for name in raws}
     labels = {name: None if raw.labels is None else plain_labels(raw.labels, where[name]) for name, raw in raws.items()}
     declared = next((raw.declared for raw in raws.values() if raw.declared), None)
@@ -156,7 +156,7 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Sour
     for name, raw in raws.items():
         if raw.count == 0:
             raise DataError(f"{where[name]} has no row. Expected at least one sample.")
-        kept, fingerprints, truths, left_out = _scan(raw, where[name], skip_bad)
+        kept, fingerprints, truths, left_out = _scan(raw, where[name], skip_bad, columns)
         skipped.extend(left_out)
         if not len(kept):
             raise DataError(f"{where[name]} has no usable sample: all {raw.count} are bad, the first: {left_out[0]}")
@@ -181,7 +181,7 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool) -> Sour
     return Source(source, splits, tuple(skipped))
 
 
-def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any, list[str]]:
+def _scan(raw: RawSplit, where: str, skip_bad: bool, columns: Columns) -> tuple[Indices, Any, Any, list[str]]:
     """Which rows are usable, digests of them and of their truth (str, (N,), or None), one line for each that is not."""
     kept: list[int] = []
     truths: list[str] = []
@@ -198,16 +198,13 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any,
             skipped.append(str(error))
             continue
         # Decoding every image once more takes long; the task says which one is damaged inside when it comes to it.
-        for index, row, reason in zip(indices.tolist(), rows, defects(rows, whole=skip_bad), strict=True):
-            if reason is not None:
+        found = defects(rows, whole=skip_bad, cells=columns.model_inputs if columns.tabular else ())
+        for index, row, reason in zip(indices.tolist(), rows, found, strict=True):
+            own = columns.defect(row) if reason is None and columns.defect is not None else None
+            if reason is not None or own is not None:
                 if not skip_bad:
-                    said = (
-                        f"the {encoded_kind(row)} {row['_name']} "
-                        if reason.startswith(UNDECODED)
-                        else f"{row['_name']}: "
-                    )
-                    raise DataError(f"{where}: {said}{reason}. Repair it, or leave bad samples out with --skip-bad.")
-                skipped.append(f"{where}: {row['_name']}: {reason}")
+                    raise DataError(f"{where}: {_said(row, reason) if reason else str(row['_name']) + f': {own}'}")
+                skipped.append(f"{where}: {row['_name']}: {reason or own}")
                 continue
             kept.append(index)
             fingerprints.append(fingerprint(row))
@@ -215,6 +212,12 @@ def _scan(raw: RawSplit, where: str, skip_bad: bool) -> tuple[Indices, Any, Any,
                 truths.append(truth_digest(row[TRUTH]))
     known = np.array(truths, np.str_) if truths and len(truths) == len(kept) else None
     return np.array(kept, np.int64), np.array(fingerprints, np.str_), known, skipped
+
+
+def _said(row: Mapping[str, Any], reason: str) -> str:
+    """What is wrong with a row, in whole sentences."""
+    what = f"the {encoded_kind(row)} {row['_name']} " if reason.startswith(UNDECODED) else f"{row['_name']}: "
+    return f"{what}{reason}. Repair it, or leave bad samples out with --skip-bad."
 
 
 def _texts(values: Any) -> Any:

@@ -34,6 +34,9 @@ class Input(ABC):
     group_columns: tuple[str, ...] = ()
     """Columns to group by that a sample's content itself tells, beside those of the data; see `group_values`."""
 
+    tabular: bool = False
+    """Its columns are cells of a table: numbers and categories, which may be missing, and may be grouped by."""
+
     @property
     @abstractmethod
     def specification(self) -> dict[str, Any]:
@@ -112,6 +115,10 @@ class Input(ABC):
     @abstractmethod
     def fits(self, shift_name: str) -> str | None:
         """None where the shift makes sense for this input, else the reason why not."""
+
+    def defect(self, row: Row) -> str | None:
+        """What is wrong with a row as this input reads it, beside what damaged data shows by itself, or None."""
+        return None
 
     def group_values(self, rows: Sequence[Row]) -> dict[str, list[str]]:
         """The values of `group_columns`, one a row each. Raises DataError naming a bad sample."""

@@ -87,6 +87,9 @@ def _copies(one: InputFacts) -> tuple[str, ...]:
     return (fill, f"{fill}+negate@3", f"{fill}+time_flip@3", f"{fill}+tensor_noise@3")
 
 
+_OF_TABLES = ("impute", "missing_values", "wrong_unit", "column_shift")
+
+
 def why_not(shift: str, facts: Facts) -> str | None:
     """Why a shift of tensors changes nothing in these inputs, or None where it does."""
     kinds = {one.kind for one in facts.values()}
@@ -99,8 +102,8 @@ def why_not(shift: str, facts: Facts) -> str | None:
         )
     if shift == "widen" and kinds <= {"table"}:
         return "widen stretches a sample as a whole, and the columns of a table are of different units"
-    if shift == "impute" and kinds.isdisjoint({"table"}):
-        return "impute exchanges columns of tables, and the model takes none"
+    if shift in _OF_TABLES and kinds.isdisjoint({"table"}):
+        return f"{shift} changes columns of tables, and the model takes none"
     if shift in ("time_flip", "restandardize") and kinds <= {"table"}:
         return f"{shift} is for samples with a time or an extent, and a row of a table has none"
     return None

@@ -29,6 +29,7 @@ from onnxptq.text_files import json_object, read_json
 
 IMAGE = "image"
 AUDIO = "audio"
+TABLE = "table"
 TENSOR = "tensor"
 TEXT = "text"
 
@@ -64,6 +65,7 @@ _KNOWN_KEYS = frozenset(
         "kind",
         "normalizer",
         "sample_rate",
+        "columns",
     }
 )
 
@@ -114,7 +116,7 @@ def find_specification(
     if task is not None and split_name(task)[1] is None and split_name(found.task)[0] == split_name(task)[0]:
         task = found.task  # The same input, and what was found says more.
     _check_about_images(task or found.task, said, model)
-    if split_name(task or found.task)[0] in (IMAGE, TENSOR, TEXT, AUDIO):
+    if split_name(task or found.task)[0] in (IMAGE, TENSOR, TEXT, AUDIO, TABLE):
         check_keys(found.specification, found.where)
         check_keys(said, "the preprocessing that was given")
     specification = _with_tokenizer({**found.specification, **said}, model)
@@ -126,7 +128,7 @@ def find_specification(
 
 def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None:
     useless = [key for key in ("size", "mean", "std") if key in said]
-    if split_name(task)[0] in (TENSOR, TEXT, AUDIO) and useless:
+    if split_name(task)[0] in (TENSOR, TEXT, AUDIO, TABLE) and useless:
         raise UsageError(
             f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
             f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
@@ -157,6 +159,8 @@ def _in_json(file: Path) -> Preprocessing | None:
     default = TEXT if "tokenizer" in specification else TENSOR if of_tensors else IMAGE
     if "sample_rate" in specification:
         default = AUDIO
+    elif "columns" in specification:
+        default = TABLE
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 
 

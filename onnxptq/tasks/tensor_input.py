@@ -173,6 +173,8 @@ class TensorInput(Input):
                 f"{row_name(row)} has no column for the input {spec.name!r}, but {', '.join(columns) or 'none'}. "
                 "Name the columns after the model's inputs."
             )
+        if value is None:
+            raise DataError(f"{row_name(row)} has nothing in the column of the input {spec.name!r}. Fill it.")
         if isinstance(value, (int, float, bool, np.generic)) or (isinstance(value, str) and spec.dtype == "object"):
             value = np.asarray(value)
         if not isinstance(value, np.ndarray):

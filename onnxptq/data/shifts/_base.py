@@ -113,6 +113,7 @@ SHIFTS: Registry[Shift] = Registry(
         "onnxptq.data.shifts._augment",
         "onnxptq.data.shifts.tensor",
         "onnxptq.data.shifts._tensor_fill",
+        "onnxptq.data.shifts._table",
         "onnxptq.data.shifts._text",
         "onnxptq.data.shifts._audio",
         "onnxptq.data.shifts._audio_copies",
