@@ -14,6 +14,7 @@ from onnxptq.diagnosis.variants import make_variant
 from onnxptq.evaluation import ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.graphs import Model, load_model
+from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.progress import Advance, uncounted
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class VariantRunner:
         wanted = frozenset(tensors)
         pairs = [pair for pair in self.paired.pairs if pair.tensor in wanted]
         onnx.save(make_variant(self.base, self.quantized, pairs), str(path))
+        restore_passed_through(path, self.reference.path)
 
     def float_run(self, samples: EvaluationSamples) -> Predictions:
         """Predictions of the float model."""
