@@ -119,6 +119,19 @@ def find_reference(reference: str | Path | None, models: Sequence[Model]) -> Mod
     return models[0]
 
 
+def source_of(model: Model) -> Model:
+    """What an INT8 model was made from, by what it says of it: name and digest of a file that need not be here.
+
+    Raises:
+        UsageError: the model does not say what it was made from.
+    """
+    provenance = read_provenance(model.metadata)
+    if provenance is None:
+        raise UsageError(f"{model.path} does not say which FP32 model it was made from. Give it with --reference.")
+    name, digest = str(provenance.source.get("name")), str(provenance.source["digest"])
+    return replace(model, path=model.path.with_name(Path(name).name), digest=digest, quantized=False, parts=None)
+
+
 def check_same_outputs(reference: Model, models: Sequence[Model]) -> None:
     """Raises UsageError when a model has other inputs or outputs than its reference, by name or by shape."""
     for model in models:

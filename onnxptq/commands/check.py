@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     "--policy", metavar="NAME|FILE", help="The rules: a name (onnxptq policy list) or TOML. [default: default]"
 )
 @click.option("--predictions", metavar="FILE", help="Judge these again (evaluate --predictions); runs nothing.")
+@click.option(
+    "--reference-predictions",
+    metavar="FILE",
+    help="FP32's predictions on the same data (evaluate --predictions): only INT8 is run.",
+)
 @click.option("--ep", "provider", metavar="RUNTIME", help=f"{EP_HELP} [default: cpu]")
 @click.option("--allow-fallback", is_flag=True, help=FALLBACK_HELP)
 @click.option("--baseline", metavar="FILE", help="The last accepted model: fail on a significant regression.")

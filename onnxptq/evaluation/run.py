@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,11 @@ T = TypeVar("T")
 
 
 def predict(
-    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, cache: Cache, progress: Advance = uncounted
+    subjects: Sequence[ModelUnderTest],
+    samples: EvaluationSamples,
+    cache: Cache,
+    progress: Advance = uncounted,
+    known: Sequence[Predictions] = (),
 ) -> list[Predictions]:
     """Predictions of each subject on the same samples; the first subject is the reference of all.
 
@@ -44,12 +49,13 @@ def predict(
         samples: what they are judged on.
         cache: where predictions that were made before are found.
         progress: called with the number of rows done since the last call, summed over subjects.
+        known: predictions that were made elsewhere, taken for the models that made them (`differences`).
 
     Raises:
         DataError: a model gives NaN or infinity on a sample.
         RuntimeUnavailableError: a provider does not load.
     """
-    results = _predict(subjects, samples, cache, progress, tolerant=False)
+    results = _predict(subjects, samples, cache, progress, known, tolerant=False)
     return [run for run in results if isinstance(run, Predictions)]
 
 
@@ -60,18 +66,38 @@ def predict_each(
 
     Raises whatever the first subject, the reference of all, fails with.
     """
-    return _predict(subjects, samples, cache, progress, tolerant=True)
+    return _predict(subjects, samples, cache, progress, (), tolerant=True)
+
+
+def differences(run: Predictions, subject: ModelUnderTest, samples: EvaluationSamples) -> tuple[str, ...]:
+    """In what predictions differ from those that a model would make of these samples, whatever they were run on; ()
+    where they are its own."""
+    wanted = json.loads(json.dumps(_identity(subject, samples)))  # As a file has it.
+    differing = [key for key in _SAME if run.identity.get(key) != wanted[key]]
+    return (*(["model"] if run.identity["model"].get("digest") != subject.model.digest else []), *differing)
+
+
+_SAME = ("data", "task", "head", "judged", "preprocessing", "classes", "corruptions", "seed")
 
 
 def _predict(
-    subjects: Sequence[ModelUnderTest], samples: EvaluationSamples, cache: Cache, progress: Advance, *, tolerant: bool
+    subjects: Sequence[ModelUnderTest],
+    samples: EvaluationSamples,
+    cache: Cache,
+    progress: Advance,
+    known: Sequence[Predictions],
+    *,
+    tolerant: bool,
 ) -> list[Predictions | OnnxptqError]:
     identities = [_identity(subject, samples) for subject in subjects]
     places = [_place(identity, cache) for identity in identities]
     for identity, subject in zip(identities, subjects, strict=True):
         identity["runtime"] |= _name_or_reason(subject.runtime)
         identity["against"] = subjects[0].model.digest
-    found: list[Predictions | OnnxptqError | None] = [_found(place) for place in places]
+    found: list[Predictions | OnnxptqError | None] = [
+        _found(place) or next((run for run in known if not differences(run, subject, samples)), None)
+        for place, subject in zip(places, subjects, strict=True)
+    ]
     missing = [number for number, run in enumerate(found) if run is None]
     progress(len(samples) * (len(subjects) - len(missing)))
     if missing:

@@ -34,6 +34,7 @@ def check(
     baseline: str | Path | None = None,
     update_baseline: bool = False,
     predictions: str | Path | None = None,
+    reference_predictions: str | Path | None = None,
     groups: Sequence[str] = (),
     corruptions: Sequence[str] | None = None,
     options: DataOptions | None = None,
@@ -54,6 +55,7 @@ def check(
         baseline: file of the last accepted model; the check fails on a significant regression against it.
         update_baseline: write the baseline instead, unless the check failed.
         predictions: judge these again; nothing is run, and rules that they cannot answer are NOT JUDGED.
+        reference_predictions: FP32's predictions on the same samples, from a file: FP32 is neither run nor needed.
         groups: groupings, instead of the policy's `group_by`.
         corruptions: to judge under, beside clean; None is the task's default list.
         options: how to read the data.
@@ -66,6 +68,8 @@ def check(
         OnnxptqError: the input is wrong; nothing was judged.
     """
     _check_arguments(model, data, baseline, update_baseline, predictions)
+    if predictions is not None and reference_predictions is not None:
+        raise UsageError("--predictions holds the reference's too. Leave --reference-predictions out.")
     rules = policy if isinstance(policy, Policy) or policy is None else find_policy(policy)
     before = load_baseline(Path(baseline)) if baseline is not None and not update_baseline else None
     if predictions is not None:
@@ -88,7 +92,8 @@ def check(
             provider=provider or "cpu",
             allow_fallback=allow_fallback,
         )
-        request = Request(Path(model), _path(reference), judging, limits or Limits())
+        known = _path(reference_predictions)
+        request = Request(Path(model), _path(reference), judging, limits or Limits(), known)
         rules, evidence, warnings = measure(request, rules, progress)
     if before is not None:
         if evidence.predictions is None:

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from onnxptq.cache import user_cache
-from onnxptq.errors import UsageError
-from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, predict
+from onnxptq.errors import DataError, UsageError
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import check_groupings
 from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPool, explaining
 from onnxptq.evaluation.paired import measure_named, paired
+from onnxptq.evaluation.run import differences
 from onnxptq.evaluation.sample_runner import SampleRunner, arranged
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.gates.evidence import Evidence, LatencyRatios
 from onnxptq.gates.policy import Policy, settle
+from onnxptq.gates.rejudge import read_predictions
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
 from onnxptq.heads import RAW
@@ -30,6 +32,7 @@ from onnxptq.judging import (
     find_reference,
     samples_to_judge_on,
     saturation_notes,
+    source_of,
 )
 from onnxptq.progress import Progress, counted
 from onnxptq.runtimes.latency import Burst
@@ -54,12 +57,14 @@ class Request:
         reference: the FP32 file; None finds it.
         judging: how it is judged; its groupings take the place of the policy's.
         limits: what a model may take.
+        reference_predictions: a file with FP32's predictions, which is then neither run nor needed; None runs it.
     """
 
     model: Path
     reference: Path | None = None
     judging: JudgingOptions = field(default_factory=JudgingOptions)
     limits: Limits = field(default_factory=Limits)
+    reference_predictions: Path | None = None
 
 
 def measure(request: Request, policy: Policy | None, progress: Progress) -> tuple[Policy, Evidence, tuple[str, ...]]:
@@ -97,7 +102,8 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         subjects: list[ModelUnderTest] = [base, subject, *(pool.in_worker(model, other) for other in others)]
         if "predictions" in needs(policy):
             count = counted(progress, "evaluating", len(samples) * len(subjects))
-            runs = predict(subjects, samples, cache, count)
+            known = _known(request.reference_predictions, base, samples)
+            runs = predict(subjects, samples, cache, count, known)
             evidence = replace(
                 evidence,
                 predictions=runs[1],
@@ -106,8 +112,12 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 totals=totals_by_name(runs[0], runs[1]) if policy.total_drop else {},
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
-            warnings += fallback_notes(runs[1:2]) + saturation_notes([subject])
+            warnings += fallback_notes(runs[1:2]) + saturation_notes([subject]) + _made_elsewhere(known, base)
         if policy.latency is not None and reference is not None:
+            if not reference.path.is_file():
+                raise UsageError(
+                    f"the policy measures latency against {reference.path.name}. Give --reference FP32.onnx."
+                )
             threads = policy.latency.threads or None
             timed = [pool.in_worker(one, subject.runtime, threads=threads) for one in (reference, model)]
             progress("timing", 0, _ROUNDS)
@@ -125,7 +135,46 @@ def _reference(request: Request, model: Model, policy: Policy | None, domains: S
         raise UsageError(
             f"{model.path} does not say which FP32 model it was made from. Give it with --reference FP32.onnx."
         )
+    if request.reference_predictions is not None:
+        try:
+            return find_reference(None, [model])
+        except UsageError:
+            return source_of(model)
     return find_reference(None, [model])
+
+
+def _known(file: Path | None, base: ModelUnderTest, samples: EvaluationSamples) -> list[Predictions]:
+    """FP32's predictions from a file.
+
+    Raises:
+        DataError: there is no such file, or it has none of this model on these samples; the message says what differs.
+    """
+    if file is None:
+        return []
+    runs = read_predictions(file)
+    differing = [differences(run, base, samples) for run in runs]
+    for run, keys in zip(runs, differing, strict=True):
+        if not keys:
+            return [run]
+    least = min(differing, key=len)
+    raise DataError(
+        f"{file} has no predictions of {base.model.path.name} on what is judged here: another {', '.join(least)}. Make "
+        f"them with `onnxptq evaluate {base.model.path.name} --predictions FILE` on the same data, with the same "
+        "--corruption and preprocessing."
+    )
+
+
+def _made_elsewhere(known: Sequence[Predictions], base: ModelUnderTest) -> tuple[str, ...]:
+    """A note where FP32's predictions were made on another runtime or machine than FP32 would run on here."""
+    here = base.runtime.identity()
+    for run in known:
+        there = run.identity["runtime"]
+        keys = sorted(key for key in here if there.get(key) != here[key])
+        if keys:
+            return (
+                f"the reference's predictions were made elsewhere ({', '.join(keys)} differ), as it was asked for.",
+            )
+    return ()
 
 
 def _others(judged: str, policy: Policy | None) -> list[Runtime]:

@@ -47,10 +47,7 @@ def read_evidence(
         DataError: no such file, not predictions, or predictions of another model.
         UsageError: it is not clear which run is meant.
     """
-    if not file.exists():
-        raise DataError(f"there are no predictions {file}. `onnxptq evaluate --predictions FILE` writes them.")
-    _vet(file)
-    runs = list(map(_shown, load_predictions(file)))
+    runs = read_predictions(file)
     domains = policy.graph.domains if policy and policy.graph else ()
     judged = load_model(model, domains=domains) if model else None
     base = load_model(reference, domains=domains) if reference else None
@@ -75,6 +72,18 @@ def read_evidence(
         by_provider={name: run for name, run in names.items() if run is not chosen},
     )
     return found, evidence
+
+
+def read_predictions(file: Path) -> list[Predictions]:
+    """The runs of a file that anybody may have written.
+
+    Raises:
+        DataError: no such file, or not predictions.
+    """
+    if not file.exists():
+        raise DataError(f"there are no predictions {file}. `onnxptq evaluate --predictions FILE` writes them.")
+    _vet(file)
+    return list(map(_shown, load_predictions(file)))
 
 
 def _vet(file: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 
@@ -57,6 +58,31 @@ def test_a_verdict_can_be_had_again_from_the_predictions(place: Any, models: Pat
     done = place.run("check", "--predictions", "p.parquet", "--policy", "policy.toml")
     assert done.returncode == 0
     assert "NOT JUDGED latency" in done.stdout and "NOT JUDGED size" in done.stdout
+
+
+def test_with_fp32_s_predictions_int8_is_judged_without_fp32(place: Any, tmp_path: Path) -> None:
+    from onnxptq.models import builtin
+
+    own = onnx.load(builtin().model)
+    own.doc_string = "a model that is not the built-in one"
+    onnx.save(own, place.work / "mine.onnx")
+    data, train = builtin().test, builtin().train
+    place.succeeded(
+        "quantize", "mine.onnx", "--calib-data", train, "--calib", "dark@3", "--no-evaluate", "-o", "int8.onnx"
+    )
+    place.succeeded("evaluate", "mine.onnx", "--data", data, "--predictions", "fp32.parquet")
+    direct = place.run("check", "int8.onnx", "--data", data)
+    (place.work / "mine.onnx").unlink()
+    missing = place.run("check", "int8.onnx", "--data", data)
+    assert missing.returncode == 2 and "mine.onnx, which is not beside it" in missing.stderr
+    elsewhere = {"ONNXPTQ_CACHE": tmp_path / "empty"}
+    words = ("check", "int8.onnx", "--data", data, "--reference-predictions", "fp32.parquet")
+    known = place.run(*words, **elsewhere)
+    assert known.returncode == direct.returncode == 1
+    assert known.stdout.splitlines()[:-1] == direct.stdout.splitlines()[:-1]
+    assert len(list((tmp_path / "empty").rglob("predictions/*/*.parquet"))) == 1  # INT8's alone.
+    other = place.run(*words, "--corruption", "fog@3", **elsewhere)
+    assert other.returncode == 2 and "another corruptions" in other.stderr
 
 
 def test_init_writes_a_policy_that_the_check_takes(place: Any, models: Path) -> None:
