@@ -134,13 +134,10 @@ def totals_of(reference: Predictions, model: Predictions) -> tuple[TotalDrop, ..
 
     Totals read the head's records, and the label and the code (the class) of each row.
     """
-    kind = kind_of(model)
     before, after = ({**_columns(run), **run.records} for run in (reference, model))
-    return (
-        total_drops(kind.totals, before, after, np.unique(model.source_id, return_inverse=True)[1])
-        if kind.totals
-        else ()
-    )
+    known = before.keys() & after.keys()
+    totals = [total for total in kind_of(model).totals if known.issuperset(total.needs)]
+    return total_drops(totals, before, after, np.unique(model.source_id, return_inverse=True)[1]) if totals else ()
 
 
 def totals_by_name(reference: Predictions, model: Predictions) -> dict[str, TotalDrop]:
@@ -149,7 +146,8 @@ def totals_by_name(reference: Predictions, model: Predictions) -> dict[str, Tota
 
 
 def _columns(run: Predictions) -> Records:
-    return {"label": run.label} if run.code is None else {"label": run.label, "code": run.code}
+    found = {"label": run.label if run.labelled else None, "code": run.code}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _computed(totals: Sequence[Total], records: Records) -> Floats:

@@ -44,6 +44,7 @@ class Total:
         compute: from the records (`Head.records`) of some samples to the number.
         larger_is_better: False for error rates.
         source: where it comes from.
+        needs: the records that it is computed from, "label" and "code" among them; it is left out where one is missing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Total:
     compute: Callable[[Mapping[str, Any]], float]
     larger_is_better: bool = True
     source: str = ""
+    needs: tuple[str, ...] = ()
 
 
 class Head(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnxptq.heads._base import (
     Output,
     Scores,
     Specification,
+    Total,
     Truths,
 )
 from onnxptq.heads._measure import Measure
@@ -28,6 +29,9 @@ OUTPUT_KINDS = ("logits", "probabilities")
 
 ACCURACY = Measure("accuracy", binary=True, summary="the predicted class is the label")
 AGREEMENT = Measure("agreement", binary=True, against="reference", summary="the predicted class is the reference's")
+
+_BEST = 5
+"""Classes that top-5 accuracy looks at."""
 
 _DISTRIBUTIONS = ("Softmax", "LogSoftmax", "TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier")
 """Operators that only a classifier ends in."""
@@ -41,11 +45,15 @@ class Classes:
         prediction: int64, (N,): the class of the largest value.
         confidence: float32, (N,): its softmax, or the value itself where the output holds probabilities.
         margin: float64, (N,): the largest value minus the runner-up, in units of the output.
+        best: int64, (N, 5): the classes of the five largest values, in no order; None with five classes or fewer.
+        second: float32, (N,): of two classes the second's value minus the first's; None with more.
     """
 
     prediction: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float32]
     margin: npt.NDArray[np.float64]
+    best: npt.NDArray[np.int64] | None = None
+    second: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,14 @@ class Classification(Head):
         return answers.margin
 
     def records(self, answers: Classes, truths: Truths) -> dict[str, npt.NDArray[Any]]:
-        """The confidence."""
-        return {"confidence": answers.confidence}
+        """The confidence; whether the label is among the five best; of two classes, how far it is the second."""
+        found: dict[str, npt.NDArray[Any]] = {"confidence": answers.confidence}
+        if answers.second is not None:
+            found["second"] = answers.second
+        if answers.best is not None and "label" in truths:
+            label = np.asarray(truths["label"], np.int64)
+            found["top5"] = (answers.best == label[:, None]).any(axis=1).astype(np.float32)
+        return found
 
 
 def classify(output: npt.NDArray[Any], kind: str, name: str) -> Classes:
@@ -132,7 +146,9 @@ def classify(output: npt.NDArray[Any], kind: str, name: str) -> Classes:
     prediction = values.argmax(axis=1)
     second, top = np.partition(values, -2, axis=1)[:, -2:].T
     score = top if kind == "probabilities" else 1 / np.exp(values - top[:, None]).sum(axis=1)
-    return Classes(prediction.astype(np.int64), score.astype(np.float32), top - second)
+    best = np.argpartition(values, -_BEST, axis=1)[:, -_BEST:] if values.shape[1] > _BEST else None
+    towards = (values[:, 1] - values[:, 0]).astype(np.float32) if values.shape[1] == 2 else None
+    return Classes(prediction.astype(np.int64), score.astype(np.float32), top - second, best, towards)
 
 
 def build(specification: Specification, signature: Signature) -> Classification:
@@ -226,6 +242,46 @@ def _is_unknown(spec: TensorSpec) -> bool:
     return len(spec.shape) == 0
 
 
+def _macro_f1(records: Mapping[str, Any]) -> float:
+    """F1 of each class that is a label or was predicted, averaged over the classes."""
+    label, code = np.asarray(records["label"]), np.asarray(records["code"])
+    classes, both = np.unique(np.concatenate([label, code]), return_inverse=True)
+    label, code = both[: len(label)], both[len(label) :]
+    right = np.bincount(label[label == code], minlength=len(classes))
+    either = np.bincount(label, minlength=len(classes)) + np.bincount(code, minlength=len(classes))
+    return float((2 * right / either).mean())
+
+
+def _auroc(records: Mapping[str, Any]) -> float:
+    """The share of pairs, one sample of each class, in which the second class's has the larger value; ties are half."""
+    label, value = np.asarray(records["label"]), np.asarray(records["second"])
+    positive = int((label == 1).sum())
+    negative = len(label) - positive
+    if not positive or not negative:
+        return float("nan")
+    _, codes, counts = np.unique(value, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[codes]  # Equal values share the mean of their ranks.
+    return float((rank[label == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+TOTALS = (
+    Total("macro-F1", "F1 of each class, averaged over the classes", _macro_f1, needs=("label", "code")),
+    Total(
+        "AUROC",
+        "of two classes: the area under the receiver operating characteristic",
+        _auroc,
+        source="Hanley and McNeil, 1982, Radiology 143:29",
+        needs=("label", "second"),
+    ),
+    Total(
+        "top-5",
+        "with more than five classes: the label is among the five largest values",
+        lambda records: float(np.mean(records["top5"])),
+        needs=("label", "top5"),
+    ),
+)
+
+
 HEADS.register(
     HeadKind(
         "classification",
@@ -233,6 +289,7 @@ HEADS.register(
         (ACCURACY,),
         AGREEMENT,
         build,
+        totals=TOTALS,
         recognize=recognize,
         formats=("a folder for each class", "a column of class names or numbers (--label-column)"),
     )
