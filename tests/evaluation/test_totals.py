@@ -20,6 +20,7 @@ class Named:
     compute: Callable[[Any], float]
     name: str = "total"
     larger_is_better: bool = True
+    needs: tuple[str, ...] = ()
 
 
 MEAN = Named(lambda records: float(np.mean(records["value"])))
