@@ -216,3 +216,24 @@ def test_a_folder_of_a_killed_run_goes_with_the_next_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     with work_folder(tmp_path, "onnxptq-run.") as used:
         assert list(tmp_path.iterdir()) == [used]
+
+
+def test_what_another_run_has_kept_meanwhile_is_not_taken_from_under_it(tmp_path):
+    """Two runs make the same table; the slower one must not remove what the faster one is reading."""
+    from onnxptq.data._kept import keep, kept
+
+    def write(folder):
+        (folder / "a.bin").write_bytes(b"the same")
+        return {"a": [folder / "a.bin"]}
+
+    def slower(folder):
+        keep(tmp_path / "place", write)
+        return write(folder)
+
+    keep(tmp_path / "place", write)
+    before = (tmp_path / "place").stat().st_ino
+    keep(tmp_path / "place", slower)
+    assert (tmp_path / "place").stat().st_ino == before and kept(tmp_path / "place")
+    next((tmp_path / "place").glob("*.bin")).write_bytes(b"damaged!")
+    keep(tmp_path / "place", write)
+    assert kept(tmp_path / "place") and (tmp_path / "place").stat().st_ino != before

@@ -53,10 +53,11 @@ def keep(place: Path, write: Callable[[Path], Mapping[str, Sequence[Path]]]) -> 
             for file in list(whole.iterdir()):
                 file.chmod(0o600)
                 seal(file)
-            shutil.rmtree(place, ignore_errors=True)
-            # Another run may have been faster: what it wrote is the same.
-            with suppress(OSError):
-                whole.rename(place)
+            # Another run may have been faster: what it wrote is the same, and it may be reading it by now.
+            if kept(place) is None:
+                shutil.rmtree(place, ignore_errors=True)
+                with suppress(OSError):
+                    whole.rename(place)
     except OSError as error:
         raise OutputError(
             f"the cache folder {place.parent} cannot be written: {error.strerror or error}. "
