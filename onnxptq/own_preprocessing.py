@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from onnxptq.graphs import Model
 from onnxptq.graphs.load import Parts
 from onnxptq.graphs.parts import needed_nodes, part_of, reads
 from onnxptq.runtimes import Session, open_session
+from onnxptq.runtimes.isolated import Opened, Worker, WorkerError
 from onnxptq.tasks import Feeds, TensorSpec
 from onnxptq.tasks.encoded_image_input import OwnPreprocessing, Pixels
 
@@ -76,7 +78,7 @@ def own_preprocessing(model: Model) -> OwnPreprocessing:
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         picture = _find_picture(head, source.name, model.path, Path(folder))
         kind = onnx.helper.make_tensor_value_info(picture.name, onnx.TensorProto.UINT8, [None] * 3)
-        decoder = _open(part_of(head, head.graph.input, [kind]), Path(folder) / "decode.onnx")
+        decoder = _Decoder(part_of(head, head.graph.input, [kind]))
         finisher = _open(part_of(head, [kind], head.graph.output), Path(folder) / "finish.onnx")
     return OwnPreprocessing(
         digest=digest_file(model.parts.head),
@@ -86,9 +88,46 @@ def own_preprocessing(model: Model) -> OwnPreprocessing:
     )
 
 
-def _decode_with(session: Session, source: str, picture: _Picture) -> Callable[[bytes], Pixels]:
+class _Decoder:
+    """Decodes in a worker: libraries of the extension call exit(1) on some files, which would look like a verdict.
+
+    Args:
+        proto: encoded bytes -> the picture.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        import onnx
+
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxptq.", ignore_cleanup_errors=True)
+        self._path = Path(self._folder.name) / "decode.onnx"
+        onnx.save(proto, str(self._path))
+        self._opened: tuple[Worker, Opened] | None = None
+        atexit.register(self.close)
+
+    def decode(self, source: str, encoded: bytes) -> npt.NDArray[Any]:
+        """The picture. Raises ModelError where it is refused, or ends the process."""
+        try:
+            if self._opened is None:
+                worker = Worker()
+                self._opened = worker, worker.open(self._path)
+            worker, session = self._opened
+            (values,) = worker.run(session, {source: np.frombuffer(encoded, np.uint8)})
+        except WorkerError as error:
+            if error.failure != "refused":
+                self.close()
+            raise ModelError(f"{error.reason}.") from error
+        return values
+
+    def close(self) -> None:
+        """Ends the process; the next image starts another."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+
+def _decode_with(decoder: _Decoder, source: str, picture: _Picture) -> Callable[[bytes], Pixels]:
     def decode(encoded: bytes) -> Pixels:
-        (values,) = session.run({source: np.frombuffer(encoded, np.uint8)})
+        values = decoder.decode(source, encoded)
         pixels = picture.to_rgb(values)
         if pixels.shape[2] != 3:  # The extension leaves gray JPEG gray, and what comes behind fails.
             raise ModelError(f"it is decoded to {pixels.shape[2]} color instead of 3.")

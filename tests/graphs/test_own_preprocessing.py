@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 
 import numpy as np
 import onnx
@@ -179,3 +181,16 @@ def test_a_model_is_taken_apart_once(save_encoded):
     first.body.path.write_bytes(whole[:-10] + bytes(10))
     open_model(path)
     assert first.body.path.read_bytes() == whole, "and again where a half was damaged"
+
+
+def test_a_decoder_that_ends_its_process_is_an_error_and_the_next_image_is_decoded(save_encoded, images):
+    """What libjpeg does with exit(1), done from outside: the worker dies under one image."""
+    own = task_of(save_encoded()).input.own
+    (encoded,) = images(1)
+    before = own.decode(encoded)
+    decoder = next(cell.cell_contents for cell in own.decode.__closure__ if hasattr(cell.cell_contents, "close"))
+    os.kill(decoder._opened[0].pid, signal.SIGKILL)
+    with pytest.raises(ModelError, match=r"ended|died|killed"):
+        own.decode(encoded)
+    np.testing.assert_array_equal(own.decode(encoded), before)
+    decoder.close()
