@@ -279,6 +279,27 @@ def tables(
     return paths, ()
 
 
+def hub(payloads: list[bytes], name: str, configuration: str | None) -> Answer:
+    """The Arrow files of a dataset of the Hugging Face hub, made where they are not there yet: {split: [path]}.
+
+    Args:
+        payloads: none.
+        name: of the dataset, or the folder of one.
+        configuration: which one of it, None for the only one.
+    """
+    import logging
+
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    loaded = datasets.load_dataset(name, configuration)
+    paths = {split: [entry["filename"] for entry in table.cache_files] for split, table in loaded.items()}
+    for path in (path for found in paths.values() for path in found):
+        _validate(path)
+    return paths, ()
+
+
 def arrow(payloads: list[bytes], files: Sequence[str]) -> Answer:
     """Looks at every value of Arrow files: None, or an error."""
     for path in files:
@@ -356,7 +377,7 @@ OPERATIONS: dict[str, Callable[..., Answer]] = {
     operation.__name__: operation
     for operation in (
         *(picture, defects, sizes, numbers, sound, sound_defects),
-        *(tables, arrow, parquet, parquet_size, npz, tokenizer),
+        *(tables, hub, arrow, parquet, parquet_size, npz, tokenizer),
     )
 }
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from onnxptq.data._tables import as_arrow, cause_of, quiet_datasets
+from onnxptq.data.arrow_table import ArrowTable
+from onnxptq.data.isolated import DecodeError, ask, memory_for
 from onnxptq.errors import DataError
-
-if TYPE_CHECKING:
-    from onnxptq.data.arrow_table import ArrowTable
 
 PREFIX = "hub:"
 
@@ -37,14 +35,18 @@ def open_hub(source: str) -> dict[str, ArrowTable]:
         raise DataError(f"{source!r} names no dataset. Expected hub:NAME or hub:NAME:CONFIGURATION.")
     if not _offline() and (reason := _unreachable()):
         raise DataError(f"{source} needs the network, but the hub cannot be reached: {reason}. {remedy}")
-    with quiet_datasets() as datasets:
-        try:
-            loaded = datasets.load_dataset(name, configuration or None)
-        # datasets raises what its readers and its HTTP client raise.
-        except Exception as error:
-            state = "HF_HUB_OFFLINE is set and it is not in the hub's cache" if _offline() else cause_of(error)
-            raise DataError(f"{source} cannot be loaded: {state}. {remedy}") from error
-    return {name: as_arrow(table) for name, table in loaded.items()}
+    try:
+        # Fetched and converted in the decoder's process: nobody vouches for what lies on the hub. A download has no
+        # time limit, and what it unpacks to has none of memory: Ctrl-C ends both.
+        found, _ = ask("hub", name=name, configuration=configuration or None, seconds=0.0, memory=_MEMORY)
+    except DecodeError as error:
+        state = "HF_HUB_OFFLINE is set and it is not in the hub's cache" if _offline() else error.reason
+        raise DataError(f"{source} cannot be loaded: {state}. {remedy}") from error
+    return {split: ArrowTable.of_files([Path(path) for path in paths]) for split, paths in found.items()}
+
+
+_MEMORY = memory_for(16 * 2**30)
+"""Address space for fetching and converting; tables are written to files piece by piece."""
 
 
 def _offline() -> bool:

@@ -87,11 +87,9 @@ def test_a_named_label_column_wins(tmp_path: Path) -> None:
 
 
 def test_the_hub_is_not_asked_when_it_is_said_to_be_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    _new_decoder(monkeypatch)
     monkeypatch.setattr(_hub, "_unreachable", lambda: pytest.fail("asked the network"))
     with pytest.raises(
         DataError, match=r"HF_HUB_OFFLINE is set.*load_dataset\('no-such/thing', 'small'\)\.save_to_disk"
@@ -116,6 +114,30 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up(tmp_path: Path, monkey
         _point_hub_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         with pytest.raises(DataError, match="cannot be reached: timed out"):
             open_source("hub:mnist", cache=tmp_path)
+
+
+def test_what_the_hub_gives_is_converted_in_the_decoder_s_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder stands in for a dataset of the hub: the library loads both by name."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.csv").write_text("text,label\ngood,1\nbad,0\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    _new_decoder(monkeypatch)
+    source = open_source(f"hub:{tmp_path / 'mine'}", cache=tmp_path)
+    assert [row["text"] for row in source.splits["train"].read(np.arange(2))] == ["good", "bad"]
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+    (tmp_path / "mine" / "train.csv").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        open_source(f"hub:{tmp_path / 'mine'}", cache=tmp_path)
+
+
+def _new_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that starts with the environment of the test."""
+    from onnxptq.data import isolated
+
+    monkeypatch.setattr(isolated, "_decoder", None)
 
 
 def _point_hub_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
