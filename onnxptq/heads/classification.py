@@ -139,7 +139,7 @@ def classify(output: npt.NDArray[Any], kind: str, name: str) -> Classes:
     """
     if output.ndim < 2 or output.shape[1] < 2 or any(size != 1 for size in output.shape[2:]):
         raise ModelError(f"output {name!r} has shape {output.shape}; expected (N, K), one value for each of K classes.")
-    values = output.reshape(output.shape[:2]).astype(np.float64)
+    values: npt.NDArray[np.float64] = output.reshape(output.shape[:2]).astype(np.float64)
     if np.isnan(values).any():
         count = int(np.isnan(values).any(axis=1).sum())
         raise ModelError(f"output {name!r} holds NaN for {count} of {len(values)} samples. Check the model's weights.")
