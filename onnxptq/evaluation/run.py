@@ -203,11 +203,31 @@ def _run(
             gathered = results.setdefault(number, Gathered(len(samples), head))
             assert isinstance(gathered, Gathered)
             reference = reference or said
-            gathered.add(rows, said, reference, truths)
+            try:
+                gathered.add(rows, said, reference, truths)
+            except DataError as error:
+                raise _at_fault(samples, rows, said, truths, error) from error
             progress(len(rows))
         progress(len(rows) * (len(subjects) - len(sessions)))
     ordered = [results[number] for number in range(len(subjects))]
     return [one.predictions(samples) if isinstance(one, Gathered) else one for one in ordered]
+
+
+def _at_fault(
+    samples: EvaluationSamples, rows: npt.NDArray[np.int64], said: Said, truths: Truths, error: DataError
+) -> DataError:
+    """The error with the place of the first sample whose truth the head cannot read, else itself."""
+    head = samples.task.head
+    for number, row in enumerate(rows.tolist()):
+        try:
+            answers = head.answers([output[number : number + 1] for output in said.outputs])
+            head.score(answers, {name: values[number : number + 1] for name, values in truths.items()})
+        except DataError as found:
+            place = samples.place(row)
+            return found if place in str(found) else DataError(f"{place}: {found}")
+        except OnnxptqError:
+            break  # The outputs of one sample alone cannot be read.
+    return error
 
 
 def _portions(

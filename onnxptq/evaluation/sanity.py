@@ -61,9 +61,21 @@ def why_not_worth_judging(reference: Predictions, confidence: float = 0.95) -> s
 
 
 def reference_notes(reference: Predictions) -> tuple[str, ...]:
-    """One line, the first of all, where FP32 itself knows nothing of the samples: INT8 is then not to blame."""
+    """Lines that come first: FP32 itself knows nothing of the samples, so INT8 is not to blame; truths are missing."""
     why = why_not_worth_judging(reference)
-    return (f"before INT8 is judged: {why}.",) if why else ()
+    return ((f"before INT8 is judged: {why}.",) if why else ()) + truth_notes(reference)
+
+
+def truth_notes(reference: Predictions) -> tuple[str, ...]:
+    """One line where some samples have a truth and others have none: then none is judged by it."""
+    scores = next(iter(reference.scores.values()), None)
+    if scores is None or not np.isnan(scores).any() or np.isnan(scores).all():
+        return ()
+    rows = np.unique([int(name.partition(":")[0]) for name in reference.sample_id[np.isnan(scores)].tolist()])
+    return (
+        f"{len(rows)} of the samples have no truth (the first is row {rows[0]}, counted from 0), so all are judged by "
+        "what the reference says. Fill in what is missing or remove those rows.",
+    )
 
 
 def _repeated(reference: Predictions) -> str | None:

@@ -17,6 +17,7 @@ from onnxptq.evaluation.model_under_test import Limits, ModelInWorker, WorkerPoo
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.run import differences
 from onnxptq.evaluation.sample_runner import SampleRunner, arranged
+from onnxptq.evaluation.sanity import truth_notes
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.gates.evidence import Evidence, LatencyRatios
 from onnxptq.gates.policy import Policy, settle
@@ -112,7 +113,12 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 totals=totals_by_name(runs[0], runs[1]) if policy.total_drop else {},
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
-            warnings += fallback_notes(runs[1:2]) + saturation_notes([subject]) + _made_elsewhere(known, base)
+            warnings += (
+                truth_notes(runs[0])
+                + fallback_notes(runs[1:2])
+                + saturation_notes([subject])
+                + _made_elsewhere(known, base)
+            )
         if policy.latency is not None and reference is not None:
             if not reference.path.is_file():
                 raise UsageError(
