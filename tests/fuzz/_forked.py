@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from _counts import COUNTS
+
 from onnxptq.errors import OnnxptqError
 
 SECONDS = 60
@@ -26,6 +28,7 @@ def outcomes(call: Callable[[Any], object], inputs: Iterable[Any]) -> Counter[st
         done, failure = _child(call, pending, found)
         assert failure is None, f"input {pending[done][0]} {_short(pending[done][1])}: {failure}"
         pending = pending[done:]
+    COUNTS.update(found)
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 
 # Helpers lie beside the tests, which pytest imports by path.
 sys.path.insert(0, str(Path(__file__).parent))
+from _counts import COUNTS
 from _mutations import mutate
 
 
@@ -24,6 +25,16 @@ def mutants() -> Callable[[bytes, int, int], Iterator[bytes]]:
             yield mutate(data, np.random.default_rng([seed, number]))
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many inputs ended how; a crash, a hang, or an error that is not ours fails its test and is not counted."""
+    if COUNTS:
+        counted = f"{COUNTS['accepted']} accepted (exit code 0), {COUNTS['refused']} refused (2)"
+        failed = len(terminalreporter.stats.get("failed", ()))
+        terminalreporter.write_line(
+            f"fuzz: {COUNTS.total()} inputs: {counted}; tests with a crash, a hang or 70: {failed}"
+        )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

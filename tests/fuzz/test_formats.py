@@ -23,7 +23,7 @@ from _mutations import columns, deep, mutate, mutate_json, npz
 from onnxptq.cache import Cache
 from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
-from onnxptq.data import DecodeError, decode_picture, open_source
+from onnxptq.data import DecodeError, decode_picture, decode_sound, open_source
 from onnxptq.errors import DataError
 from onnxptq.evaluation import load_predictions, save_predictions
 from onnxptq.gates.baseline import load_baseline
@@ -77,6 +77,8 @@ SPECIFICATION = {
     "classes": ["a", "b", "c", "d"], "size": [8, 8], "mean": [0.5], "std": [0.25], "scale": 1.0, "resize": "none",
     "resize_to": [8, 8], "layout": "NCHW", "color": "RGB", "interpolation": "bilinear", "max_length": 8,
     "tokenizer": {"kind": "words", "vocabulary": ["<pad>", "<unk>", "a"], "lowercase": True},
+    "sample_rate": 8000, "length": 800, "front_end": {"kind": "log-mel", "n_fft": 64, "hop": 32, "mels": 6, "high": None},
+    "columns": ["a", {"name": "b", "values": {"x": 1}}, {"name": "c", "one_hot": ["y"], "missing": 0}, {"name": "d", "std": 2}],
 }  # fmt: skip
 
 RECIPE = Recipe.from_dict(
@@ -117,8 +119,11 @@ def test_specifications(save_classifier: Callable[..., Path], cases: int) -> Non
         path.with_suffix(".json").write_text(json.dumps(value))
         build_task(model, DataOptions())
 
-    tasks = ("tensor-classification", "image-classification", "text-classification")
-    inputs = [mutate_json({**SPECIFICATION, "task": tasks[n % 3]}, rng) for n, rng in enumerate(generators(20, cases))]
+    tasks = ("tensor", "image", "text", "audio", "table")
+    inputs = [
+        mutate_json({**SPECIFICATION, "task": f"{tasks[n % len(tasks)]}-classification"}, rng)
+        for n, rng in enumerate(generators(20, cases))
+    ]
     found = outcomes(build, inputs)
     assert found["refused"]
 
@@ -244,6 +249,33 @@ def test_pictures(cases: int) -> None:
         Image.effect_noise((16, 16), 50).convert("RGB").save(buffer, form)
         wholes.append(buffer.getvalue())
     inputs = (mutate(wholes[number % len(wholes)], rng) for number, rng in enumerate(generators(29, cases)))
+    found = outcomes(decode, inputs)
+    assert found["refused"] and found["accepted"]
+
+
+@cases(20, 1000)
+def test_recordings(cases: int) -> None:
+    import soundfile
+
+    def decode(data: bytes) -> None:
+        try:
+            assert np.isfinite(decode_sound(data, 8000).samples).all()
+        except DecodeError as error:
+            raise DataError(error.reason) from error
+
+    wholes = []
+    tone = 0.5 * np.sin(np.arange(600) / 5)
+    for form, subtype in (
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("AIFF", "PCM_24"),
+    ):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.stack([tone, -tone], axis=1), 11025, format=form, subtype=subtype)
+        wholes.append(buffer.getvalue())
+    inputs = (mutate(wholes[number % len(wholes)], rng) for number, rng in enumerate(generators(35, cases)))
     found = outcomes(decode, inputs)
     assert found["refused"] and found["accepted"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from _counts import COUNTS
 from onnx import TensorProto, helper
 
 from onnxptq.cache import Cache
@@ -50,9 +51,11 @@ def clean(outcomes: Counter[str], kept: Path, number: int) -> Iterator[None]:
     try:
         yield
         outcomes["accepted"] += 1
+        COUNTS["accepted"] += 1
     except OnnxptqError as error:
         assert str(error).strip(), f"case {number} ({kept}) is refused without a word"
         outcomes["refused"] += 1
+        COUNTS["refused"] += 1
     except Exception as error:
         raise AssertionError(f"case {number} ({kept}): {type(error).__name__}: {error}") from error
 
