@@ -18,6 +18,7 @@ def data_versions() -> dict[str, str]:
 @functools.cache  # Metadata is read from files, and a sweep asks once a cell.
 def _libraries() -> tuple[tuple[str, str], ...]:
     libraries = {name: importlib.metadata.version(name) for name in ("numpy", "pillow")}
-    with suppress(importlib.metadata.PackageNotFoundError):  # The extra `text`.
-        libraries["tokenizers"] = importlib.metadata.version("tokenizers")
+    for name in ("tokenizers", "soundfile", "soxr"):
+        with suppress(importlib.metadata.PackageNotFoundError):  # The extras `text` and `audio`.
+            libraries[name] = importlib.metadata.version(name)
     return tuple(libraries.items())

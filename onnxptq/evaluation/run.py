@@ -21,7 +21,7 @@ from onnxptq.evaluation.predictions import SCHEMA_VERSION, Predictions, load_pre
 from onnxptq.evaluation.sample_runner import BATCH, Runner, SampleRunner, join
 from onnxptq.evaluation.samples import EvaluationSamples
 from onnxptq.foreign_text import one_line
-from onnxptq.heads import Head, Truths
+from onnxptq.heads import DEFINITIONS, Head, Truths
 from onnxptq.progress import Advance, uncounted
 from onnxptq.runtimes.isolated import WorkerError
 from onnxptq.runtimes.selection import Runtime
@@ -157,7 +157,8 @@ def _name_or_reason(runtime: Runtime) -> dict[str, str]:
 
 def _key(identity: dict[str, Any]) -> str:
     # What is found again must not differ because the file has another name.
-    return content_key("predictions", **{**identity, "model": identity["model"]["digest"], "versions": data_versions()})
+    made = {"model": identity["model"]["digest"], "versions": data_versions(), "heads": DEFINITIONS}
+    return content_key("predictions", **{**identity, **made})
 
 
 def _found(place: Path) -> Predictions | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxptq.heads._base import (
+    DEFINITIONS,
     HEADS,
     Answers,
     Head,
@@ -19,6 +20,7 @@ from onnxptq.heads._choice import RAW, HeadChoice, choose_head
 from onnxptq.heads._measure import Against, Measure
 
 __all__ = [
+    "DEFINITIONS",
     "HEADS",
     "RAW",
     "Against",

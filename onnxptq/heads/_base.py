@@ -22,6 +22,9 @@ from onnxptq.heads._measure import Measure as Measure
 from onnxptq.registry import Registry
 from onnxptq.signature import Signature
 
+DEFINITIONS = 2
+"""Raised whenever a head changes what it answers, scores or records, so that nothing made before is found again."""
+
 Output = npt.NDArray[Any]
 """One output of N samples: (N, ...) where all samples have one shape, else an object array (N,) of arrays."""
 
