@@ -1,8 +1,9 @@
 """A table net: `python -m onnxptq.models.recipes.table --data compas.csv [-o compas.onnx]`.
 
 Tells whether a defendant was charged again within two years, from the columns of ProPublica's COMPAS analysis, and is
-judged by race and sex, which it does not see. It standardizes inside the graph, so its input holds columns in their own
-units: float32 (N, 7). Rows are left out of training by a digest of their content, one in three. Ten seconds.
+judged by race and sex. It standardizes inside the graph, so its input holds columns in their own units: float32 (N, 7),
+which the file reads from a table by itself. One row in three, by a digest of its content, is left out of training and
+written beside the net as `compas.held.csv`; the others are `compas.train.csv`. Ten seconds.
 
 The data and the label have known biases (https://www.propublica.org/article/how-we-analyzed-the-compas-recidivism-algorithm);
 the net is for studying quantization, and for nothing else.
@@ -45,11 +46,11 @@ def is_held_out(row: Mapping[str, str]) -> bool:
     return hashlib.sha256(content.encode()).digest()[0] % HELD_OUT == 0
 
 
-def load_table(source: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The rows to train on: float32 (N, 7) in the units of the columns, and labels, int64 (N,).
+def read_table(source: str) -> list[dict[str, str]]:
+    """All rows of a CSV file.
 
     Raises:
-        DataError: the file is missing, lacks a column, or holds something else than numbers.
+        DataError: the file is missing, or lacks a column.
     """
     try:
         with Path(source).open(newline="", encoding="utf-8") as file:
@@ -59,11 +60,28 @@ def load_table(source: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int
     missing = {*COLUMNS, LABEL} - set(rows[0] if rows else ())
     if missing:
         raise DataError(f"{source} lacks the columns {', '.join(sorted(missing))}; expected ProPublica's COMPAS table.")
-    kept = [row for row in rows if not is_held_out(row)]
+    return rows
+
+
+def numbers_of(rows: Sequence[Mapping[str, str]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Rows as the net takes them: float32 (N, 7) in the units of the columns, and labels, int64 (N,).
+
+    Raises:
+        DataError: a value is no number.
+    """
     try:
-        return np.asarray([features(row) for row in kept], np.float32), np.asarray([int(row[LABEL]) for row in kept])
+        return np.asarray([features(row) for row in rows], np.float32), np.asarray([int(row[LABEL]) for row in rows])
     except ValueError as error:
-        raise DataError(f"{source} holds a value that is no number: {error}.") from error
+        raise DataError(f"the table holds a value that is no number: {error}.") from error
+
+
+def write_table(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Rows as CSV, the label under a name that is found by itself."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        names = [name for name in rows[0] if name != LABEL]
+        table = csv.writer(file)
+        table.writerow([*names, "label"])
+        table.writerows([*(row[name] for name in names), CLASSES[int(row[LABEL])]] for row in rows)
 
 
 def features(row: Mapping[str, str]) -> list[float]:
@@ -122,13 +140,17 @@ def export_network(network: Any, path: Path) -> None:
         inputs=["x"],
         outputs=["logits"],
         dynamic=({0: torch.export.Dim("batch")},),
-        task="tensor-classification",
-        specification={"output": "logits", "classes": list(CLASSES)},
+        task="table-classification",
+        specification={"output": "logits", "classes": list(CLASSES), "columns": [*NUMBERS, *map(_flag, FLAGS)]},
     )
 
 
+def _flag(name: str) -> dict[str, Any]:
+    return {"name": name, "values": {FLAGS[name]: 1}, "unknown": "zero"}
+
+
 def write_model(source: str, path: Path, epochs: int = EPOCHS) -> None:
-    """Trains the net on the table and writes it to `path`, replacing an older one.
+    """Trains the net on the table and writes it to `path`, and both sides of the table beside it.
 
     Raises:
         UsageError: a package of the extra `train` is missing.
@@ -136,8 +158,12 @@ def write_model(source: str, path: Path, epochs: int = EPOCHS) -> None:
         OutputError: the file cannot be written.
     """
     prepared(path)
-    network = train_network(*load_table(source), epochs)
+    rows = read_table(source)
+    train, held = ([row for row in rows if is_held_out(row) == side] for side in (False, True))
+    network = train_network(*numbers_of(train), epochs)
     write_file(path, partial(export_network, network))
+    for name, part in (("train", train), ("held", held)):
+        write_file(path.with_suffix(f".{name}.csv"), partial(write_table, part))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
