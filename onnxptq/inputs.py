@@ -136,14 +136,15 @@ def build_task(model: Model, options: DataOptions, dataset: Dataset | None = Non
     """
     labels = None if dataset is None or dataset.labels is None else dataset.label_names
     hints = Hints(labels)
-    if model.parts is not None:
+    if model.parts is not None and model.parts.encoded:
         return _task_of_encoded_images(model, options, hints), ()
+    signature = model.core.signature
     flags = {**options.preprocessing, "task": options.task, "head": options.head}
-    found = find_specification(model.path, model.metadata, flags, model.signature)
+    found = find_specification(model.path, model.metadata, flags, signature)
     guessed = found.where.startswith(SIGNATURE) and found.task == IMAGE and options.task is None
-    if guessed and _stored_for(model, options):
+    if guessed and _stored_for(model.core, options):
         found = replace(found, task=TENSOR, specification={}, warning=None)
-    task = make_task(found.task, found.specification, model.signature, hints)
+    task = make_task(found.task, found.specification, signature, hints)
     return task, (found.warning,) if found.warning else ()
 
 

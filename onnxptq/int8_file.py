@@ -150,7 +150,7 @@ def make_int8(
         )
         if model.parts is not None:
             whole = path.with_name("with-preprocessing.onnx")
-            rejoin(model.parts.head, written, whole)
+            rejoin(model.parts.head, written, whole, model.parts.tail, [spec.name for spec in model.signature.outputs])
             written.unlink()
             written = whole
         write_with_provenance(written, provenance, path)

@@ -53,17 +53,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Parts:
-    """A model in two halves.
+    """A model in parts.
 
     Attributes:
         head: the pre-processing, an ONNX file: the model's inputs to `tensors`.
-        body: the rest: `tensors` to the model's outputs.
+        body: the rest: `tensors` to the model's outputs, or to what `tail` reads.
         tensors: where the two meet.
+        tail: the post-processing, an ONNX file; None where there is none.
+        encoded: there is pre-processing, so that the model takes encoded input; else `head` hands its inputs on.
     """
 
     head: Path
     body: Model
     tensors: tuple[str, ...]
+    tail: Path | None = None
+    encoded: bool = True
 
 
 def load_model(path: Path, *, domains: Collection[str] | None = None, written_here: bool = False) -> Model:

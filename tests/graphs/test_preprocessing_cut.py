@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import onnx
 import pytest
@@ -97,8 +99,79 @@ def test_what_cannot_be_cut_or_joined_is_said(encoded_model, save_classifier, tm
     onnx.save(model, tmp_path / "both.onnx")
     with pytest.raises(ModelError, match="comes from its pre-processing"):
         cut(tmp_path / "both.onnx", tmp_path)
-    model = onnx.load(encoded_model)
-    model.graph.node[-1].domain = "com.microsoft.extensions"
-    onnx.save(model, tmp_path / "behind.onnx")
-    with pytest.raises(ModelError, match="Gemm of onnxruntime-extensions behind its first layer"):
-        cut(tmp_path / "behind.onnx", tmp_path)
+
+
+@pytest.fixture
+def save_drawing(tmp_path):
+    """A net of images that hands them out as PNG: bytes or floats in, `PrePostProcessor` of the extension around it."""
+    tools = pytest.importorskip("onnxruntime_extensions.tools.pre_post_processing")
+
+    def save(*, encoded, name="drawing.onnx"):
+        rng = np.random.default_rng(0)
+        weights = {"w": rng.normal(size=(3, 3, 3, 3)) * 0.1, "b": np.full(3, 0.4)}
+        graph = helper.make_graph(
+            [
+                helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4),
+                helper.make_node("Relu", ["c"], ["y"]),
+            ],
+            "g",
+            [value("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+            [value("y", TensorProto.FLOAT, [1, 3, 16, 16])],
+            [numpy_helper.from_array(array.astype(np.float32), key) for key, array in weights.items()],
+        )
+        net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        given = ("image", TensorProto.UINT8, ["bytes"]) if encoded else ("x", TensorProto.FLOAT, [1, 3, 16, 16])
+        steps = tools.PrePostProcessor([tools.create_named_value(*given)], onnx_opset=17)
+        if encoded:
+            before = [tools.ConvertImageToBGR(), tools.Resize((16, 16), policy="not_smaller"), tools.CenterCrop(16, 16)]
+            steps.add_pre_processing(
+                [*before, tools.ChannelsLastToChannelsFirst(), tools.ImageBytesToFloat(), tools.Unsqueeze([0])]
+            )
+        after = [tools.Squeeze([0]), tools.FloatToImageBytes(), tools.Transpose([1, 2, 0])]
+        steps.add_post_processing([*after, tools.ConvertBGRToImage(image_format="png")])
+        onnx.save(steps.run(net), tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_post_processing_is_cut_off_and_put_back(encoded, save_drawing, images, tmp_path):
+    path = save_drawing(encoded=encoded)
+    parts = cut(path, tmp_path)
+    assert not has_preprocessing(parts.body) and parts.tail is not None
+    whole = load_model(path)
+    rejoin(parts.head, parts.body, tmp_path / "whole.onnx", parts.tail, [spec.name for spec in whole.signature.outputs])
+    assert load_model(tmp_path / "whole.onnx").signature == whole.signature
+    sample = np.random.default_rng(1).random((1, 3, 16, 16)).astype(np.float32)
+    feeds = {"image": np.frombuffer(next(images(1)), np.uint8)} if encoded else {"x": sample}
+    np.testing.assert_array_equal(run(tmp_path / "whole.onnx", feeds), run(path, feeds))
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_quantize_and_check_take_a_model_with_post_processing(encoded, save_drawing, images, tmp_path, run_here):
+    from PIL import Image
+
+    save_drawing(encoded=encoded)
+    if encoded:
+        (tmp_path / "data").mkdir()
+        for number, data in enumerate(images(24)):
+            (tmp_path / "data" / f"{number}.png").write_bytes(data)
+    else:
+        np.savez(tmp_path / "data.npz", x=np.random.default_rng(2).random((24, 3, 16, 16)).astype(np.float32))
+    data = "data" if encoded else "data.npz"
+    done = run_here(
+        ["quantize", "drawing.onnx", "--data", data, "-o", "q.onnx", "--task", "tensor"][: 6 if encoded else 8],
+        tmp_path,
+        {},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [spec.dtype for spec in load_model(tmp_path / "q.onnx").signature.outputs] == ["uint8"]
+    sample = np.random.default_rng(1).random((1, 3, 16, 16)).astype(np.float32)
+    feeds = {"image": np.frombuffer(next(images(1)), np.uint8)} if encoded else {"x": sample}
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(run(tmp_path / name, feeds).tobytes()))) for name in ("drawing.onnx", "q.onnx")
+    ]
+    assert pictures[0].shape == (16, 16, 3) and np.abs(pictures[0].astype(int) - pictures[1]).mean() < 6
+    checked = run_here(["check", "q.onnx", "--data", data], tmp_path, {})
+    assert checked.returncode in (0, 3), checked.stdout + checked.stderr
