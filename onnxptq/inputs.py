@@ -143,7 +143,7 @@ def build_task(model: Model, options: DataOptions, dataset: Dataset | None = Non
     found = find_specification(model.path, model.metadata, flags, signature)
     guessed = found.where.startswith(SIGNATURE) and found.task == IMAGE and options.task is None
     if guessed and _stored_for(model.core, options):
-        found = replace(found, task=TENSOR, specification={}, warning=None)
+        found = find_specification(model.path, model.metadata, {**flags, "task": TENSOR}, signature)
     task = make_task(found.task, found.specification, signature, hints)
     return task, (found.warning,) if found.warning else ()
 

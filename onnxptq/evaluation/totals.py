@@ -43,6 +43,7 @@ class TotalDrop:
         blocks: how many blocks of sources were left out in turn.
         n: samples.
         sources: original samples behind them.
+        share: False where the total has a unit of its own (an RMSE, decibels).
     """
 
     name: str
@@ -53,6 +54,7 @@ class TotalDrop:
     blocks: int
     n: int
     sources: int
+    share: bool = True
 
     def bounds(self, confidence: float) -> tuple[float, float]:
         """One-sided lower and upper bounds of the drop, each of which holds alone with this confidence.
@@ -73,6 +75,8 @@ class TotalDrop:
         """The total as JSON types, with its 95 % interval; NaN becomes None."""
         low, high = self.bounds(0.975)
         values = {**vars(self), "drop_low": low, "drop_high": high}
+        if self.share:
+            del values["share"]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
@@ -124,7 +128,7 @@ def total_drops(
         errors = np.sqrt((used - 1) / used * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
     columns = zip(totals, was.tolist(), now.tolist(), (sign * (was - now)).tolist(), errors.tolist(), strict=True)
     return tuple(
-        TotalDrop(total.name, one, other, drop, error, used, len(codes), sources)
+        TotalDrop(total.name, one, other, drop, error, used, len(codes), sources, total.share)
         for total, one, other, drop, error in columns
     )
 

@@ -48,6 +48,7 @@ class Total:
         larger_is_better: False for error rates.
         source: where it comes from.
         needs: the records that it is computed from, "label" and "code" among them; it is left out where one is missing.
+        share: False for a number in a unit of its own (an RMSE, decibels), which is never shown in percent.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Total:
     larger_is_better: bool = True
     source: str = ""
     needs: tuple[str, ...] = ()
+    share: bool = True
 
 
 class Head(ABC):

@@ -45,3 +45,10 @@ def codes_of(contents: Iterable[bytes]) -> npt.NDArray[np.int64]:
     """A number for each content, equal where they are: int64, (N,). Two of a billion differ with one chance in 18."""
     digests = [hashlib.blake2b(content, digest_size=8).digest() for content in contents]
     return np.array([int.from_bytes(one, "little") >> 1 for one in digests], np.int64)
+
+
+def length_range(count: int) -> str:
+    """The range that a number of symbols or tokens lies in, as the name of a group."""
+    return (
+        "0" if not count else "1-5" if count <= 5 else "6-20" if count <= 20 else "21-80" if count <= 80 else "over 80"
+    )

@@ -125,8 +125,20 @@ def _r2(answer: Values, wanted: Values) -> float:
 
 
 TOTALS = (
-    Total("RMSE", "root mean squared error", _over_known(lambda a, w: float(np.sqrt(((a - w) ** 2).mean()))), False),
-    Total("MAE", "mean absolute error", _over_known(lambda a, w: float(np.abs(a - w).mean())), False),
+    Total(
+        "RMSE",
+        "root mean squared error",
+        _over_known(lambda a, w: float(np.sqrt(((a - w) ** 2).mean()))),
+        larger_is_better=False,
+        share=False,
+    ),
+    Total(
+        "MAE",
+        "mean absolute error",
+        _over_known(lambda a, w: float(np.abs(a - w).mean())),
+        larger_is_better=False,
+        share=False,
+    ),
     Total("R2", "share of the variance that is explained", _over_known(_r2)),
 )
 

@@ -144,7 +144,7 @@ HEADS.register(
         (PSNR, CLOSENESS),
         FIDELITY,
         build,
-        totals=(Total("PSNR", "peak signal-to-noise ratio over all values, in dB", _whole_psnr),),
+        totals=(Total("PSNR", "peak signal-to-noise ratio over all values, in dB", _whole_psnr, share=False),),
         formats=("a column or array wanted",),
     )
 )

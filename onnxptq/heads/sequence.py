@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.heads._base import HEADS, Head, HeadKind, Measure, Output, Scores, Specification, Total, Truths
-from onnxptq.heads._shared import codes_of, find_output, find_truth
+from onnxptq.heads._shared import codes_of, find_output, find_truth, length_range
 from onnxptq.signature import Signature, described
 
 CHARACTERS = Measure("1 - CER", binary=False, source="Levenshtein, 1966", summary="max(0, 1 - character error rate)")
@@ -170,7 +170,7 @@ class SequenceHead(Head):
         """How long the true text is, in characters."""
         count = len(next(iter(truths.values())))
         lengths = [None if true is None else len(true) for true in self._wanted(truths, count)]
-        return {"text_length": ["unknown" if one is None else _length(one) for one in lengths]}
+        return {"text_length": ["unknown" if one is None else length_range(one) for one in lengths]}
 
     def _wanted(self, truths: Truths, count: int) -> list[str | None]:
         if (found := find_truth(truths, self.truth_columns())) is None:
@@ -200,12 +200,6 @@ def closeness(said: Sequence[Any], true: Sequence[Any]) -> float:
     if not len(true):
         return float(not len(said))
     return max(0.0, 1.0 - distance(said, true) / len(true))
-
-
-def _length(count: int) -> str:
-    return (
-        "0" if not count else "1-5" if count <= 5 else "6-20" if count <= 20 else "21-80" if count <= 80 else "over 80"
-    )
 
 
 def _rate(first: int) -> Any:

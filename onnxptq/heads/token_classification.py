@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError
 from onnxptq.heads._base import HEADS, Head, HeadKind, Measure, Output, Scores, Specification, Total, Truths
-from onnxptq.heads._shared import codes_of, find_output, find_truth
+from onnxptq.heads._shared import codes_of, find_output, find_truth, length_range
 from onnxptq.signature import Signature, described
 
 TOKENS = Measure("token accuracy", binary=False, summary="share of a sample's tokens with the right class")
@@ -46,6 +46,7 @@ class TokenClassification(Head):
     class_names: tuple[str, ...]
 
     name = "token-classification"
+    group_columns = ("tokens",)
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -116,6 +117,13 @@ class TokenClassification(Head):
             entities = self._entity_counts(*pair) if self._entities else (0, 0, 0)
             rows.append([int((pair[0] == pair[1]).sum()), len(pair[1]), *entities])
         return {"counts": rows}
+
+    def group_values(self, truths: Truths) -> dict[str, list[str]]:
+        """How many tokens of a sample count."""
+        count = len(next(iter(truths.values())))
+        _, values = find_truth(truths, self.truth_columns()) or ("", [None] * count)
+        sizes = [None if one is None else sum(1 for tag in one if tag != UNCOUNTED) for one in values]
+        return {"tokens": ["unknown" if size is None else length_range(size) for size in sizes]}
 
     @property
     def _entities(self) -> bool:

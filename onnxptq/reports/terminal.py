@@ -92,6 +92,9 @@ def _total(total: TotalDrop) -> str:
     if math.isnan(total.drop):
         return f"{total.name}: not defined on these samples."
     low, high = total.bounds(0.975)
+    if not total.share:
+        interval = "" if math.isnan(total.standard_error) else f" (95 % interval {low:+.4g} to {high:+.4g})"
+        return f"{total.name}: {total.before:.4g} -> {total.after:.4g}, drop {total.drop:+.4g}{interval}."
     interval = "" if math.isnan(total.standard_error) else f" (95 % interval {_points(low)} to {_points(high)})"
     return f"{total.name}: {100 * total.before:.1f} -> {100 * total.after:.1f}, drop {_points(total.drop)}{interval}."
 

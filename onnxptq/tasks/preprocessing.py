@@ -66,11 +66,19 @@ _KNOWN_KEYS = frozenset(
         "normalizer",
         "sample_rate",
         "columns",
+        "decoder",
+        "decoding",
+        "error_scale",
+        "ignore_index",
+        "vocabulary",
     }
 )
 
 """A JSON file beside a model that has none of these is about something else."""
 
+
+_ABOUT_IMAGES = frozenset({"layout", "size", "resize", "color", "scale", "mean", "std"})
+"""Who gives one of these means images, even where the model's input cannot be one: an error then says so."""
 
 _IMAGE_KEYS = frozenset({"image_mean", "do_resize", "do_rescale", "size", "crop_size"})
 """A `preprocessor_config.json` without any of these is about sound or text."""
@@ -110,7 +118,9 @@ def find_specification(
     """
     said = {key: value for key, value in flags.items() if value is not None}
     task = said.pop("task", None)
-    found = _in_metadata(metadata) or _in_json(model.with_suffix(".json")) or _in_hugging_face(model, signature)
+    found = (
+        _in_metadata(metadata) or _in_json(model.with_suffix(".json"), signature) or _in_hugging_face(model, signature)
+    )
     if found is None:
         found = _from_signature(signature, said, task)
     if task is not None and split_name(task)[1] is None and split_name(found.task)[0] == split_name(task)[0]:
@@ -149,14 +159,15 @@ def _in_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:
     return Preprocessing(task, _without_task(specification), "the model's metadata")
 
 
-def _in_json(file: Path) -> Preprocessing | None:
+def _in_json(file: Path, signature: Signature) -> Preprocessing | None:
     specification = _read(file)
     if specification is None or not _KNOWN_KEYS & specification.keys():
         return None
     if not isinstance(specification.get("task", ""), str):
         raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
     of_tensors = {"shape", "input_range", "kind", "normalizer"} & specification.keys()
-    default = TEXT if "tokenizer" in specification else TENSOR if of_tensors else IMAGE
+    tensors = of_tensors or not (_takes_images(signature) or _ABOUT_IMAGES & specification.keys())
+    default = TEXT if "tokenizer" in specification else TENSOR if tensors else IMAGE
     if "sample_rate" in specification:
         default = AUDIO
     elif "columns" in specification:

@@ -121,6 +121,7 @@ def test_fidelity_of_labelled_data_is_not_its_accuracy(make_runs: Make, evidence
 class MacroF1:
     name: str = "macro-F1"
     larger_is_better: bool = True
+    share: bool = True
 
     @staticmethod
     def compute(records: Any) -> float:

@@ -31,7 +31,7 @@ def save(tmp_path: Path) -> Build:
             return helper.make_tensor_value_info(said[0], said[2] if len(said) > 2 else TensorProto.FLOAT, said[1])
 
         graph = helper.make_graph(
-            [helper.make_node(op, i, o, name=f"{op}_{o[0]}", domain=k.pop("domain", ""), **k) for op, i, o, k in nodes],
+            [helper.make_node(op, i, o, name=f"{op}_{o[0]}", **{"domain": "", **k}) for op, i, o, k in nodes],
             "g",
             list(map(value, inputs)),
             list(map(value, outputs)),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import onnxptq
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.heads import HEADS
 from onnxptq.heads.embedding import neighbors
 from onnxptq.heads.token_classification import entities
+from onnxptq.inputs import DataOptions
+from onnxptq.reports.terminal import print_report
 from onnxptq.signature import Signature, TensorSpec
 
 
@@ -214,3 +217,35 @@ def test_a_dead_embedding_is_worth_nothing():
     assert embedding.fidelity(alive, alive).tolist() == [1, 1]
     found = embedding.whole_set(embedding.records(dead, {}), np.array([0, 0]), np.array([0, 1]), np.array([True, True]))
     assert found["recall@1"].tolist() == [0, 0]
+
+
+# Through the commands.
+
+
+def test_a_head_that_is_named_judges_images_that_are_stored_as_the_model_takes_them(save, tmp_path, capsys):
+    kernel = np.full((3, 1, 3, 3), 1 / 9, np.float32)
+    model = save(
+        [("Conv", ["x", "k"], ["y"], {"pads": [1] * 4, "group": 3})],
+        [("x", ["N", 3, 8, 8])],
+        [("y", ["N", 3, 8, 8])],
+        {"k": kernel},
+    )
+    x = np.random.default_rng(0).random((120, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, wanted=x)
+    options = DataOptions(head="restoration")
+    report = onnxptq.quantize(
+        model, data=str(tmp_path / "d.npz"), corruptions=["clean"], output=tmp_path / "q.onnx", options=options
+    ).report
+    assert (report.task, report.measure) == ("tensor-restoration", "PSNR / 50 dB")
+    (total,) = report.totals
+    assert not total.share
+    assert 5 < total.before < 50  # decibels, and shown as such
+    print_report(report)
+    assert f"PSNR: {total.before:.4g} ->" in capsys.readouterr().out
+
+
+def test_tokens_that_count_are_counted_for_groups():
+    tagger = head("token-classification", (None, 6, 3))
+    truths = {"tags": [[0, 1, -100], [1] * 6, None], "ner_tags": [None] * 3, "pos_tags": [None] * 3}
+    truths["token_labels"] = [None] * 3
+    assert tagger.group_values(truths) == {"tokens": ["1-5", "6-20", "unknown"]}

@@ -49,6 +49,23 @@ def test_a_json_file_of_the_same_name_comes_next(tmp_path: Path) -> None:
     assert found.where.endswith("model.json")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"head": "regression", "error_scale": 5}, {"decoding": "ctc"}, {"vocabulary": ["", "a"]}, {"error_scale": 2}],
+)
+def test_a_json_file_that_speaks_of_the_head_alone_leaves_the_input_to_the_signature(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(said))
+    assert (find(tmp_path, made=TENSORS).task, find(tmp_path, made=IMAGES).task) == ("tensor", "image")
+    assert find(tmp_path, made=TENSORS).specification == said
+
+
+def test_a_json_file_that_speaks_of_images_means_images_whatever_the_signature(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"mean": [0.5, 0.5, 0.5]}')
+    assert find(tmp_path, made=TENSORS).task == "image"
+
+
 def test_a_json_file_about_something_else_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"author": "me"}')
     assert find(tmp_path).where == "the model's signature"

@@ -30,6 +30,7 @@ def judge_total_drop(tables: tuple[TotalDropRule, ...], policy: Policy, evidence
         if found.sources < policy.samples.minimum:
             results.append(too_few("total_drop", None, found, table.limit, policy, "drop"))
             continue
+        factor, places = (100, "1f") if total.share else (1, "4g")
         results.append(
             Claim(
                 "total_drop",
@@ -37,7 +38,7 @@ def judge_total_drop(tables: tuple[TotalDropRule, ...], policy: Policy, evidence
                 table.limit,
                 tolerated(table),
                 table.mode,
-                f"{total.name} goes from {100 * total.before:.1f} to {100 * total.after:.1f}",
+                f"{total.name} goes from {factor * total.before:.{places}} to {factor * total.after:.{places}}",
                 _REPAIR,
                 f"of {total.name}",
                 unit="drop",
