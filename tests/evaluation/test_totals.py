@@ -20,6 +20,7 @@ class Named:
     compute: Callable[[Any], float]
     name: str = "total"
     larger_is_better: bool = True
+    share: bool = True
     needs: tuple[str, ...] = ()
 
 
