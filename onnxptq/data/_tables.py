@@ -223,9 +223,20 @@ def _write(
     except DecodeError as error:
         if "No space left" in error.reason:
             raise OutputError(f"no space left in the cache folder {place.parent} to read {source}.") from error
+        ragged = _RAGGED.search(error.reason)
+        if ragged:
+            wanted, line, found = ragged.groups()
+            raise DataError(
+                f"{source}: line {line} has {found} fields, and its header {wanted}. Put text that holds the separator "
+                "in quotes, or repair the line."
+            ) from error
         raise DataError(
             f"{source} cannot be read as {kind}: {error.reason}. Expected a table with at least one row."
         ) from error
+
+
+_RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+"""What pandas says of a line that is too long."""
 
 
 def _check_parquet_sizes(files: Sequence[Path], source: str) -> None:
@@ -255,6 +266,9 @@ def _csv_options(path: Path) -> dict[str, Any]:
     except csv.Error:
         return options  # The reader that reads all of it says what is wrong.
     numbers = [cell.strip().lstrip("-").isdecimal() for cell in cells]
+    twice = next((cell for cell in cells if cell.strip() and cells.count(cell) > 1), None)
+    if twice is not None and not any(numbers):
+        raise DataError(f"{path} names the column {twice!r} twice. Rename one of them, or leave it out.")
     if len(cells) == 2 and sum(numbers) == 1:
         options["column_names"] = ["label" if number else TEXT_NAMES[0] for number in numbers]
     return options

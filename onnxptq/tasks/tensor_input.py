@@ -152,7 +152,10 @@ class TensorInput(Input):
         """None where the shift (`name` or `name@severity`) makes sense for these inputs, else the reason why not."""
         shift = SHIFTS.get(shift_name.partition("@")[0])
         if shift.modality != self.modality:
-            return f"{shift.name} is for {shift.modality} samples, not for tensors"
+            own = (other.name for other in SHIFTS if other.modality == self.modality)
+            known = ", ".join(name for name in own if self.fits(name) is None) or "none"
+            what = "tables" if self.tabular else "tensors"
+            return f"{shift.name} is for {shift.modality} samples, not for {what}; for these there are {known}"
         if all(spec.dtype not in FLOATS for spec in self.inputs):
             return f"{shift.name} changes floats only, and the model takes none"
         return why_not(shift.name, self._float_facts)

@@ -225,6 +225,21 @@ def test_named_columns_win_and_unknown_ones_are_answered(tmp_path: Path) -> None
         open_source(str(tmp_path / "a.parquet"), columns=Columns(inputs=("night",)), **options)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text,label,text\na,1,b\n", "names the column 'text' twice"),
+        ("text,label\na,1\nb,0,9\n", "line 3 has 3 fields, and its header 2"),
+    ],
+)
+def test_a_header_with_a_name_twice_and_a_line_that_is_too_long_are_named(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / "a.csv"), cache=tmp_path / "cache")
+
+
 def test_a_text_column_is_an_input_when_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("review,label\ngood,1\nbad,0\n")
     columns = Columns(inputs=("review",))
