@@ -61,8 +61,8 @@ def render(word: str, seed: int) -> Any:
         size -= 1
         font = ImageFont.load_default(size)
         left, top, right, bottom = draw.textbbox((0, 0), word, font=font)
-    free = WIDTH - 2 - (right - left), HEIGHT - 2 - (bottom - top)
-    place = [1 + int(generator.integers(max(1, room))) for room in free]
+    free = int(WIDTH - 2 - (right - left)), int(HEIGHT - 2 - (bottom - top))
+    place = [1 + int(generator.integers(max(1, space))) for space in free]
     draw.text((place[0] - left, place[1] - top), word, fill=ink, font=font)
     return image
 
