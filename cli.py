@@ -113,11 +113,28 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except BaseException as error:  # Ctrl-C while it tidies up, for one.
         code = code or EXIT_BUG
         _say(f"onnxptq: while the command ended: {type(error).__name__}: {error}")
+    if not _all_is_written():
+        code = code or _EXIT_CLOSED_PIPE
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
 
 
 _EXIT_CLOSED_PIPE = 128 + 13
 """What a shell shows for a program that SIGPIPE ended."""
+
+
+def _all_is_written() -> bool:
+    """Whether what was printed has gone out; what nobody reads any more goes nowhere, and Python says nothing of it."""
+    if sys.stdout is None:
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        return False
+    return True
 
 
 def _run(arguments: list[str] | None, stop: Stop) -> object:
