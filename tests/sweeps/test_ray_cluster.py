@@ -41,7 +41,7 @@ class Cluster:
     """Its address, and the cache of its machine."""
 
     address: str
-    empty_cache: Path
+    cache: Path
 
 
 @pytest.fixture(scope="module")
