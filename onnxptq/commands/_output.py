@@ -29,9 +29,44 @@ _REPORT = b'<meta name="generator" content="onnxptq report">'
 
 
 def check_json_target(target: str | None) -> None:
-    """Raises OutputError when the JSON could not be written, before any work is done."""
-    if target not in (None, "-"):
-        check_writable(Path(str(target)))
+    """Raises before any work is done where a file could not be written, or is an input of the same command.
+
+    Raises:
+        OutputError: it could not be written.
+        UsageError: it is an input.
+    """
+    if target is None or target == "-":
+        return
+    _check_no_input(Path(target))
+    check_writable(Path(target))
+
+
+_OUTPUTS = frozenset({"json_target", "junit", "sarif_target", "markdown", "output", "csv", "csv_folder"})
+"""Parameters of commands that name what is written; all others that name a file name an input."""
+
+
+def _check_no_input(output: Path) -> None:
+    context = click.get_current_context(silent=True)
+    if context is None or not output.exists():
+        return
+    written = set(_OUTPUTS)
+    if context.info_name in ("evaluate", "quantize"):
+        written.add("predictions")
+    if context.params.get("update_baseline"):
+        written.add("baseline")
+    for name, value in context.params.items():
+        named = value if isinstance(value, tuple | list) else (value,)
+        paths = [Path(one) for one in named if isinstance(one, str) and one and name not in written]
+        # The specification beside a model is read with it.
+        if any(_is(output, path) or _is(output, path.with_suffix(".json")) for path in paths if path.name):
+            raise UsageError(f"{output} is read by this command; it is not replaced. Write to another file.")
+
+
+def _is(output: Path, path: Path) -> bool:
+    try:
+        return path.is_file() and output.samefile(path)
+    except (OSError, ValueError):  # What is no name of a file.
+        return False
 
 
 def check_report(path: Path, force: bool) -> None:

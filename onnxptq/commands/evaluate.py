@@ -26,7 +26,6 @@ def evaluate(**values: Any) -> None:
     """
     from onnxptq import api
     from onnxptq.evaluation import save_predictions
-    from onnxptq.files import check_writable
     from onnxptq.reports.terminal import print_report, summary_line
     from onnxptq.runtimes import stdout_to_stderr
 
@@ -35,7 +34,7 @@ def evaluate(**values: Any) -> None:
     check_json_target(json_target)
     check_different(predictions, json_target)
     if predictions:
-        check_writable(Path(predictions))
+        check_json_target(predictions)
     options = data_options(values, split=values.pop("split"))
     corruptions = values.pop("corruptions") or None
     with progress_bar() as progress, stdout_to_stderr():

@@ -106,7 +106,6 @@ def quantize(**values: Any) -> None:
     """
     from onnxptq import api
     from onnxptq.evaluation import save_predictions
-    from onnxptq.files import check_writable
     from onnxptq.recipe import Recipe
     from onnxptq.reports.terminal import print_report, summary_line
     from onnxptq.runtimes import stdout_to_stderr
@@ -118,7 +117,7 @@ def quantize(**values: Any) -> None:
     if predictions and not values["evaluate"]:
         raise UsageError("--predictions needs the evaluation: leave out --no-evaluate.")
     if predictions:
-        check_writable(Path(predictions))
+        check_json_target(predictions)
     recipe_file = values.pop("recipe_file")
     if recipe_file:
         check_not_given("--recipe", _IN_A_RECIPE)

@@ -86,6 +86,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
     model = open_model(request.model, domains=domains)
     reference = _reference(request, model, policy, domains)
     if reference is not None:
+        _check_reference(request, reference)
         check_same_outputs(reference, [model])
     judging, cache = request.judging, user_cache()
     runtime = judging.runtime(cache)
@@ -97,6 +98,7 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
         if policy is not None and not needs(policy) & {"predictions", "latency"}:
             return policy, _placed(evidence, policy, subject), ()
         samples, warnings = samples_to_judge_on([base.model, model], judging, cache)
+        warnings += _made_from_another(model, reference)
         raw = samples.task.head.name == RAW
         policy = settle(policy, judging.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
         check_groupings([*samples.dataset.attributes, "corruption"], policy.group_by)
@@ -147,6 +149,26 @@ def _reference(request: Request, model: Model, policy: Policy | None, domains: S
         except UsageError:
             return source_of(model)
     return find_reference(None, [model])
+
+
+def _check_reference(request: Request, reference: Model) -> None:
+    """Raises UsageError for a named reference that is quantized: beside a ruined model another one loses nothing."""
+    if request.reference is not None and reference.quantized:
+        raise UsageError(
+            f"{reference.path} is quantized itself, so nothing can be said of what INT8 costs. Give the FP32 model "
+            "with --reference."
+        )
+
+
+def _made_from_another(model: Model, reference: Model | None) -> tuple[str, ...]:
+    """A note where the model says that it was made from another file than the reference."""
+    provenance = read_provenance(model.metadata)
+    if provenance is None or reference is None or provenance.source["digest"] == reference.digest:
+        return ()
+    return (
+        f"{model.path.name} says that it was made from {provenance.source.get('name')}, and {reference.path.name} is "
+        "not that file: what is told is the difference of these two.",
+    )
 
 
 def _known(file: Path | None, base: ModelUnderTest, samples: EvaluationSamples) -> list[Predictions]:

@@ -173,3 +173,39 @@ def test_clean_passes_and_dark_fails_on_cifar_10(shared: Path, tmp_path: Path, o
         done = onnxptq("check", f"{calib}.onnx", *judged)
         codes[calib] = (done.returncode, done.stdout.split()[0])
     assert codes == {"clean": (0, "PASSED"), "dark": (1, "FAILED")}
+
+
+def test_a_quantized_reference_is_refused_and_another_one_than_the_model_was_made_from_is_said(
+    place: Any, models: Path
+) -> None:
+    from onnxptq.models import builtin
+
+    refused = place.run("check", models / "dark.onnx", "--reference", models / "clean.onnx")
+    assert refused.returncode == 2 and "is quantized itself" in refused.stderr
+    other = onnx.load(builtin().model)
+    other.doc_string = "another file"
+    onnx.save(other, place.work / "other.onnx")
+    said = place.run("check", models / "clean.onnx", "--reference", "other.onnx", "--data", builtin().test)
+    assert said.returncode == 0 and "other.onnx is not that file" in said.stderr
+
+
+def test_what_a_command_reads_is_never_replaced_by_what_it_writes(place: Any, models: Path) -> None:
+    import shutil
+
+    shutil.copy(models / "clean.onnx", place.work / "m.onnx")
+    (place.work / "m.json").write_text("{}")
+    before = (place.work / "m.onnx").read_bytes()
+    for words in (
+        ["check", "m.onnx", "--junit", "m.onnx"],
+        ["check", "m.onnx", "--json", "m.json"],
+        ["check", "m.onnx", "--baseline", "m.onnx", "--update-baseline"],
+        ["evaluate", "m.onnx", "--predictions", "m.onnx"],
+        ["lint", "m.onnx", "--json", "m.onnx"],
+        ["inspect", "m.onnx", "--json", "m.onnx"],
+    ):
+        done = place.run(*words)
+        assert done.returncode == 2 and "is read by this command" in done.stderr, (words, done)
+    assert (place.work / "m.onnx").read_bytes() == before and (place.work / "m.json").read_text() == "{}"
+    for _ in range(2):
+        place.run("check", "m.onnx", "--json", "verdict.json", "--baseline", "base.json", "--update-baseline")
+    assert (place.work / "verdict.json").stat().st_size > 100 and (place.work / "base.json").is_file()
