@@ -187,8 +187,8 @@ def _known(file: Path | None, base: ModelUnderTest, samples: EvaluationSamples) 
     least = min(differing, key=len)
     raise DataError(
         f"{file} has no predictions of {base.model.path.name} on what is judged here: another {', '.join(least)}. Make "
-        f"them with `onnxptq evaluate {base.model.path.name} --predictions FILE` on the same data, with the same "
-        "--corruption and preprocessing."
+        f"them with `onnxptq evaluate INT8.onnx --reference {base.model.path.name} --predictions FILE` on the same "
+        "data, with the same --corruption and preprocessing."
     )
 
 
