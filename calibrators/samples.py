@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from onnxptq.calibrators._reader import SampleReader
 from onnxptq.calibrators.sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
 from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
+from onnxptq.data import marks
 from onnxptq.data.dataset import Dataset
 from onnxptq.data.shifts import Batch, apply_shift, parse_shift, sample_seeds
 from onnxptq.errors import DataError, UsageError
@@ -103,6 +105,12 @@ class CalibrationSamples:
         """SHA-256 over everything that decides the feeds of the whole set, 64 hexadecimal digits."""
         text = "\n".join([str(self.seed), *(self.sample_id(position) for position in range(self.count))])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """{"samples", "digest"} of the whole set, and as "used" the `marks` of what was drawn of the data."""
+        drawn = {} if self.dataset is None else {"used": marks(self.dataset.fingerprints[: self.count])}
+        return {"samples": self.count, "digest": self.digest, **drawn}
 
     def environment(self, environment: Environment) -> CalibrationSamples:
         """A copy of the set under further shifts, of its first samples only where the environment says so."""

@@ -43,7 +43,7 @@ class StatisticsOrigin:
         source: digest of the FP32 model.
         recipe: calibration set, size, seed, environments and engine; the rest is as it was when they were made.
         data: provenance of the data.
-        calibration: {"samples", "digest"} of what was drawn.
+        calibration: `CalibrationSamples.described` of what was drawn.
     """
 
     source: str
@@ -175,7 +175,7 @@ def observe_calibration(
         "source": inputs.model.digest,
         "recipe": json.dumps(recipe.to_dict(), sort_keys=True),
         "data": json.dumps(dict(inputs.data), sort_keys=True),
-        "calibration": json.dumps({"samples": samples.count, "digest": samples.digest}, sort_keys=True),
+        "calibration": json.dumps(samples.described, sort_keys=True),
         # Another CPU, GPU, driver or library may compute other last bits: its parts are not parts of this.
         "runtime": json.dumps(calibration_identity(provider_of(recipe)), sort_keys=True),
         SHARDS: f"{shard[0]}/{shard[1]}",

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxptq.cache import Cache, user_cache
 from onnxptq.data import (
+    CalibratedOn,
     Columns,
     Dataset,
     Source,
@@ -258,26 +259,39 @@ def resolve_for_evaluation(
     task, warnings = min(built, key=lambda one: (not one[0].settled, bool(one[1])))
     notes = _skipped(source) + head_notes(task)
     provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]
-    rules = [p.data["split"] for p in provenances if p.data.get("digest") == source.digest]
+    told = [
+        CalibratedOn(p.data.get("digest"), p.data.get("split"), str(p.calibration.get("used", ""))) for p in provenances
+    ]
     if options.split is not None:
         if options.split not in source.splits:
             raise UsageError(f"{named} has no split {options.split!r}; it has {', '.join(source.splits) or 'one'}.")
         dataset = source.splits[options.split]
-        if any(rule.get("calibration") == options.split for rule in rules):
+        if any(_calibrated_on(dataset, source, model) for model in told):
             notes += (f"{named} [{options.split}] calibrated a model that is judged on it here: drops come out small.",)
     else:
-        dataset = _calibrated_none(source, rules)
+        dataset = _calibrated_none(source, told)
+        if any(model.changed(source) for model in told):
+            notes += (
+                f"{source.name} was changed since it calibrated a model that is judged here (samples came or went, or "
+                "other columns are named): the samples that calibrated it are left out.",
+            )
     dataset, warning = align_labels(dataset, task.classes)
     if warning:
         notes += (warning,)
     return add_groups(dataset, task), task, tuple(dict.fromkeys(warnings + notes))
 
 
-def _calibrated_none(source: Source, rules: Sequence[Mapping[str, Any]]) -> Dataset:
-    """The samples to evaluate on that calibrated no model, by the split rules of all models."""
-    dataset = without_calibration(source, rules[0] if rules else None, source.digest)
-    for rule in rules[1:]:
-        other = without_calibration(source, rule, source.digest)
+def _calibrated_on(dataset: Dataset, source: Source, model: CalibratedOn) -> bool:
+    """Whether a split that the user named calibrated a model."""
+    same = model.digest == source.digest and model.rule is not None
+    return bool(model.holds(dataset).any()) or (same and dict(model.rule or {}).get("calibration") == dataset.split)
+
+
+def _calibrated_none(source: Source, told: Sequence[CalibratedOn]) -> Dataset:
+    """The samples to evaluate on that calibrated no model, by what all models say of their calibration."""
+    dataset = without_calibration(source, told[0] if told else None)
+    for model in told[1:]:
+        other = without_calibration(source, model)
         dataset = dataset.select(np.flatnonzero(np.isin(dataset.fingerprints, other.fingerprints)))
     if not len(dataset):
         raise DataError(
@@ -381,7 +395,7 @@ def _with_truths(options: DataOptions, task: Task) -> DataOptions:
 
 
 def _only(source: Source) -> Dataset:
-    return without_calibration(source, None, None)
+    return without_calibration(source, None)
 
 
 def _short(named: str) -> str:

@@ -84,7 +84,7 @@ def provenance_of(
 
 def _described(calibration: CalibrationSamples | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if isinstance(calibration, CalibrationSamples):
-        return {"samples": len(calibration), "digest": calibration.digest}
+        return calibration.described
     return calibration or {}
 
 

@@ -12,8 +12,10 @@ from onnxptq.data.dataset import Dataset, Indices, Rows
 from onnxptq.data.isolated import DecodeError
 from onnxptq.data.sources import Source, open_source
 from onnxptq.data.split import (
+    CalibratedOn,
     CalibrationAndEvaluation,
     calibration_only,
+    marks,
     replay,
     split_source,
     split_sources,
@@ -21,6 +23,7 @@ from onnxptq.data.split import (
 )
 
 __all__ = [
+    "CalibratedOn",
     "CalibrationAndEvaluation",
     "Columns",
     "Dataset",
@@ -34,6 +37,7 @@ __all__ = [
     "decode_picture",
     "decode_sound",
     "fingerprint",
+    "marks",
     "not_finite",
     "open_source",
     "replay",

@@ -7,6 +7,8 @@
    below the fraction, so the order of the rows does not matter, a sample stays on its side when others come or go,
    and duplicates lie together.
 4. Always: a calibration sample whose fingerprint occurs on the evaluation side is dropped.
+5. A model carries the marks of the samples that calibrated it. They are never judged again, also where the source was
+   changed since.
 
 The rule that was used is JSON and replays on the same source.
 """
@@ -14,6 +16,7 @@ The rule that was used is JSON and replays on the same source.
 from __future__ import annotations
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +33,10 @@ CALIBRATION_ORDER = ("train", "validation")
 EVALUATION_ORDER = ("test", "validation")
 
 _NAME_BOTH = "Name the two sides yourself with --calib-data and --eval-data."
+_NOTHING_LEFT = (
+    "nothing of {} is left to evaluate on: the model was calibrated on all of it. Give other data, or quantize again "
+    "without --no-evaluate."
+)
 
 
 @dataclass(frozen=True)
@@ -114,42 +121,102 @@ def replay(rule: Mapping[str, Any], source: Source) -> CalibrationAndEvaluation:
     return _sides(source.splits[rule["calibration"]], source.splits[rule["evaluation"]], rule)
 
 
-def without_calibration(source: Source, rule: Mapping[str, Any] | None, digest: str | None) -> Dataset:
+@dataclass(frozen=True)
+class CalibratedOn:
+    """What a model says of the data that calibrated it.
+
+    Attributes:
+        digest: `Source.digest` of the source, or None.
+        rule: how the source was split, or None.
+        used: `marks` of the samples that were drawn; "" in files that do not say it.
+    """
+
+    digest: str | None
+    rule: Mapping[str, Any] | None
+    used: str = ""
+
+    def holds(self, dataset: Dataset) -> npt.NDArray[np.bool_]:
+        """bool, (N,): which samples were drawn to calibrate the model."""
+        return np.isin(_marks(dataset.fingerprints), [self.used[i : i + 8] for i in range(0, len(self.used), 8)])
+
+    def changed(self, source: Source) -> bool:
+        """Whether a source has samples that calibrated the model, and is not what it was then.
+
+        Samples came or went, or labels and groups were named that were not named before.
+        """
+        return self.digest != source.digest and any(self.holds(split).any() for split in source.splits.values())
+
+
+def marks(fingerprints: npt.NDArray[np.str_]) -> str:
+    """Eight characters (48 bits in base64) a distinct fingerprint, sorted: what a model says of its own samples.
+
+    Of a million other samples, one is taken for one of a thousand with a probability below 1e-5.
+    """
+    return "".join(np.unique(_marks(fingerprints)).tolist())
+
+
+def _marks(fingerprints: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    return np.array(
+        [b64encode(hashlib.blake2b(one.encode(), digest_size=6).digest()).decode() for one in fingerprints.tolist()],
+        dtype="U8",
+    )
+
+
+def without_calibration(source: Source, model: CalibratedOn | None) -> Dataset:
     """The samples of a source to evaluate a model on: all of them, minus those that calibrated the model.
 
-    Of named splits it is the one for evaluation (test, else validation, else train), or the first of others.
+    Of named splits it is the one for evaluation (test, else validation, else train), or the first of others. A source
+    that was changed since is split by the same rule where that can be, and loses what calibrated the model in any case;
+    another source, which has none of those samples, is used whole.
 
     Args:
         source: what to evaluate on.
-        rule: the rule in the model, or None.
-        digest: `Source.digest` of the source that calibrated the model; where it is another one, all samples are used.
+        model: what the model says of its calibration; None where it says nothing.
 
     Raises:
         DataError: the model was calibrated on all of it.
     """
     name = _evaluation_split(source, without=None) or next(iter(source.splits))
-    if rule is None or digest != source.digest:
+    if model is None:
         return source.splits[name]
     try:
-        return _not_used(source, rule)
+        if model.rule is not None and model.digest == source.digest:
+            dataset = _not_used(source, model.rule)
+            if dataset is None and not model.used:
+                raise DataError(_NOTHING_LEFT.format(source.name))
+        else:
+            dataset = _by_the_same_rule(source, model.rule) if model.changed(source) else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"the model says in a way that cannot be read how {source.name} was split ({type(error).__name__}: "
             f"{error}). Quantize it again, or give other data."
         ) from error
+    dataset = dataset or source.splits[name]
+    rest = dataset.select(np.flatnonzero(~model.holds(dataset)))
+    if not len(rest):
+        raise DataError(_NOTHING_LEFT.format(source.name))
+    return rest
 
 
-def _not_used(source: Source, rule: Mapping[str, Any]) -> Dataset:
+def _by_the_same_rule(source: Source, rule: Mapping[str, Any] | None) -> Dataset | None:
+    """The evaluation side of a source that was changed since, or None where the rule does not fit it any more."""
+    if rule is None or (rule["kind"] == "hash") != (len(source.splits) == 1):
+        return None
+    try:
+        return _not_used(source, rule)
+    except DataError:
+        return None  # Splits were renamed, or one side is empty: what calibrated is taken out one by one.
+
+
+def _not_used(source: Source, rule: Mapping[str, Any]) -> Dataset | None:
+    """The evaluation side by the rule, or None where the split that calibrated is the only one."""
     if rule["kind"] in ("hash", "named"):
         return replay(rule, source).evaluation
     # All of the calibration split was used, and the evaluation samples came from elsewhere or from nowhere.
     used = rule["calibration"]
     rest = _evaluation_split(source, without=used) or next((n for n in source.splits if n != used), None)
     if rest is None:
-        raise DataError(
-            f"nothing of {source.name} is left to evaluate on: the model was calibrated on all of it. "
-            "Give other data, or quantize again without --no-evaluate."
-        )
+        return None
     return _sides(source.splits[used], source.splits[rest], rule).evaluation
 
 

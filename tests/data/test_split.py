@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxptq.data import (
+    CalibratedOn,
     CalibrationAndEvaluation,
     Dataset,
     Source,
     calibration_only,
+    marks,
     replay,
     split_source,
     split_sources,
@@ -164,10 +166,10 @@ def test_a_rule_for_other_splits_is_refused() -> None:
 def test_evaluation_later_leaves_the_calibration_side_out_of_the_same_data_only() -> None:
     data = Source("data", {"": dataset(many())})
     sides = split_source(data, seed=3)
-    later = without_calibration(data, sides.rule, data.digest)
+    later = without_calibration(data, CalibratedOn(data.digest, sides.rule))
     assert later.fingerprints.tolist() == sides.evaluation.fingerprints.tolist()
-    assert len(without_calibration(data, sides.rule, "another digest")) == len(data.splits[""])
-    assert len(without_calibration(data, None, None)) == len(data.splits[""])
+    assert len(without_calibration(data, CalibratedOn("another digest", sides.rule))) == len(data.splits[""])
+    assert len(without_calibration(data, None)) == len(data.splits[""])
 
 
 def test_evaluation_after_calibrating_on_all_of_it_has_nothing_left() -> None:
@@ -175,15 +177,15 @@ def test_evaluation_after_calibrating_on_all_of_it_has_nothing_left() -> None:
     everything, rule = calibration_only(data)
     assert len(everything) == 200
     with pytest.raises(DataError, match="calibrated on all of it"):
-        without_calibration(data, rule, data.digest)
+        without_calibration(data, CalibratedOn(data.digest, rule))
 
 
 def test_evaluation_after_calibrating_on_the_training_split_uses_the_test_split() -> None:
     data = source(train=["a", "b"], test=["c"])
     used, rule = calibration_only(data)
     assert used.split == "train"
-    assert without_calibration(data, rule, data.digest).split == "test"
-    assert without_calibration(data, None, None).split == "test"
+    assert without_calibration(data, CalibratedOn(data.digest, rule)).split == "test"
+    assert without_calibration(data, None).split == "test"
 
 
 def test_evaluation_on_the_source_that_calibrated_beside_another_has_nothing_left() -> None:
@@ -191,5 +193,35 @@ def test_evaluation_on_the_source_that_calibrated_beside_another_has_nothing_lef
     sides = split_sources(first, second)
     assert sides.calibration.fingerprints.tolist() == ["a"]
     with pytest.raises(DataError, match="calibrated on all of it"):
-        without_calibration(first, sides.rule, first.digest)
-    assert len(without_calibration(second, sides.rule, first.digest)) == 2
+        without_calibration(first, CalibratedOn(first.digest, sides.rule))
+    assert len(without_calibration(second, CalibratedOn(first.digest, sides.rule))) == 2
+
+
+def test_samples_that_calibrated_are_not_judged_where_the_data_was_changed_since() -> None:
+    data = Source("data", {"": dataset(many())})
+    sides = split_source(data, seed=0)
+    model = CalibratedOn(data.digest, sides.rule, marks(sides.calibration.fingerprints[:40]))
+    grown = Source("data", {"": dataset([*many(), "one more"])})
+    assert grown.digest != data.digest and model.changed(grown) and not model.changed(data)
+    judged = set(without_calibration(grown, model).fingerprints.tolist())
+    assert judged - {"one more"} == set(sides.evaluation.fingerprints.tolist())
+    # Two folders in place of one: the rule does not fit any more, what calibrated is left out one by one.
+    parted = source(train=sides.calibration.fingerprints.tolist(), test=many())
+    left = set(without_calibration(parted, model).fingerprints.tolist())
+    assert left == set(many()) - set(sides.calibration.fingerprints[:40].tolist())
+    other = Source("other", {"": dataset([f"new {name}" for name in many()])})
+    assert not model.changed(other) and len(without_calibration(other, model)) == len(many())
+    with pytest.raises(DataError, match="calibrated on all of it"):
+        without_calibration(Source("data", {"": dataset(sides.calibration.fingerprints[:40].tolist())}), model)
+
+
+def test_what_was_not_drawn_of_the_only_split_is_left_to_judge_on() -> None:
+    data = Source("data", {"": dataset(many())})
+    used, rule = calibration_only(data)
+    model = CalibratedOn(data.digest, rule, marks(used.fingerprints[:50]))
+    assert without_calibration(data, model).fingerprints.tolist() == used.fingerprints[50:].tolist()
+
+
+def test_marks_are_eight_characters_a_distinct_sample() -> None:
+    assert marks(np.array(["a", "b", "a"])) == marks(np.array(["b", "a"])) and len(marks(np.array(["a", "b"]))) == 16
+    assert marks(np.array([], dtype=np.str_)) == ""
