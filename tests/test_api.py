@@ -153,8 +153,11 @@ def test_a_foreign_set_calibrates_on_the_other_source_and_says_so(quantize, data
     own, other = data(), data("other.npz", seed=1)
     result = quantize(own, calib=f"foreign:{other}")
     assert metadata(result.output).data["source"] == "other.npz"
+    (rest,) = onnxptq.evaluate([result.output], data=other, corruptions=[]).reports
+    assert rest.n == 200 - 128  # What was drawn of it is not judged.
+    every = quantize(own, calib=f"foreign:{other}", calib_size=200, output=result.output.with_name("every.onnx"))
     with pytest.raises(DataError, match="the model was calibrated on all of it"):
-        onnxptq.evaluate([result.output], data=other)
+        onnxptq.evaluate([every.output], data=other)
     (report,) = onnxptq.evaluate([result.output], data=own, corruptions=[]).reports
     assert report.n == 200  # Nothing of it calibrated the model.
 
@@ -180,7 +183,7 @@ def test_models_with_different_splits_are_judged_on_what_calibrated_none_of_them
     source = data()
     half = quantize(source)
     judged = set(half.predictions[0].source_id.tolist())
-    everything = quantize(source, evaluate=False, output=tmp_path / "all.onnx")
+    everything = quantize(source, calib_size=200, evaluate=False, output=tmp_path / "all.onnx")
     for order in ([half, everything], [everything, half]):
         with pytest.raises(DataError, match="calibrated on all of it"):
             onnxptq.evaluate([result.output for result in order], data=source)
@@ -415,7 +418,7 @@ def test_drawing_gives_the_samples_that_quantize_draws(quantize, data, model):
     source = data()
     samples = onnxptq.draw_calibration(model, data=source, calib="hard", size=10, seed=4)
     result = quantize(source, calib="hard", calib_size=10, seed=4, evaluate=False)
-    assert metadata(result.output).calibration == {"samples": 10, "digest": samples.digest}
+    assert metadata(result.output).calibration == samples.described
 
 
 def test_hard_asks_the_fp32_model_itself(data, model):
