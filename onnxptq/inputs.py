@@ -165,6 +165,14 @@ def _stored_for(model: Model, options: DataOptions) -> bool:
     )
 
 
+def is_described(model: Model, options: DataOptions) -> bool:
+    """Whether anybody said how the model is fed: its metadata, a file beside it, or the user."""
+    if options.task or options.head or options.preprocessing or (model.parts is not None and model.parts.encoded):
+        return True
+    found = find_specification(model.path, model.metadata, {}, model.core.signature)
+    return not found.where.startswith(SIGNATURE)
+
+
 def head_notes(task: Task) -> tuple[str, ...]:
     """One line where nobody knows what the outputs mean, for commands that judge."""
     if task.settled:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxptq.cache import user_cache
+from onnxptq.cache import Cache, user_cache
+from onnxptq.data.preview import preview
 from onnxptq.errors import OnnxptqError, OutputError
 from onnxptq.files import replacing
 from onnxptq.graphs import Model, fold
 from onnxptq.graphs.float_parts import check_quantizable_operators, float_parts
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.heads import HEADS
-from onnxptq.inputs import DataOptions, build_task, head_notes, open_model
+from onnxptq.inputs import DataOptions, build_task, head_notes, is_described, open_model
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe
 from onnxptq.signature import TensorSpec, shown
-from onnxptq.tasks import Task
+from onnxptq.suggestion import Suggestion, hints, suggested
+from onnxptq.tasks import TENSOR, Task
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def inspect(path: str | Path, options: DataOptions | None = None) -> Inspection:
         OnnxptqError: the file is no model, or what was said contradicts it.
     """
     model = open_model(Path(path))
-    task, missing = _task(model, options or DataOptions())
+    task, missing = _task(model, options or DataOptions(), user_cache())
     quantized, stays, notes = ({}, {}, ()) if model.quantized else _operators(model)
     if model.quantized:
         notes = ("the file is quantized already; to judge it: onnxptq evaluate MODEL --reference FP32.onnx",)
@@ -135,16 +137,33 @@ def described(spec: TensorSpec) -> str:
     return f"{spec.name} {spec.dtype}" + (f" {shape}" if spec.shape else "")
 
 
-def _task(model: Model, options: DataOptions) -> tuple[Task | None, tuple[str, ...]]:
-    """The task, and what is missing."""
+def _task(model: Model, options: DataOptions, cache: Cache) -> tuple[Task | None, tuple[str, ...]]:
+    """The task, and what is missing. Raises what is wrong with a specification that somebody gave."""
+    described = is_described(model, options)
     try:
         task, warnings = build_task(model, options)
     except OnnxptqError as error:
+        if described:
+            raise
         return None, (str(error),)
+    if not described and task.input.name == TENSOR:
+        found, doubts = _proposed(model, options, cache)
+        warnings += doubts
+        if found:
+            task, more = build_task(model, replace(options, task=found.pop("task"), preprocessing=found))
+            warnings += more
     missing = warnings + head_notes(task)
     if task.settled and HEADS.get(task.head.name).measures and task.head.name == "classification" and not task.classes:
         missing += ("the names of the classes (classes in the specification): labels are then matched by number.",)
     return task, missing
+
+
+def _proposed(model: Model, options: DataOptions, cache: Cache) -> Suggestion:
+    """What the data proposes of a model that nobody described, or what would help."""
+    if options.data is None:
+        return {}, hints(model.core.signature)
+    looked = preview(options.data, cache.folder("datasets"), options.columns.label)
+    return suggested(model.core.signature, looked)
 
 
 def _operators(model: Model) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:

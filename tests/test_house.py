@@ -22,7 +22,7 @@ FLOORS = (
     "tasks runtimes",
     "graphs",
     "models own_preprocessing",
-    "inputs evaluation lint calibrators",
+    "inputs suggestion evaluation lint calibrators",
     "methods judging",
     "quantization",
     "int8_file calibration inspection",

@@ -40,6 +40,12 @@ _READING = (
         metavar="[NAME=]LOW:HIGH",
         help="The least and greatest number that a tensor input can hold. Repeatable.",
     ),
+    click.option(
+        "--sample-rate",
+        type=click.IntRange(1000, 1_000_000),
+        metavar="HZ",
+        help="Samples a second that a model of recordings was trained at.",
+    ),
     click.option("--size", metavar="HxW", help="Height and width of the input, where the model leaves them open."),
     click.option("--mean", metavar="R,G,B", help="Mean for each channel, of values from 0 to 1."),
     click.option("--std", metavar="R,G,B", help="Standard deviation for each channel, of values from 0 to 1."),
@@ -121,6 +127,8 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         preprocessing["size"] = parse_size(size)
     if shapes := values.pop("shapes"):
         preprocessing["shape"] = dict(map(parse_shape, shapes))
+    if (rate := values.pop("sample_rate")) is not None:
+        preprocessing["sample_rate"] = rate
     for name in ("mean", "std"):
         if (text := values.pop(name)) is not None:
             preprocessing[name] = parse_numbers(f"--{name}", text)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--write", is_flag=True, help="Write the specification beside the model, as MODEL.json.")
+@click.option("--data", metavar="SOURCE", help="Data to propose a specification from: a table, a folder of recordings.")
 @reading_options
 @json_option
 def inspect(**values: Any) -> None:
@@ -28,7 +29,7 @@ def inspect(**values: Any) -> None:
     json_target, write = values.pop("json_target"), values.pop("write")
     check_json_target(json_target)
     with stdout_to_stderr():
-        found = look(values.pop("model"), data_options(values))
+        found = look(values.pop("model"), data_options(values, data=values.pop("data")))
         written = write_specification(found) if write else None
     if json_target != "-":
         for line in _lines(found):

@@ -184,6 +184,7 @@ class HeadKind:
         formats: how its truth is stored, one line each, for `onnxptq tasks`.
         extra: the extra of onnxptq that it needs ("detection"), or "".
         inputs: names of the inputs that it makes sense with; () is all.
+        keys: those of the specification that it reads; where they are said, others are looked at as misspelt.
     """
 
     name: str
@@ -196,6 +197,7 @@ class HeadKind:
     formats: tuple[str, ...] = ()
     extra: str = ""
     inputs: tuple[str, ...] = ()
+    keys: tuple[str, ...] | None = None
 
 
 HEADS: Registry[HeadKind] = Registry(

@@ -292,5 +292,6 @@ HEADS.register(
         totals=TOTALS,
         recognize=recognize,
         formats=("a folder for each class", "a column of class names or numbers (--label-column)"),
+        keys=("output", "scores", "classes"),
     )
 )

@@ -415,5 +415,6 @@ HEADS.register(
         recognize=recognize,
         formats=("COCO JSON", "YOLO text (images/ and labels/)", "Pascal VOC XML"),
         extra="detection",
+        keys=("decoder", "score_threshold", "nms_iou", "classes", "outputs", *_SETTINGS),
     )
 )

@@ -149,5 +149,6 @@ HEADS.register(
         FIDELITY,
         build,
         formats=("labels: samples of one label belong together",),
+        keys=("output",),
     )
 )

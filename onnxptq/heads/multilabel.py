@@ -164,5 +164,6 @@ HEADS.register(
         build,
         totals=(Total("macro-F1", "F1 of each class, averaged over the classes", _macro_f1),),
         formats=("a column or array labels: names, numbers, or zeros and ones",),
+        keys=("output", "scores", "threshold", "classes"),
     )
 )

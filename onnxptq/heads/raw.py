@@ -113,5 +113,12 @@ def build(specification: Specification, signature: Signature) -> Raw:
 
 
 HEADS.register(
-    HeadKind("raw", "any outputs, as near to FP32's as their values are; needs no labels", (), FIDELITY, build)
+    HeadKind(
+        "raw",
+        "any outputs, as near to FP32's as their values are; needs no labels",
+        (),
+        FIDELITY,
+        build,
+        keys=("outputs",),
+    )
 )

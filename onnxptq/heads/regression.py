@@ -183,5 +183,6 @@ HEADS.register(
         build,
         totals=TOTALS,
         formats=("a column or array target, value or y",),
+        keys=("output", "error_scale", "tolerance"),
     )
 )

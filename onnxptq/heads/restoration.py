@@ -146,5 +146,6 @@ HEADS.register(
         build,
         totals=(Total("PSNR", "peak signal-to-noise ratio over all values, in dB", _whole_psnr, share=False),),
         formats=("a column or array wanted",),
+        keys=("output", "peak"),
     )
 )

@@ -295,5 +295,6 @@ HEADS.register(
         totals=TOTALS,
         recognize=recognize,
         formats=("images/ and masks/ (PNG by stem)", "a column or array mask"),
+        keys=("output", "scores", "channels_last", "classes", "ignore_index"),
     )
 )

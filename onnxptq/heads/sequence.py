@@ -269,5 +269,6 @@ HEADS.register(
         recognize=recognize,
         formats=("a column transcript or text",),
         extra="sequence",
+        keys=("output", "decoding", "vocabulary", "blank", "end", "words"),
     )
 )

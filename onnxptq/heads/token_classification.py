@@ -229,5 +229,6 @@ HEADS.register(
             Total("token accuracy of all", "share of all tokens that are right", _token_share),
         ),
         formats=("a column tags: one a token of the model",),
+        keys=("output", "classes"),
     )
 )

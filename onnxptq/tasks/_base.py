@@ -127,13 +127,17 @@ class Input(ABC):
 
 @dataclass(frozen=True)
 class InputKind:
-    """A registered input: `build(specification, signature)` raises UsageError or ModelError when they do not fit."""
+    """A registered input: `build(specification, signature)` raises UsageError or ModelError when they do not fit.
+
+    Its `keys` are those of the specification that it reads; where they are said, others are looked at as misspelt.
+    """
 
     name: str
     summary: str
     build: Callable[[Mapping[str, Any], Signature], Input] = field(compare=False)
     formats: tuple[str, ...] = ()
     extra: str = ""
+    keys: tuple[str, ...] | None = None
 
 
 INPUTS: Registry[InputKind] = Registry(

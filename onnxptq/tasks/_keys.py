@@ -6,7 +6,23 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from onnxptq.errors import DataError
+from onnxptq.errors import DataError, UsageError
+from onnxptq.heads import HEADS
+from onnxptq.tasks._base import INPUTS
+
+_OF_TASKS = ("task", "head", "expected_score")
+"""Keys that a task reads itself."""
+
+_COMMENTS = ("/", "_", "$", "#")
+
+_MEANT = {
+    "range": "input_range",
+    "bounds": "input_range",
+    "input_bounds": "input_range",
+    "input_ranges": "input_range",
+    "sampling_rate": "sample_rate",
+}
+"""What other tools call it."""
 
 
 def check_keys(specification: Mapping[str, Any], where: str) -> None:
@@ -28,6 +44,56 @@ def check_keys(specification: Mapping[str, Any], where: str) -> None:
             raise DataError(
                 f"{where}: the key {key!r} must be {expected}, got {shown[:80]}{'...' if len(shown) > 80 else ''}."
             )
+
+
+def check_no_misspelt(specification: Mapping[str, Any], input_name: str, head_name: str | None) -> None:
+    """Refuses a key that nobody reads and that is one edit away from one that somebody does.
+
+    Args:
+        specification: as it was read.
+        input_name: of the input; one of a plug-in that does not say its keys may have any.
+        head_name: of the head where it is known.
+
+    Raises:
+        UsageError: with the key that was meant.
+    """
+    read = [INPUTS.get(input_name).keys, () if head_name is None else HEADS.get(head_name).keys]
+    if None in read:
+        return
+    own = {*_OF_TASKS}.union(*(keys or () for keys in read))
+    for key in unread_keys({key: value for key, value in specification.items() if key not in own}):
+        if meant := meant_key(key):
+            raise UsageError(
+                f"unknown key {key!r} in the preprocessing. Did you mean {meant!r}? A key that begins with // or _ is "
+                "a comment."
+            )
+
+
+def meant_key(key: str) -> str | None:
+    """The key that somebody reads and that a misspelt one was meant for, or None."""
+    if key.startswith(_COMMENTS) or key in known_keys():
+        return None
+    return _MEANT.get(key) or next((known for known in sorted(known_keys()) if _one_edit(key, known)), None)
+
+
+def unread_keys(specification: Mapping[str, Any]) -> list[str]:
+    """Keys of a specification that no input and no head reads, comments left out."""
+    unknown = [key for key in specification if not key.startswith(_COMMENTS)]
+    return unknown and [key for key in unknown if key not in known_keys()]
+
+
+def _one_edit(one: str, other: str) -> bool:
+    """Whether one character was left out, added or changed, or two neighbors changed places."""
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[same:], other[same:]
+    changed = (one[1:] == other, one == other[1:], one[1:] == other[1:])
+    return any(changed) or (one[:2] == other[1::-1] and one[2:] == other[2:])
+
+
+def known_keys() -> frozenset[str]:
+    """Every key that an input or a head of this environment says that it reads."""
+    kinds = [*INPUTS, *HEADS]
+    return frozenset(_OF_TASKS).union(*(kind.keys or () for kind in kinds))
 
 
 def _text(value: Any) -> bool:

@@ -15,6 +15,7 @@ from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.heads import HEADS, Head, Hints, choose_head
 from onnxptq.signature import Feeds, Signature
 from onnxptq.tasks._base import INPUTS, Input, Row
+from onnxptq.tasks._keys import check_no_misspelt
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def make_task(name: str, specification: Mapping[str, Any], signature: Signature,
         UsageError: an unknown name, or a specification that is wrong.
         ModelError: the model does not fit.
     """
-    input_name, _ = split_name(name)
+    input_name, head_name = split_name(name)
+    check_no_misspelt(specification, input_name, specification.get("head") or head_name)
     return with_head(INPUTS.get(input_name).build(specification, signature), name, specification, signature, hints)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from onnxptq.data.shifts import KINDS, Facts, InputFacts
@@ -21,8 +20,6 @@ from onnxptq.signature import TensorSpec
 FLOATS = ("float32", "float64", "float16")
 
 KEYS = ("input_range", "kind", "normalizer")
-
-_MEANT = {"range": "input_range", "bounds": "input_range", "input_bounds": "input_range", "input_ranges": "input_range"}
 
 BOUNDED = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """Bounds that a type gives; wider integers seldom use all of theirs."""
@@ -35,10 +32,8 @@ def facts_of(specification: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> 
     """The facts of every input, from the specification first and else from the input itself.
 
     Raises:
-        UsageError: a key is one of these misspelt, names an input that does not exist, or has a wrong value.
+        UsageError: a key names an input that does not exist, or has a wrong value.
     """
-    for key in specification:
-        _check_key(key)
     given = {key: _by_input(key, specification.get(key), inputs) for key in KEYS}
     return {
         spec.name: _facts(spec, *(given[key].get(spec.name) for key in KEYS))
@@ -122,13 +117,6 @@ def _facts(spec: TensorSpec, bounds: Any, kind: Any, normalizer: Any) -> InputFa
     if known is None or not _fits(len(known.mean), known.axis, spec):
         return InputFacts(kind, limits)
     return InputFacts(kind, limits, known.mean, known.deviation, known.axis)
-
-
-def _check_key(key: str) -> None:
-    """Other rooms own other keys, so only what looks like one of these is refused."""
-    meant = [_MEANT[key]] if key in _MEANT else get_close_matches(key, KEYS, 1, 0.8)
-    if meant and key not in KEYS:
-        raise UsageError(f"unknown key {key!r} in the preprocessing of tensors. Did you mean {meant[0]!r}?")
 
 
 def _by_input(key: str, value: Any, inputs: Sequence[TensorSpec]) -> dict[str, Any]:

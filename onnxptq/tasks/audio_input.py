@@ -198,5 +198,6 @@ INPUTS.register(
         build,
         formats=("a folder of wav, flac, ogg or mp3", "a table with recordings or their paths", ".npz of waveforms"),
         extra="audio",
+        keys=("input", "sample_rate", "length", "align", "front_end", "layout", "mean", "std"),
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -150,5 +150,6 @@ INPUTS.register(
         "one image, decoded, resized and normalized",
         build,
         formats=("a folder of images", "a table with images or their paths", ".npz"),
+        keys=tuple(one.name for one in fields(ImageSpecification)),
     )
 )

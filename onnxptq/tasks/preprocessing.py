@@ -21,7 +21,7 @@ from typing import Any
 from onnxptq.errors import DataError, UsageError
 from onnxptq.signature import Signature
 from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
-from onnxptq.tasks._keys import check_keys
+from onnxptq.tasks._keys import check_keys, meant_key
 from onnxptq.tasks._task import split_name
 from onnxptq.tasks._text_specification import INPUTS
 from onnxptq.tasks._tokenizer_json import KIND
@@ -74,7 +74,7 @@ _KNOWN_KEYS = frozenset(
     }
 )
 
-"""A JSON file beside a model that has none of these is about something else."""
+"""A JSON file beside a model that has none of these, nor one of them misspelt, is about something else."""
 
 
 _ABOUT_IMAGES = frozenset({"layout", "size", "resize", "color", "scale", "mean", "std"})
@@ -143,6 +143,11 @@ def _check_about_images(task: str, said: Mapping[str, Any], model: Path) -> None
             f"{' and '.join(useless)} are about images, and {model.name} takes none: its task is {task}. "
             f"Leave out {', '.join(f'--{key}' for key in useless)}, or give --task {IMAGE}."
         )
+    if split_name(task)[0] in (IMAGE, TENSOR, TEXT, TABLE) and "sample_rate" in said:
+        raise UsageError(
+            f"--sample-rate is about recordings, and {model.name} takes none: its task is {task}. Leave it out, or "
+            f"give --task {AUDIO}."
+        )
     if split_name(task)[0] in (IMAGE, TEXT, AUDIO) and "input_range" in said:
         raise UsageError(
             f"--input-range is for inputs that are tensors, and the task of {model.name} is {task}, whose "
@@ -161,7 +166,7 @@ def _in_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:
 
 def _in_json(file: Path, signature: Signature) -> Preprocessing | None:
     specification = _read(file)
-    if specification is None or not _KNOWN_KEYS & specification.keys():
+    if specification is None or not (_KNOWN_KEYS & specification.keys() or any(map(meant_key, specification))):
         return None
     if not isinstance(specification.get("task", ""), str):
         raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
@@ -207,6 +212,8 @@ def _with_tokenizer(specification: dict[str, Any], model: Path) -> dict[str, Any
 
 
 def _from_signature(signature: Signature, said: Mapping[str, Any], task: str | None) -> Preprocessing:
+    if "sample_rate" in said and task is None:
+        return Preprocessing(AUDIO, {}, SIGNATURE)
     if (task is not None and split_name(task)[0] != IMAGE) or not _takes_images(signature):
         return Preprocessing(TENSOR, {}, SIGNATURE)
     size, unknown = _size_of(signature, said)

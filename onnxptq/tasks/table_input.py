@@ -194,5 +194,6 @@ INPUTS.register(
         "rows of numeric and categorical columns",
         build,
         formats=("CSV, TSV, JSON lines, Parquet, Arrow", "a saved datasets folder"),
+        keys=("columns", "shape", "input_range", "normalizer"),
     )
 )

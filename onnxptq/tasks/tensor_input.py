@@ -15,7 +15,7 @@ from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
 from onnxptq.signature import Feeds, Signature, TensorSpec, placed, shown
 from onnxptq.tasks._base import INPUTS, Input, InputKind, Row
 from onnxptq.tasks._rows import input_columns, row_name
-from onnxptq.tasks._tensor_facts import FLOATS, cleaned, copies, facts_of, facts_to_json, why_not
+from onnxptq.tasks._tensor_facts import FLOATS, KEYS, cleaned, copies, facts_of, facts_to_json, why_not
 
 DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "object")
 
@@ -292,5 +292,6 @@ INPUTS.register(
         "arrays as they are stored, one for each input of the model",
         build,
         formats=(".npz, an array for each input", "a table with a column for each input"),
+        keys=("shape", *KEYS),
     )
 )

@@ -160,5 +160,11 @@ def build(specification: Mapping[str, Any], signature: Signature) -> TextInput:
 
 
 INPUTS.register(
-    InputKind("text", "one text, by way of the model's tokenizer", build, formats=("a table with a column of text",))
+    InputKind(
+        "text",
+        "one text, by way of the model's tokenizer",
+        build,
+        formats=("a table with a column of text",),
+        keys=("tokenizer", "inputs", "length", "max_length"),
+    )
 )

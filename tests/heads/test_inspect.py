@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto
 
 from onnxptq.commands.tasks import _heads, _inputs
-from onnxptq.errors import OutputError
+from onnxptq.data import Columns
+from onnxptq.errors import OutputError, UsageError
 from onnxptq.heads import HEADS
 from onnxptq.inputs import DataOptions
 from onnxptq.inspection import described, inspect, write_specification
@@ -64,6 +65,24 @@ def test_the_specification_that_is_written_is_the_one_that_is_read(save):
     with pytest.raises(OutputError, match="never replaced"):
         write_specification(again)
     path.unlink()
+
+
+def test_the_data_proposes_the_columns_of_a_model_that_nobody_described(save, tmp_path):
+    model = save([("MatMul", ["x", "w"], ["y"], {})], [("x", ["N", 8])], [("y", ["N", 3])], {"w": W})
+    assert any("--label-column" in line for line in inspect(model).missing)
+    table = tmp_path / "t.csv"
+    table.write_text(",".join([*"abcdefgh", "kind"]) + "\n" + "\n".join("0.5," * 8 + name for name in "pqr"))
+    found = inspect(model, DataOptions(data=str(table), columns=Columns(label="kind")))
+    assert (found.task, found.classes) == ("table-classification", ("p", "q", "r"))
+    assert found.specification["columns"] == {"x": list("abcdefgh")}
+
+
+@pytest.mark.parametrize("text", ['{"maen": [0.5]}', '{"task": "tensor", "head": "clasification"}', '{"output": "q"}'])
+def test_a_specification_that_is_wrong_is_an_error(save, text):
+    model = save([("MatMul", ["x", "w"], ["y"], {})], [("x", ["N", 8])], [("y", ["N", 3])], {"w": W})
+    model.with_suffix(".json").write_text(text)
+    with pytest.raises(UsageError):
+        inspect(model)
 
 
 def test_tasks_lists_every_input_and_head():

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from onnxptq.errors import DataError
-from onnxptq.tasks import Signature, TensorSpec, find_specification
+from onnxptq.errors import DataError, UsageError
+from onnxptq.tasks import Signature, TensorSpec, find_specification, make_task
 
 SIGNATURE = Signature(
     inputs=(TensorSpec("x", "float32", (None, 3, 8, 8)),), outputs=(TensorSpec("y", "float32", (None, 4)),)
@@ -26,6 +26,23 @@ def test_a_wrong_type_is_refused_with_file_and_key(tmp_path, key, task):
     (tmp_path / "m.json").write_text(json.dumps({"task": task, key: WRONG[key]}))
     with pytest.raises(DataError, match=rf"m\.json: the key '{key}' must be"):
         find_specification(tmp_path / "m.onnx", {}, {}, SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("maen", "mean"), ("frontend", "front_end"), ("sample_rat", "sample_rate"), ("input_rnage", "input_range"),
+     ("classess", "classes"), ("tolerence", "tolerance"), ("bounds", "input_range")],
+)  # fmt: skip
+def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(tmp_path, key, meant):
+    (tmp_path / "m.json").write_text(json.dumps({key: 1}))
+    found = find_specification(tmp_path / "m.onnx", {}, {}, SIGNATURE)
+    with pytest.raises(UsageError, match=f"unknown key '{key}' .*Did you mean '{meant}'"):
+        make_task(found.task, found.specification, SIGNATURE)
+
+
+def test_comments_and_what_others_write_are_no_misspelt_keys(tmp_path):
+    keys = {"// size": "of training", "_mean": 1, "rescale": "x/255", "author": "me", "name": "net", "license": "MIT"}
+    assert make_task("image", keys, SIGNATURE) == make_task("image", {}, SIGNATURE)
 
 
 def test_metadata_and_flags_are_looked_at_too(tmp_path):
