@@ -21,10 +21,18 @@ from onnxptq.calibrators.sampler import SAMPLERS, Sampler
 from onnxptq.data.shifts import SHIFTS, Shift, parse_shift
 from onnxptq.errors import UsageError, did_you_mean, inside
 from onnxptq.recipe import Value
+from onnxptq.tasks import Task
 from onnxptq.text_files import read_text
 
-ALIASES: Mapping[str, str] = {"shifted": "dark@3", "noisy": "gaussian@3"}
-"""Names for one set each. `shifted` is a single shift on purpose: a mixture of shifts widens ranges and hides harm."""
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "shifted": ("dark@3", "quiet@5", "drop_words@3", "column_shift@3", "scale@3"),
+    "noisy": ("gaussian@3", "background_noise@5", "typos@3", "tensor_noise@3"),
+}
+"""Names for one set each, that of the first shift that fits the model's input: images, recordings, texts, tables, other
+tensors. `shifted` is a single shift on purpose: a mixture of shifts widens ranges and hides harm."""
+
+ALIASES: Mapping[str, str] = {name: shifts[0] for name, shifts in PARTS.items()}
+"""What these names mean where nothing is known of the input: as for images."""
 
 NOISE = "random"
 SYNTHETIC = "synthetic"
@@ -117,6 +125,14 @@ class CalibrationSet:
                     "Keep one of them; shifts may follow it."
                 )
         return CalibrationSet(sampler or "clean", parameters, foreign, tuple(shifts))
+
+
+def meant_for(text: str, task: Task) -> str:
+    """The name of a set, `shifted` and `noisy` written out as the shift that plays their part for a task's input."""
+    if text.endswith(".toml"):
+        return text
+    terms = [(term, PARTS.get(term.strip(), ())) for term in text.split("+")]
+    return "+".join(next((one for one in shifts if task.fits(one) is None), term) for term, shifts in terms)
 
 
 def _sampling(name: str, rest: str, text: str, what: str) -> tuple[str, tuple[tuple[str, Value], ...], str]:

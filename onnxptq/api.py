@@ -20,7 +20,7 @@ from onnxptq.calibration import (
     parse_shard,
     resolve_calibration,
 )
-from onnxptq.calibrators import CalibrationSamples, CalibrationSet, SampleReader
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet, SampleReader, meant_for
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import UsageError
 from onnxptq.evaluation import (
@@ -165,14 +165,15 @@ def quantize(
         )
         recipe = apply_method(method, base, parameters)
         unused = unused_calibration(base, recipe, label)
-    recipe = canonical(recipe)
+    asked, recipe = recipe.calibration, canonical(recipe)
     check_engine(recipe, runs=known is None)
     calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is None:
         inputs = resolve_calibration(model, calibration_set, judging.data, cache, evaluate=evaluate)
     else:
         inputs = known.inputs(resolve_for_quantization(model, judging.data, cache, needs_data=False, evaluate=evaluate))
-    recipe = fitted(recipe, inputs.task)
+    recipe = fitted(recipe, inputs.task, asked)
+    calibration_set = CalibrationSet.parse(recipe.calibration)
     if known is not None:
         known.check_recipe(recipe)
     judged_on = evaluation_samples(inputs, calibration_set, judging) if evaluate else None
@@ -291,7 +292,7 @@ def draw_calibration(
     """
     calibration_set = CalibrationSet.parse(calib)
     inputs = resolve_calibration(model, calibration_set, data_options(options, data), user_cache(), evaluate=False)
-    return draw_from(inputs, calibration_set, size, seed)
+    return draw_from(inputs, CalibrationSet.parse(meant_for(calib, inputs.task)), size, seed)
 
 
 def reader(
@@ -344,7 +345,7 @@ def calibrate(
     if recipe is None:
         recipe = Recipe(calibration=calib, size=calib_size, seed=seed, target=target, engine=engine)
         recipe = apply_method(method, recipe)
-    recipe = canonical(recipe)
+    asked, recipe = recipe.calibration, canonical(recipe)
     check_engine(recipe)
     if recipe.engine == "stock":
         raise UsageError("ONNX Runtime's calibrators leave no statistics; use --engine one-pass to calibrate.")
@@ -356,9 +357,9 @@ def calibrate(
     both_sides = bool(options.data or options.eval_data) or model is None
     inputs = resolve_calibration(model, calibration_set, options, cache, evaluate=both_sides)
     check_fits(inputs.calibration, inputs.task)
-    recipe = fitted(recipe, inputs.task)
+    recipe = fitted(recipe, inputs.task, asked)
     folded = fold(inputs.model, cache)
-    samples = draw_from(inputs, calibration_set, recipe.size, recipe.seed)
+    samples = draw_from(inputs, CalibrationSet.parse(recipe.calibration), recipe.size, recipe.seed)
     return observe_calibration(inputs, folded, samples, recipe, part, cache, progress)
 
 

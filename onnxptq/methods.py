@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from onnxptq.calibrators import CalibrationSet, meant_for
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.recipe import AUGMENTATIONS, CLEANED, Environment, Recipe, Step, Value
@@ -93,11 +94,18 @@ def _read(text: str, given: Mapping[str, Value | None] | None) -> tuple[Method, 
     return method, parameters
 
 
-def fitted(recipe: Recipe, task: Task) -> Recipe:
+def fitted(recipe: Recipe, task: Task, calibration: str = "") -> Recipe:
     """The recipe for models of one task: the environments "augmentations" and "cleaned" become what fits the task.
 
     A recipe is made before the task is known, and says in the file which augmentations they were.
+
+    Args:
+        recipe: for any task.
+        task: the model's.
+        calibration: the calibration set as it was asked for, "shifted" say; "" is the recipe's own.
     """
+    if calibration:
+        recipe = recipe.changed(calibration=str(CalibrationSet.parse(meant_for(calibration, task))))
     environments: list[Environment] = []
     for environment in recipe.environments:
         chains = _chains(environment.shifts, task)

@@ -461,3 +461,16 @@ def test_options_are_not_changed_by_a_call(quantize, data):
     options = DataOptions()
     quantize(data(), options=options)
     assert options == replace(options) == DataOptions()
+
+
+@pytest.mark.parametrize(("alias", "meant"), [("shifted", "column_shift@3"), ("noisy", "tensor_noise@3")])
+def test_an_alias_is_the_shift_that_fits_the_model_in_every_command(quantize, model, data, alias, meant):
+    source = data()
+    made = quantize(source, calib=alias, evaluate=False)
+    assert metadata(made.output).recipe.calibration == made.recipe.calibration == meant
+    drawn = onnxptq.draw_calibration(model, data=str(source), calib=alias)
+    assert drawn.digest == onnxptq.draw_calibration(model, data=str(source), calib=meant).digest
+    assert (
+        onnxptq.calibrate(model, data=str(source), calib=alias).provenance["recipe"]
+        == onnxptq.calibrate(model, data=str(source), calib=meant).provenance["recipe"]
+    )

@@ -17,7 +17,7 @@ from onnxptq.audit.remedies import remedies_for
 from onnxptq.audit.verdict import ROLES, Audit, TensorEvidence, verdict_of
 from onnxptq.cache import Cache, user_cache
 from onnxptq.calibration import draw_from, resolve_calibration
-from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet, meant_for
 from onnxptq.calibrators.statistics import CalibrationStatistics, TensorStatistics
 from onnxptq.data import Dataset
 from onnxptq.errors import UsageError
@@ -71,6 +71,7 @@ def audit_calibration(
     cache, options = user_cache(), options or DataOptions()
     calibration_set = CalibrationSet.parse(calib)
     inputs, side = _resolved(model, calibration_set, options, cache)
+    calibration_set = CalibrationSet.parse(meant_for(calib, inputs.task))
     check_fits(side, inputs.task)
     folded = fold(inputs.model, cache)
     settings = quantizer_settings(Recipe(target=target), folded)

@@ -39,7 +39,7 @@ def calibs(json_target: str | None) -> None:
 
 
 def _rows() -> Any:
-    from onnxptq.calibrators import ALIASES, SAMPLERS
+    from onnxptq.calibrators import PARTS, SAMPLERS
     from onnxptq.data.shifts import SHIFTS
 
     for sampler in SAMPLERS:
@@ -48,8 +48,9 @@ def _rows() -> Any:
         yield {"name": name, "kind": "sampling", "summary": sampler.summary, "source": sampler.source}
     for name, summary, source in _OTHERS:
         yield {"name": name, "kind": "source", "summary": summary, "source": source}
-    for name, meaning in ALIASES.items():
-        yield {"name": name, "kind": "alias", "summary": f"the same as {meaning}", "source": "onnxptq"}
+    for name, (first, *others) in PARTS.items():
+        summary = f"the same as {first}; where the input is no image: {', '.join(others)}, the first that fits"
+        yield {"name": name, "kind": "alias", "summary": summary, "source": "onnxptq"}
     for shift in SHIFTS:
         name = f"{shift.name}@{shift.default_severity}"
         kind = "augmentation" if shift.family == "augmentation" else f"shift ({shift.modality})"

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxptq.cache import Cache, content_key, user_cache
 from onnxptq.calibration import check_labels, draw_from, draws_here, with_calibration_side
-from onnxptq.calibrators import CalibrationSamples, CalibrationSet
+from onnxptq.calibrators import CalibrationSamples, CalibrationSet, meant_for
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.samples import DecodedSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
@@ -95,7 +95,9 @@ class ModelContext:
 
     def recipe(self, key: CellKey) -> Recipe:
         """What makes the INT8 model of a cell, with the augmentations of its task where the method wants them."""
-        return fitted(recipe_of(self.plan, key), self.inputs.task)
+        task = self.inputs.task
+        meant = replace(key, calibration=meant_for(key.calibration, task), strategy=meant_for(key.strategy, task))
+        return fitted(recipe_of(self.plan, meant), task)
 
     def runtime(self, name: str) -> Runtime:
         """A runtime of the plan. Raises RuntimeUnavailableError where it does not load here."""

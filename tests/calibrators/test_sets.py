@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxptq.calibrators import ALIASES, SAMPLERS, CalibrationSet, Sampler
+from onnxptq.calibrators import ALIASES, SAMPLERS, CalibrationSet, Sampler, meant_for
 from onnxptq.data.shifts import SHIFTS
 from onnxptq.errors import UsageError
 
@@ -169,3 +169,24 @@ def test_a_stranger_adds_a_set(tensor_task, make_dataset):
         assert sampler.name in SAMPLERS
     finally:
         del SAMPLERS._entries["every"]
+
+
+@pytest.mark.parametrize(
+    ("fitting", "shifted", "noisy"),
+    [
+        ({"dark", "gaussian", "scale"}, "dark@3", "gaussian@3"),
+        ({"quiet", "background_noise"}, "quiet@5", "background_noise@5"),
+        ({"drop_words", "typos"}, "drop_words@3", "typos@3"),
+        ({"column_shift", "scale", "tensor_noise"}, "column_shift@3", "tensor_noise@3"),
+        ({"scale", "tensor_noise"}, "scale@3", "tensor_noise@3"),
+        (set(), "shifted", "noisy"),
+    ],
+)
+def test_an_alias_is_the_first_shift_that_fits_the_input(fitting: set[str], shifted: str, noisy: str) -> None:
+    class Fake:
+        def fits(self, name: str) -> str | None:
+            return None if name.partition("@")[0] in fitting else "does not fit"
+
+    assert meant_for("shifted", Fake()) == shifted
+    assert meant_for("imbalanced:ratio=10+noisy", Fake()) == f"imbalanced:ratio=10+{noisy}"
+    assert meant_for("noisy.toml", Fake()) == "noisy.toml"

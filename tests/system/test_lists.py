@@ -47,8 +47,8 @@ def test_calibs_lists_every_set_with_what_it_does_and_its_source(place: Any) -> 
     for sampler in SAMPLERS:
         assert any(re.fullmatch(rf"{re.escape(sampler.name)}(:.*)?", name) for name in rows)
     assert {f"{shift.name}@{shift.default_severity}" for shift in SHIFTS} <= set(rows)
-    assert rows["shifted"]["summary"] == "the same as dark@3"
-    assert rows["noisy"]["summary"] == "the same as gaussian@3"
+    assert rows["shifted"]["summary"].startswith("the same as dark@3; where the input is no image: quiet@5, ")
+    assert rows["noisy"]["summary"].startswith("the same as gaussian@3; where the input is no image: ")
     assert {"random", "foreign:SOURCE"} <= set(rows)
 
 
