@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from onnxptq.data import (
     stored_arrays,
     without_calibration,
 )
+from onnxptq.data.dataset import TRUTH
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
@@ -397,9 +399,21 @@ def _with_truths(options: DataOptions, task: Task) -> DataOptions:
         truths=task.head.truth_columns(),
         model_inputs=task.input.columns,
         tabular=task.input.tabular,
-        defect=task.input.defect if task.input.tabular else None,
+        defect=partial(_defect, task, options.skip_bad) if task.input.tabular or options.skip_bad else None,
     )
     return replace(options, columns=columns)
+
+
+def _defect(task: Task, truths: bool, row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row as the task reads it, and with its truth where such rows are left out."""
+    if task.input.tabular and (found := task.input.defect(row)) is not None:
+        return found
+    try:
+        if truths:
+            task.head.check_truth(row.get(TRUTH, {}))
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _only(source: Source) -> Dataset:

@@ -24,6 +24,8 @@ from onnxptq.errors import DataError
 _OUTSIDE = 1.0
 """Pixels that a box may reach over the picture: annotators and rounding do that; more is a mistake."""
 
+_REPAIR = "Correct it, or leave such pictures out with --skip-bad."
+
 _LARGEST_TEXT = 1 << 20
 """Bytes of one annotation in YOLO text or VOC XML: a thousand boxes need a tenth."""
 
@@ -33,14 +35,16 @@ class Annotation:
     """One picture and where its truth lies.
 
     Attributes:
-        picture: path of the picture.
+        find: gives the path of the picture; DataError where it is missing.
         name: what messages call it.
         read: `(encoded picture)` gives boxes, classes, crowd flags and areas, (K each), and (height, width).
+        file: where the truth is written, for messages.
     """
 
-    picture: Path
+    find: Callable[[], Path]
     name: str
     read: Callable[[bytes], Truth]
+    file: str
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ class AnnotatedRows:
         return [self._row(self.annotations[i]) for i in indices.tolist()]
 
     def _row(self, one: Annotation) -> dict[str, Any]:
-        encoded = read_file(one.picture)
-        return {"image": encoded, "_name": one.name, TRUTH: _checked(one.read(encoded), one.name)}
+        encoded = read_file(one.find())
+        return {"image": encoded, "_name": one.name, TRUTH: _checked(one.read(encoded), f"{one.file}: {one.name}")}
 
 
 def _checked(truth: Truth, name: str) -> dict[str, Any]:
@@ -75,11 +79,11 @@ def _checked(truth: Truth, name: str) -> dict[str, Any]:
     for number, box in enumerate(boxes.tolist()):
         left, top, right, bottom = box
         if not np.isfinite(box).all() or right <= left or bottom <= top:
-            raise DataError(f"{name}: box {number + 1} is {_shown(box)}, which has no area. Correct or remove it.")
+            raise DataError(f"{name}: box {number + 1} is {_shown(box)}, which has no area. {_REPAIR}")
         if left < -_OUTSIDE or top < -_OUTSIDE or right > width + _OUTSIDE or bottom > height + _OUTSIDE:
             raise DataError(
                 f"{name}: box {number + 1} is {_shown(box)}, outside of the picture of {width} x {height} pixels. "
-                "Correct it, or leave such pictures out with --skip-bad."
+                f"{_REPAIR}"
             )
     return {
         "boxes": np.clip(boxes, 0, np.array([width, height, width, height], np.float32)),
@@ -161,8 +165,6 @@ def _coco_annotations(content: Mapping[str, Any], file: Path) -> list[Annotation
         names = {one["id"]: str(one["name"]) for one in content["categories"]}
         objects: dict[Any, list[Mapping[str, Any]]] = {}
         for one in content["annotations"]:
-            if one["category_id"] not in names:
-                raise DataError(f"{file}: annotation {one.get('id')} has the unknown category {one['category_id']}.")
             objects.setdefault(one["image_id"], []).append(one)
         return [_coco_picture(one, objects.get(one["id"], ()), names, file) for one in content["images"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -175,16 +177,30 @@ def _coco_annotations(content: Mapping[str, Any], file: Path) -> list[Annotation
 def _coco_picture(
     image: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], names: Mapping[Any, str], file: Path
 ) -> Annotation:
-    boxes = [[float(side) for side in one["bbox"]] for one in objects]
-    truth = Truth(
-        [[left, top, left + width, top + height] for left, top, width, height in boxes],
-        [names[one["category_id"]] for one in objects],
-        [bool(one.get("iscrowd", 0)) for one in objects],
-        [float(one.get("area", box[2] * box[3])) for one, box in zip(objects, boxes, strict=True)],
-        (int(image["height"]), int(image["width"])),
+    name, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
+    return Annotation(
+        lambda: _coco_file(file, name), name, lambda encoded: _coco_truth(objects, names, size, file, name), file.name
     )
-    name = str(image["file_name"])
-    return Annotation(_coco_file(file, name), name, lambda encoded: truth)
+
+
+def _coco_truth(
+    objects: Sequence[Mapping[str, Any]], names: Mapping[Any, str], size: tuple[int, int], file: Path, name: str
+) -> Truth:
+    """The objects of one picture."""
+    boxes, areas = [], []
+    for one in objects:
+        where = f"{file}: {name}: annotation {one.get('id')}"
+        if one.get("category_id") not in names:
+            raise DataError(f"{where} has the category {one.get('category_id')}, which the file lacks. {_REPAIR}")
+        try:
+            left, top, width, height = map(float, one["bbox"])
+            areas.append(float(one.get("area", width * height)))
+        except (KeyError, TypeError, ValueError) as error:
+            box = str(one.get("bbox"))[:80]
+            raise DataError(f"{where} has the box {box}; expected [left, top, width, height]. {_REPAIR}") from error
+        boxes.append([left, top, left + width, top + height])
+    classes = [names[one["category_id"]] for one in objects]
+    return Truth(boxes, classes, [bool(one.get("iscrowd", 0)) for one in objects], areas, size)
 
 
 def _coco_file(file: Path, name: str) -> Path:
@@ -194,7 +210,10 @@ def _coco_file(file: Path, name: str) -> Path:
     places = [root / below / name for root in roots for below in ("", "images", split, f"images/{split}")]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise DataError(f"{file} names the picture {name}, which is neither beside it nor in images/. Restore it.")
+        raise DataError(
+            f"{file} names the picture {name}, which is neither beside it nor in images/. Restore it, or leave such "
+            "pictures out with --skip-bad."
+        )
     if not found.resolve().is_relative_to(roots[-1].resolve()):
         raise DataError(f"{file} names the picture {name}, which lies outside of {roots[-1]}. Move it there.")
     return found
@@ -212,7 +231,7 @@ def _voc(path: Path) -> dict[str, list[Annotation]] | None:
 
 
 def _voc_annotation(file: Path) -> Annotation:
-    return Annotation(_voc_picture(file), file.stem, lambda encoded: _voc_truth(file))
+    return Annotation(lambda: _voc_picture(file), file.stem, lambda encoded: _voc_truth(file), file.name)
 
 
 def _voc_picture(file: Path) -> Path:
@@ -266,7 +285,7 @@ def _yolo(path: Path) -> dict[str, list[Annotation]] | None:
 
 
 def _yolo_picture(picture: Path, file: Path, names: Sequence[str]) -> Annotation:
-    return Annotation(picture, picture.name, lambda encoded: _yolo_truth(encoded, file, names))
+    return Annotation(lambda: picture, picture.name, lambda encoded: _yolo_truth(encoded, file, names), file.name)
 
 
 def _yolo_truth(encoded: bytes, file: Path, names: Sequence[str]) -> Truth:

@@ -110,23 +110,33 @@ def defects(payloads: list[bytes], whole: bool) -> Answer:
 
 def sizes(payloads: list[bytes]) -> Answer:
     """Height and width of each encoded image as it is shown, read from its head."""
-    found = []
-    for data in payloads:
-        image = _opened(data)
-        width, height = image.size
-        found.append([width, height] if image.getexif().get(_ORIENTATION) in _TURNED else [height, width])
-    return found, ()
+    return [_size(data) for data in payloads], ()
+
+
+def _size(data: bytes) -> list[int]:
+    image = _opened(data)
+    width, height = image.size
+    return [width, height] if image.getexif().get(_ORIENTATION) in _TURNED else [height, width]
 
 
 def numbers(payloads: list[bytes]) -> Answer:
-    """One encoded image as the numbers that it stores, of a palette the indices: {"mode", "size"} and their bytes."""
+    """One encoded image as the numbers that it stores, of a palette the indices: {"mode", "size"} and their bytes.
+
+    A second payload is the picture that it tells about: "picture" is its width and height as it is shown, or None where
+    it is damaged, which whoever decodes it says.
+    """
+    picture = None
+    if len(payloads) > 1:
+        with contextlib.suppress(Exception):
+            picture = _size(payloads[1])[::-1]
     image = _opened(payloads[0])
     image.load()
     if image.mode == "1":
         image = image.convert("L").point(lambda value: value // 255)
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some of them as 32.
         image = image.convert("I;16")
-    return {"mode": "L" if image.mode == "P" else image.mode, "size": image.size}, [image.tobytes()]
+    mode = "L" if image.mode == "P" else image.mode
+    return {"mode": mode, "size": image.size, "picture": picture}, [image.tobytes()]
 
 
 def sound(payloads: list[bytes], rate: int) -> Answer:

@@ -30,21 +30,32 @@ class MaskedRows:
         return [self._row(*self.pairs[i]) for i in indices.tolist()]
 
     def _row(self, picture: Path, mask: Path | None) -> dict[str, Any]:
-        truth = {} if mask is None else {"mask": read_mask(mask)}
-        return {"image": read_file(picture), "_name": picture.name, TRUTH: truth}
+        encoded = read_file(picture)
+        truth = {} if mask is None else {"mask": read_mask(mask, encoded)}
+        return {"image": encoded, "_name": picture.name, TRUTH: truth}
 
 
-def read_mask(path: Path) -> Any:
+def read_mask(path: Path, picture: bytes) -> Any:
     """A mask's class numbers: uint8 or uint16, (height, width).
 
+    Args:
+        path: of the mask.
+        picture: the encoded picture that it belongs to.
+
     Raises:
-        DataError: it cannot be decoded, or holds colors instead of numbers.
+        DataError: it cannot be decoded, holds colors instead of numbers, or has another size than its picture.
     """
     try:
-        answer, (data,) = ask("numbers", [read_file(path)])
+        answer, (data,) = ask("numbers", [read_file(path), picture])
     except DecodeError as error:
         raise DataError(f"the mask {path} cannot be read: {error}. Restore it or leave it out.") from error
     width, height = answer["size"]
+    if answer["picture"] not in (None, [width, height]):
+        across, down = answer["picture"]
+        raise DataError(
+            f"the mask {path} has {width} x {height} pixels, and its picture {across} x {down}. Make it of the "
+            "picture's size, or leave such pictures out with --skip-bad."
+        )
     if answer["mode"] not in ("L", "I;16"):
         raise DataError(
             f"the mask {path} holds colors ({answer['mode']}); expected one class number a pixel: a gray or a palette "

@@ -26,6 +26,7 @@ class RawSplit:
         labels: one label a row as the source has it, or None without a label column.
         declared: the class names into which integer labels point, where the source declares them.
         attributes: group columns, one value a row each.
+        skipped: a line for each sample that was left out before there were rows.
     """
 
     rows: Rows
@@ -33,3 +34,4 @@ class RawSplit:
     labels: Sequence[Any] | None
     declared: tuple[str, ...] | None
     attributes: Mapping[str, Sequence[Any]]
+    skipped: tuple[str, ...] = ()

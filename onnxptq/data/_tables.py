@@ -6,6 +6,7 @@ asked for, and a table may be larger than memory.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import importlib.metadata
@@ -142,7 +143,7 @@ def table_files(folder: Path) -> dict[str, list[Path]] | None:
 
 
 def read_tables(
-    splits: Mapping[str, Sequence[Path]], cache: Path, source: str, *, trusted: bool = False
+    splits: Mapping[str, Sequence[Path]], cache: Path, source: str, *, trusted: bool = False, without: bool = False
 ) -> dict[str, ArrowTable]:
     """The tables in `splits`, as Arrow files in a folder of `cache` that is named after the files' content.
 
@@ -154,6 +155,7 @@ def read_tables(
         cache: the folder.
         source: as the user wrote it.
         trusted: a file may unpack to any size.
+        without: leave out lines of CSV that have more fields than the header (`ragged_lines`).
 
     Raises:
         DataError: a file is empty, is not of its format, unpacks to far more than data does, or has columns that
@@ -165,6 +167,8 @@ def read_tables(
     files = [path for found in splits.values() for path in found]
     digests = [_digest(path) for path in files]
     options = _csv_options(first) if kind == "csv" else {}
+    if without:
+        options["on_bad_lines"] = "skip"
     names = {name or "whole": len(found) for name, found in splits.items()}
     key = content_key("table", files=digests, kind=kind, options=options, splits=names, reader=_reader_versions())
     place = cache / key[:32]
@@ -179,6 +183,26 @@ def read_tables(
         if found is None:
             raise OutputError(f"the cache folder {cache} does not keep what is written to it. Set ONNXPTQ_CACHE.")
     return {name: ArrowTable.of_files(found[name or "whole"]) for name in splits}
+
+
+def ragged_lines(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:
+    """By split a line of text for each line of its CSV files that has more fields than the header."""
+    return {
+        name: tuple(said for path in files if FORMATS[path.suffix.lower()] == "csv" for said in _ragged(path))
+        for name, files in splits.items()
+    }
+
+
+def _ragged(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=_csv_options(path).get("sep", ","))
+        try:
+            wanted = len(next(reader, ()))
+            for fields in reader:
+                if len(fields) > wanted:
+                    yield f"{path}: line {reader.line_num} has {len(fields)} fields, and its header {wanted}"
+        except csv.Error:
+            return  # The reader that reads all of it says what is wrong.
 
 
 def _digest(path: Path) -> str:
@@ -228,7 +252,7 @@ def _write(
             wanted, line, found = ragged.groups()
             raise DataError(
                 f"{source}: line {line} has {found} fields, and its header {wanted}. Put text that holds the separator "
-                "in quotes, or repair the line."
+                "in quotes, repair the line, or leave such lines out with --skip-bad."
             ) from error
         raise DataError(
             f"{source} cannot be read as {kind}: {error.reason}. Expected a table with at least one row."
@@ -259,8 +283,16 @@ def _csv_options(path: Path) -> dict[str, Any]:
     number and one text is a sample.
     """
     options: dict[str, Any] = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    with path.open("rb") as binary:
+        if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{path} is UTF-16. Save it as UTF-8 (in a spreadsheet: CSV UTF-8).")
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         head = file.read(_HEAD_LETTERS)
+    first = head.partition("\n")[0]
+    if not options and "," not in first and ";" in first:
+        options["sep"] = ";"  # As spreadsheets write it where the comma is the decimal point.
+        if "," in head[len(first) :]:
+            options["decimal"] = ","
     try:
         cells = next(csv.reader(io.StringIO(head, newline=""), delimiter=options.get("sep", ",")), [])
     except csv.Error:
@@ -271,6 +303,8 @@ def _csv_options(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} names the column {twice!r} twice. Rename one of them, or leave it out.")
     if len(cells) == 2 and sum(numbers) == 1:
         options["column_names"] = ["label" if number else TEXT_NAMES[0] for number in numbers]
+    elif first.strip().isprintable() and len(head) < _HEAD_LETTERS and not head.partition("\n")[2].strip():
+        raise DataError(f"{path} has a header line and no row. Expected at least one sample.")
     return options
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from onnxptq.data._masks import open_masked
 from onnxptq.data._raw import RawSplit
 from onnxptq.data._samples import UNDECODED, defects, encoded_kind, fingerprint, truth_digest
 from onnxptq.data._sounds import SOUND_SUFFIXES
-from onnxptq.data._tables import FORMATS, raw_split, read_saved, read_tables, table_files
+from onnxptq.data._tables import FORMATS, ragged_lines, raw_split, read_saved, read_tables, table_files
 from onnxptq.data.dataset import TRUTH, Dataset, Indices, name_split
 from onnxptq.errors import DataError, did_you_mean
 from onnxptq.foreign_text import one_line
@@ -78,7 +78,7 @@ def open_source(
     """
     columns = columns or Columns()
     try:
-        raws = _read(source, columns, cache, trusted)
+        raws = _read(source, columns, cache, trusted, skip_bad)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}.") from error
     except UnicodeDecodeError as error:  # Parquet promises UTF-8, and nobody looks before a text is used.
@@ -88,7 +88,7 @@ def open_source(
     return _assemble(source, raws, skip_bad, columns)
 
 
-def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[str, RawSplit]:
+def _read(source: str, columns: Columns, cache: Path, trusted: bool, skip_bad: bool) -> Mapping[str, RawSplit]:
     if source.startswith(PREFIX):
         hub = open_hub(source)
         # `datasets` keeps the pictures of some data sets as files in the hub's own cache folder, and names them.
@@ -119,9 +119,13 @@ def _read(source: str, columns: Columns, cache: Path, trusted: bool) -> Mapping[
         if found is None:
             return open_folder(path)
         files = found
-    tables = read_tables(files, cache, source, trusted=trusted)
+    ragged = ragged_lines(files) if skip_bad else {}
+    tables = read_tables(files, cache, source, trusted=trusted, without=any(ragged.values()))
     return {
-        name: raw_split(table, files[name][0].parent, columns, name_split(source, name), trusted=trusted)
+        name: replace(
+            raw_split(table, files[name][0].parent, columns, name_split(source, name), trusted=trusted),
+            skipped=ragged.get(name, ()),
+        )
         for name, table in tables.items()
     }
 
@@ -157,11 +161,15 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool, columns
         if raw.count == 0:
             raise DataError(f"{where[name]} has no row. Expected at least one sample.")
         kept, fingerprints, truths, left_out = _scan(raw, where[name], skip_bad, columns)
-        skipped.extend(left_out)
+        skipped.extend((*raw.skipped, *left_out))
         if not len(kept):
             raise DataError(f"{where[name]} has no usable sample: all {raw.count} are bad, the first: {left_out[0]}")
-        attributes = {key: _texts(values)[kept] for key, values in raw.attributes.items()}
         values = labels[name]
+        if values is not None and skip_bad and (bare := _bare([values[i] for i in kept])) is not None:
+            skipped.extend(f"{where[name]}: row {row} has no label" for row in kept[bare].tolist())
+            kept, fingerprints = kept[~bare], fingerprints[~bare]
+            truths = None if truths is None else truths[~bare]
+        attributes = {key: _texts(column)[kept] for key, column in raw.attributes.items()}
         encoded = None
         if values is not None:
             encoded = encode_labels([values[i] for i in kept], names, declared is not None, where[name])
@@ -179,6 +187,12 @@ def _assemble(source: str, raws: Mapping[str, RawSplit], skip_bad: bool, columns
             truths=truths,
         )
     return Source(source, splits, tuple(skipped))
+
+
+def _bare(labels: Sequence[int | str | None]) -> Any:
+    """bool, (N,): which samples have no label, or None where all have one or none has."""
+    bare = np.array([label is None for label in labels], np.bool_)
+    return bare if bare.any() and not bare.all() else None
 
 
 def _scan(raw: RawSplit, where: str, skip_bad: bool, columns: Columns) -> tuple[Indices, Any, Any, list[str]]:

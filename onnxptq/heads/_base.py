@@ -91,6 +91,13 @@ class Head(ABC):
         """Columns of the data that hold the truth, those that it lacks excepted. "label" needs no mention."""
         return ()
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:  # noqa: B027  # Most truths need no look.
+        """Looks at the truth of one sample, by column, None where it has none, as far as no answer is needed for it.
+
+        Raises:
+            DataError: no answer could be judged by it.
+        """
+
     @abstractmethod
     def answers(self, outputs: Sequence[Output]) -> Answers:
         """What the model said of N samples.

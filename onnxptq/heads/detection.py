@@ -212,6 +212,10 @@ class Detection(Head):
         size = (int(truths["height"][row] or self.size[0]), int(truths["width"][row] or self.size[1]))
         return _True(boxes, classes, crowd, np.asarray(areas, np.float32), size)
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """Objects of classes that the model has."""
+        self._indices(truth.get("box_classes") or ())
+
     def _indices(self, names: Sequence[Any]) -> npt.NDArray[np.int64]:
         known = {name: index for index, name in enumerate(self.class_names)}
         indices = []

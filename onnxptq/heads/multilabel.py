@@ -98,6 +98,12 @@ class MultiLabel(Head):
             "true": [np.empty(0, np.int64) if one is None else np.flatnonzero(one) for one in wanted],
         }
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """Classes that the model has, where their names are known."""
+        column, value = next(((name, one) for name, one in truth.items() if one is not None), ("", None))
+        if value is not None and self.class_names:
+            self._set(value, len(self.class_names), column)
+
     def _wanted(self, truths: Truths, sets: Sets) -> list[Sets | None]:
         if (found := find_truth(truths, self.truth_columns())) is None:
             return [None] * len(sets)

@@ -82,6 +82,12 @@ class Regression(Head):
         """Answers and truths."""
         return {"answer": list(answers), "wanted": list(self._wanted(truths, answers))}
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """Numbers, whatever their count."""
+        for column, value in truth.items():
+            if value is not None:
+                _numbers(value, column)
+
     def _closeness(self, error: Values) -> Scores:
         return np.asarray(1 - np.minimum(1.0, error.mean(axis=1) / self.scale), np.float32)
 
@@ -92,10 +98,7 @@ class Regression(Head):
         for row, value in enumerate(values):
             if value is None:
                 continue
-            try:
-                numbers = np.asarray(value, np.float64).ravel()
-            except (TypeError, ValueError) as error:
-                raise DataError(f"column {column!r} holds {value!r}, which is no number.") from error
+            numbers = _numbers(value, column)
             if numbers.shape != answers[row].shape:
                 raise DataError(
                     f"column {column!r} has {numbers.size} numbers a sample, output {self.output!r} has "
@@ -103,6 +106,13 @@ class Regression(Head):
                 )
             wanted[row] = numbers
         return wanted
+
+
+def _numbers(value: Any, column: str) -> Values:
+    try:
+        return np.asarray(value, np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column {column!r} holds {value!r}, which is no number.") from error
 
 
 def _over_known(compute: Callable[[Values, Values], float]) -> Callable[[Mapping[str, Any]], float]:

@@ -173,16 +173,7 @@ class Segmentation(Head):
 
     def _placed(self, mask: npt.NDArray[Any], shape: tuple[int, ...]) -> Masks:
         """A mask in its picture's pixels as the model sees it, in the resolution of the output."""
-        mask = mask.squeeze()
-        if mask.ndim != 2 or mask.dtype.kind not in "iub":
-            raise DataError(f"a mask is {mask.dtype} of shape {mask.shape}; expected integers, (height, width).")
-        known = len(self.class_names)
-        present = mask[mask != self.ignored]
-        if known and present.size and int(present.max()) >= known:
-            raise DataError(
-                f"a mask has the class {int(present.max())}, but the model knows {known}: 0 to {known - 1}. Give the "
-                'class of pixels that count nowhere ("ignore_index" in the specification), or the right masks.'
-            )
+        mask = self._checked(mask)
         height, width = shape
         if self.geometry is None:
             return mask[_nearest(height, mask.shape[0])[:, None], _nearest(width, mask.shape[1])].astype(np.int32)
@@ -195,6 +186,24 @@ class Segmentation(Head):
             columns.astype(np.int64).clip(0, mask.shape[1] - 1),
         ]
         return np.where(inside, taken, self.ignored).astype(np.int32)
+
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """A mask of classes that the model has."""
+        if truth.get("mask") is not None:
+            self._checked(np.asarray(truth["mask"]))
+
+    def _checked(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        mask = mask.squeeze()
+        if mask.ndim != 2 or mask.dtype.kind not in "iub":
+            raise DataError(f"a mask is {mask.dtype} of shape {mask.shape}; expected integers, (height, width).")
+        known = len(self.class_names)
+        present = mask[mask != self.ignored]
+        if known and present.size and int(present.max()) >= known:
+            raise DataError(
+                f"a mask has the class {int(present.max())}, but the model knows {known}: 0 to {known - 1}. Give the "
+                'class of pixels that count nowhere ("ignore_index" in the specification), or the right masks.'
+            )
+        return mask
 
 
 _SHARES = ((0.0, "none"), (0.05, "up to 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (1.0, "over 50 %"))

@@ -172,13 +172,18 @@ class SequenceHead(Head):
         lengths = [None if true is None else len(true) for true in self._wanted(truths, count)]
         return {"text_length": ["unknown" if one is None else length_range(one) for one in lengths]}
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """Texts."""
+        for column, value in truth.items():
+            if value is not None and not isinstance(value, str):
+                raise DataError(f"column {column!r} holds {value!r}; expected the true text.")
+
     def _wanted(self, truths: Truths, count: int) -> list[str | None]:
         if (found := find_truth(truths, self.truth_columns())) is None:
             return [None] * count
         column, values = found
         for value in values:
-            if value is not None and not isinstance(value, str):
-                raise DataError(f"column {column!r} holds {value!r}; expected the true text.")
+            self.check_truth({column: value})
         return [None if value is None else " ".join(value.split()) for value in values]
 
 

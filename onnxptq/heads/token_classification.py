@@ -156,6 +156,12 @@ class TokenClassification(Head):
             found.append((mine[: len(wanted)][counted], wanted[counted]))
         return found
 
+    def check_truth(self, truth: Mapping[str, Any]) -> None:
+        """Tags that the model has."""
+        for column, value in truth.items():
+            if value is not None:
+                self._indices(value, column)
+
     def _indices(self, value: Any, column: str) -> npt.NDArray[np.int64]:
         known = {name: index for index, name in enumerate(self.class_names)}
         try:

@@ -158,6 +158,29 @@ def test_a_coco_picture_that_is_missing_or_elsewhere_is_named(tmp_path):
         opened(root, tmp_path)
 
 
+COCO_BAD = {
+    "three numbers": ({"bbox": [1, 2, 3]}, r"instances\.json: one\.png: annotation 0 has the box \[1, 2, 3\]"),
+    "text": ({"bbox": "1,2,3,4"}, r"annotation 0 has the box 1,2,3,4"),
+    "no box": ({"bbox": None}, r"annotation 0 has the box None"),
+    "a category": ({"category_id": 9}, r"instances\.json: one\.png: annotation 0 has the category 9"),
+    "outside": ({"bbox": [-9, 0, 500, 5]}, r"instances\.json: one\.png: box 1 is .* outside of the picture"),
+}
+
+
+@pytest.mark.parametrize("case", COCO_BAD)
+def test_a_bad_coco_annotation_is_that_pictures_alone(case, tmp_path):
+    change, message = COCO_BAD[case]
+    root = coco(tmp_path / "data")
+    content = json.loads((root / "instances.json").read_text())
+    content["annotations"][0].update(change)
+    (root / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        opened(root, tmp_path)
+    source = open_source(str(root), cache=tmp_path / "cache", skip_bad=True)
+    assert [row["_name"] for row in source.splits[""].read(np.arange(1))] == ["two.png"]
+    assert len(source.skipped) == 1
+
+
 def test_entities_in_xml_are_refused(tmp_path):
     root = voc(tmp_path / "data")
     (root / "Annotations/one.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')

@@ -254,7 +254,8 @@ def test_a_text_column_is_an_input_when_it_is_named(tmp_path: Path) -> None:
         ("a.parquet", b"not parquet at all", "cannot be read as parquet"),
         ("a.jsonl", b"{bad", "cannot be read as json"),
         ("a.jsonl", b"\n", "cannot be read as json"),
-        ("a.csv", b"image,label\n", "at least one row"),
+        ("a.csv", b"image,label\n", "has a header line and no row"),
+        ("a.csv", "text,label\na,0\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
         ("a.csv", b"\xff\x00\x01", "cannot be read as csv"),
         ("a.arrow", b"ARROW", "cannot be read as arrow"),
     ],
@@ -265,6 +266,35 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes, m
         open_source(str(tmp_path / name), cache=tmp_path / "cache")
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_semicolons_and_decimal_commas_of_spreadsheets_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("size;text;label\n1,5;good, very;1\n2,25;bad;0\n")
+    columns = Columns(inputs=("text",))
+    dataset = open_source(str(tmp_path / "a.csv"), columns=columns, cache=tmp_path / "cache").splits[""]
+    assert dataset.read(np.array([0]))[0]["text"] == "good, very"
+    columns = Columns(model_inputs=("size",), tabular=True)
+    dataset = open_source(str(tmp_path / "a.csv"), columns=columns, cache=tmp_path / "cache").splits[""]
+    assert [row["size"] for row in dataset.read(np.array([0, 1]))] == [1.5, 2.25]
+
+
+def test_lines_that_are_too_long_and_rows_without_a_label_can_be_skipped_and_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,0\nb,1,7\nc,\nd,1\n")
+    with pytest.raises(DataError, match=r"line 3 has 3 fields, and its header 2.*--skip-bad"):
+        open_source(str(tmp_path / "a.csv"), cache=tmp_path / "cache")
+    source = open_source(str(tmp_path / "a.csv"), cache=tmp_path / "cache", skip_bad=True)
+    dataset = source.splits[""]
+    assert [row["text"] for row in dataset.read(np.arange(len(dataset)))] == ["a", "d"]
+    assert dataset.labels is not None and dataset.labels.tolist() == [0, 1]
+    assert len(source.skipped) == 2
+    assert "line 3 has 3 fields" in source.skipped[0]
+    assert source.skipped[1].endswith("row 1 has no label")
+
+
+def test_a_source_without_any_label_loses_no_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,-1\nb,-1\n")
+    dataset = open_source(str(tmp_path / "a.csv"), cache=tmp_path / "cache", skip_bad=True).splits[""]
+    assert (len(dataset), dataset.labels) == (2, None)
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ def test_masks_are_found_by_the_pictures_names(tmp_path):
     (tmp_path / "data/masks/two.png").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"two\.png holds colors"):
         open_source(str(tmp_path / "data"), cache=tmp_path / "cache")
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "data/masks/two.png")
+    with pytest.raises(DataError, match=r"two\.png has 8 x 9 pixels, and its picture 8 x 8"):
+        open_source(str(tmp_path / "data"), cache=tmp_path / "cache")
+    assert len(open_source(str(tmp_path / "data"), cache=tmp_path / "cache", skip_bad=True).splits[""]) == 1
 
 
 @pytest.mark.oracle
