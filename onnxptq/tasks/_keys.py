@@ -10,7 +10,7 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.heads import HEADS
 from onnxptq.tasks._base import INPUTS
 
-_OF_TASKS = ("task", "head", "expected_score")
+_OF_TASKS = ("task", "head", "expected_score", "constants")
 """Keys that a task reads itself."""
 
 _COMMENTS = ("/", "_", "$", "#")
@@ -142,6 +142,10 @@ def _roles(value: Any) -> bool:
     return isinstance(value, Mapping) and all(name is None or _text(name) for name in value.values())
 
 
+def _tables(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
 def _tokenizer(value: Any) -> bool:
     return isinstance(value, (str, Mapping))
 
@@ -160,6 +164,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "expected_score": (_share, "a number from 0 to 1: FP32's average score on clean samples"),
     "classes": (_names, "a list of names"),
     "shape": (_shapes, 'lists of sizes by input, as {"x": [null, 16]}'),
+    "constants": (_tables, 'numbers by input, as {"state": 0}'),
     "inputs": (_roles, 'names of inputs, as {"ids": "input_ids"}'),
     "tokenizer": (_tokenizer, "the name of a file, or a table"),
 }

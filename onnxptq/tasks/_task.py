@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from onnxptq.errors import UsageError, did_you_mean
 from onnxptq.heads import HEADS, Head, Hints, choose_head
 from onnxptq.signature import Feeds, Signature
 from onnxptq.tasks._base import INPUTS, Input, Row
+from onnxptq.tasks._constants import KEY as CONSTANTS
+from onnxptq.tasks._constants import Constant, arranged, constants_of, with_constants, without
 from onnxptq.tasks._keys import check_no_misspelt
 
 
@@ -29,6 +31,7 @@ class Task:
         settled: the head was named, or is beyond doubt; else it is "raw" until somebody says more, and `name` leaves it
             out.
         expected_score: FP32's average score on clean samples, from 0 to 1, where its specification promises one.
+        constants: inputs of the model that are the same for every sample.
     """
 
     input: Input
@@ -36,6 +39,7 @@ class Task:
     why: str = field(default="", compare=False)
     settled: bool = field(default=True, compare=False)
     expected_score: float | None = field(default=None, compare=False)
+    constants: tuple[Constant, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -44,9 +48,10 @@ class Task:
 
     @property
     def specification(self) -> dict[str, Any]:
-        """That of the input and that of the head, and the score that is promised."""
+        """That of the input and that of the head, constants, and the score that is promised."""
         promised = {} if self.expected_score is None else {"expected_score": self.expected_score}
-        return {**self.input.specification, **self.head.specification, **promised}
+        constant = {CONSTANTS: {one.name: one.value for one in self.constants}} if self.constants else {}
+        return {**self.input.specification, **self.head.specification, **constant, **promised}
 
     @property
     def modality(self) -> str:
@@ -73,15 +78,18 @@ class Task:
 
     def feeds(self, batch: Batch) -> Feeds:
         """A raw batch as model feeds, the samples in the first dimension of each."""
-        return self.input.feeds(batch)
+        return with_constants(self.input.feeds(batch), self.constants)
 
     def feed_groups(self, batch: Batch) -> Iterator[tuple[npt.NDArray[np.int64], Feeds]]:
         """A raw batch as (positions, feeds) of samples that can run in one call."""
-        return self.input.feed_groups(batch)
+        for positions, feeds in self.input.feed_groups(batch):
+            yield positions, with_constants(feeds, self.constants)
 
     def arrange(self, feeds: Feeds) -> Feeds:
         """Feeds, the samples in the first dimension, as the model takes them."""
-        return self.input.arrange(feeds)
+        constant = arranged(feeds, self.constants)
+        own = {name: array for name, array in feeds.items() if name not in constant}
+        return {**self.input.arrange(own), **constant}
 
     def noise(self, count: int, seed: int) -> Batch:
         """A raw batch of noise."""
@@ -163,7 +171,10 @@ def make_task(name: str, specification: Mapping[str, Any], signature: Signature,
     """
     input_name, head_name = split_name(name)
     check_no_misspelt(specification, input_name, specification.get("head") or head_name)
-    return with_head(INPUTS.get(input_name).build(specification, signature), name, specification, signature, hints)
+    constants = constants_of(specification, signature)
+    fed = without(signature, [one.name for one in constants])
+    task = with_head(INPUTS.get(input_name).build(specification, fed), name, specification, signature, hints)
+    return replace(task, constants=constants)
 
 
 def with_head(

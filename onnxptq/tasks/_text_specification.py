@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,11 @@ class TextSpecification:
         tokenizer: from text to tokens.
         ids: name of the input of tokens.
         mask: name of the input that is 1 for a token and 0 for padding, or None.
-        types: name of the input of token types, all 0, or None.
+        types: name of the input of token types, 0, and 1 for the second text of a pair; or None.
         dtype: of these inputs, "int64" or "int32".
         max_length: most tokens of a text; what is beyond them is cut off.
         length: every text is padded to this many tokens; None: nothing is padded.
+        columns: of the data that hold the text, or the two texts of a pair; () where the one column is found.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +45,12 @@ class TextSpecification:
     dtype: str
     max_length: int
     length: int | None
+    columns: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a sample is two texts."""
+        return len(self.columns) == 2
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON; `text_specification` reads it again."""
@@ -53,6 +60,7 @@ class TextSpecification:
             "inputs": {role: name for role, name in inputs.items() if name is not None},
             "max_length": self.max_length,
             "length": self.length,
+            **({"columns": list(self.columns)} if self.columns else {}),
         }
 
 
@@ -75,7 +83,20 @@ def text_specification(given: Mapping[str, Any], signature: Signature) -> TextSp
         dtype=roles["ids"].dtype,
         max_length=most,
         length=length,
+        columns=_columns(given.get("columns")),
     )
+
+
+def _columns(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    texts = isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(one, str) for one in given)
+    if not texts or len(given) not in (1, 2) or len(set(given)) < len(given):
+        raise UsageError(
+            f'preprocessing: columns of a text model are the one of the text, or the two of a pair, as in ["premise", '
+            f'"hypothesis"], got {given!r}.'
+        )
+    return tuple(given)
 
 
 def _inputs(given: Mapping[str, Any], signature: Signature) -> dict[str, Any]:

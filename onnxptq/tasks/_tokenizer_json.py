@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxptq.data.isolated import DecodeError, ask, seconds_for
 from onnxptq.errors import DataError, UsageError
+from onnxptq.tasks._truncation import longest_first
 
 KIND = "tokenizer.json"
 
@@ -97,6 +98,16 @@ class HuggingFaceTokenizer:
         plain = self._asked("encode", text, add_special_tokens=False)
         plain.truncate(max(spare, 0))
         return list(self._asked("post_process", plain, add_special_tokens=True).ids)
+
+    def encode_pair(self, first: str, second: str, most: int) -> tuple[list[int], list[int]]:
+        """Tokens and types of two texts with the special tokens; the longer one is cut first."""
+        spare = most - self._asked("num_special_tokens_to_add", is_pair=True)
+        one, other = (self._asked("encode", text, add_special_tokens=False) for text in (first, second))
+        here, there = longest_first(len(one), len(other), max(spare, 0))
+        one.truncate(here)
+        other.truncate(there)
+        together = self._asked("post_process", one, other, add_special_tokens=True)
+        return list(together.ids), list(together.type_ids)
 
     def random_text(self, generator: np.random.Generator, count: int) -> str:
         """Tokens drawn uniformly, decoded: read again, they may be joined into other ones."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from onnxptq.errors import DataError, UsageError
 from onnxptq.signature import Signature
+from onnxptq.tasks._constants import without
 from onnxptq.tasks._hugging_face import class_names, image_keys, text_keys
 from onnxptq.tasks._keys import check_keys, meant_key
 from onnxptq.tasks._task import split_name
@@ -66,6 +67,7 @@ _KNOWN_KEYS = frozenset(
         "normalizer",
         "sample_rate",
         "columns",
+        "constants",
         "decoder",
         "decoding",
         "error_scale",
@@ -170,12 +172,13 @@ def _in_json(file: Path, signature: Signature) -> Preprocessing | None:
         return None
     if not isinstance(specification.get("task", ""), str):
         raise DataError(f"{file}: the key 'task' must be a text, got {specification['task']!r}.")
+    signature = without(signature, list(specification.get("constants") or ()))
     of_tensors = {"shape", "input_range", "kind", "normalizer"} & specification.keys()
     tensors = of_tensors or not (_takes_images(signature) or _ABOUT_IMAGES & specification.keys())
     default = TEXT if "tokenizer" in specification else TENSOR if tensors else IMAGE
     if "sample_rate" in specification:
         default = AUDIO
-    elif "columns" in specification:
+    elif "columns" in specification and default != TEXT:
         default = TABLE
     return Preprocessing(str(specification.get("task", default)), _without_task(specification), str(file))
 

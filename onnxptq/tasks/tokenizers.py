@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxptq.errors import UsageError, did_you_mean
+from onnxptq.tasks._truncation import longest_first
 
 PADDING = "<pad>"
 UNKNOWN = "<unk>"
@@ -46,6 +47,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, most: int) -> list[int]:
         """The tokens of a sentence, with the special ones, at most `most`: what is beyond them is cut off."""
+        ...
+
+    def encode_pair(self, first: str, second: str, most: int) -> tuple[list[int], list[int]]:
+        """Tokens and token types of two texts, with the special tokens, at most `most`: the longer one is cut first."""
         ...
 
     def random_text(self, generator: np.random.Generator, count: int) -> str:
@@ -114,6 +119,18 @@ class WordTokenizer:
         before, after = ([self._tokens[word]] if word else [] for word in (self.start, self.end))
         kept = words[: max(most - len(before) - len(after), 0)]
         return before + [self._tokens.get(word, unknown) for word in kept] + after
+
+    def encode_pair(self, first: str, second: str, most: int) -> tuple[list[int], list[int]]:
+        """The words of one text between `start` and `end` with type 0, those of the other and `end` with type 1."""
+        unknown = self._tokens[self.unknown]
+        one, other = (
+            [self._tokens.get(word, unknown) for word in (text.lower() if self.lowercase else text).split()]
+            for text in (first, second)
+        )
+        before, after = ([self._tokens[word]] if word else [] for word in (self.start, self.end))
+        here, there = longest_first(len(one), len(other), max(most - len(before) - 2 * len(after), 0))
+        head, tail = before + one[:here] + after, other[:there] + after
+        return head + tail, [0] * len(head) + [1] * len(tail)
 
     def random_text(self, generator: np.random.Generator, count: int) -> str:
         """Words drawn uniformly."""

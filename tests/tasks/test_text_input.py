@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from onnxptq.data import Dataset
+from onnxptq.data.shifts import SHIFTS, apply_shift
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.tasks import Signature, Task, TensorSpec, add_groups, find_specification, make_task
+from onnxptq.tasks.tokenizers import read_tokenizer
 
 WORDS = {"kind": "words", "vocabulary": ["<pad>", "<unk>", "good", "bad", "film"]}
 IDS, MASK, TYPES = (
@@ -272,3 +274,76 @@ def test_a_tokenizer_can_be_a_file_beside_the_model(tmp_path: Path) -> None:
     (tmp_path / "words.json").write_text(json.dumps(WORDS))
     found = find_specification(tmp_path / "model.onnx", {}, {}, signature)
     assert (found.task, found.specification["tokenizer"]) == ("text", WORDS)
+
+
+PAIR = ("premise", "hypothesis")
+
+
+def pair_of(*texts: str) -> dict[str, Any]:
+    return {"_name": "row 0", **dict(zip(PAIR, texts, strict=True))}
+
+
+def test_two_columns_are_one_sample_with_types_that_tell_them_apart() -> None:
+    vocabulary = [*WORDS["vocabulary"], "<cls>", "<sep>"]
+    words = {**WORDS, "vocabulary": vocabulary, "start": "<cls>", "end": "<sep>"}
+    made = task(IDS, MASK, TYPES, tokenizer=words, columns=list(PAIR))
+    assert made.input.columns == PAIR
+    batch = made.load([pair_of("good film", "bad")])
+    assert batch == (("good film", "bad"),)
+    feeds = made.feeds(batch)
+    assert feeds["input_ids"].tolist() == [[5, 2, 4, 6, 3, 6]]
+    assert feeds["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
+    assert feeds["attention_mask"].tolist() == [[1] * 6]
+    again = task(IDS, MASK, TYPES, tokenizer=words, columns=made.specification["columns"])
+    assert again == made
+    assert made.input_bounds()["token_type_ids"] == (0.0, 1.0)
+    assert made.group_values([pair_of("good film", "not bad")]) == {"length": ["short"], "negation": ["yes"]}
+    noise = made.noise(3, 0)
+    assert all(len(one) == 2 for one in noise)
+    assert made.noise(3, 0) == noise
+
+
+def test_each_text_of_a_pair_is_shifted_by_itself() -> None:
+    long = "one two three four five six seven eight nine ten"
+    seeds = np.arange(4, dtype=np.uint64)
+    shifted = apply_shift(SHIFTS.get("drop_words"), ((long, long),) * 4, 3, seeds)
+    assert len(shifted) == 4
+    assert all(len(one.split()) < 10 for pair in shifted for one in pair)
+    assert any(first != second for first, second in shifted)
+    alone = apply_shift(SHIFTS.get("drop_words"), (long,) * 4, 3, seeds)
+    assert tuple(first for first, _ in shifted) == alone
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [("premise", "the two of a pair"), (["a", "b", "c"], "the two of a pair"), (["a", "a"], "the two of a pair")],
+)
+def test_columns_of_a_text_are_one_or_two(columns: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        task(columns=columns)
+
+
+def test_a_pair_without_its_second_text_is_named() -> None:
+    made = task(columns=list(PAIR))
+    with pytest.raises(DataError, match="row 0 has no column 'hypothesis'"):
+        made.load([{"_name": "row 0", "premise": "a"}])
+    with pytest.raises(DataError, match="has no word"):
+        made.load([pair_of("a", " ")])
+
+
+def test_pairs_of_a_tokenizer_json_are_what_the_library_makes_of_them(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+    made = hugging_face(tmp_path)
+    content = made.specification["tokenizer"]
+    tokenizer = read_tokenizer(content)
+    library = tokenizers.Tokenizer.from_str(json.dumps(content["content"]))
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        first, second = (
+            " ".join(["good", "films", "x"][i] for i in generator.integers(0, 3, n))
+            for n in generator.integers(1, 9, 2)
+        )
+        most = int(generator.integers(3, 14))
+        library.enable_truncation(most, strategy="longest_first")
+        wanted = library.encode(first, second)
+        assert tokenizer.encode_pair(first, second, most) == (wanted.ids, wanted.type_ids)

@@ -142,7 +142,14 @@ def _checked_result(shift: Shift, result: Any, images: npt.NDArray[np.float32]) 
     return result
 
 
-def _apply_to_texts(shift: Shift, batch: Any, severity: int, seeds: Seeds, others: list[Any]) -> Texts:
+def _apply_to_texts(shift: Shift, batch: Any, severity: int, seeds: Seeds, others: list[Any]) -> Any:
+    if isinstance(batch, Sequence) and batch and isinstance(batch[0], tuple):
+        # Each text of a pair is shifted by itself, with random numbers of its own.
+        parts = [
+            _apply_to_texts(shift, part, severity, seeds + np.uint64(number), [])
+            for number, part in enumerate(zip(*batch, strict=True))
+        ]
+        return tuple(zip(*parts, strict=True))
     for texts in (batch, *others):
         if not isinstance(texts, Sequence) or isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
             raise DataError(f"shift {shift.name!r} takes a sequence of str, one text a sample")

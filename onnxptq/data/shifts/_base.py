@@ -16,7 +16,8 @@ DEFINITIONS = 3
 
 Batch = Any
 """A batch of raw samples of one modality. Images: float32, (N, H, W, C), C 1 or 3, values in [0, 1].
-Recordings: float32, (N, T), about -1 to 1. Texts: a tuple of str. Tensors: {input: array (N, ...)}."""
+Recordings: float32, (N, T), about -1 to 1. Texts: a tuple of str, or of pairs of them. Tensors: {input: array (N,
+...)}."""
 
 Seeds = npt.NDArray[np.uint64]
 """One seed a sample, (N,): what a shift does to a sample never depends on its neighbours or on the batch size."""
