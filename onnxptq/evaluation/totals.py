@@ -62,11 +62,16 @@ class TotalDrop:
         Student's t with as many degrees of freedom as blocks less one. Never nearer to the drop than z² / (S + z²) for
         S sources: that is Tango's interval of a group without any change, and a rare change that no source shows may
         be behind a total as well. One source leaves 1 on either side.
+
+        A total with a unit of its own has no largest value: the least distance is that share of the reference's
+        total, which stands for its scale and is no bound of what one source may do; one source leaves no bound.
         """
+        whole = 1.0 if self.share else abs(self.before)
         z2 = one_sided_quantile(confidence) ** 2
-        least = z2 / (self.sources + z2)
+        least = whole * z2 / (self.sources + z2)
         if not math.isfinite(self.standard_error):
-            return self.drop - 1.0, self.drop + 1.0
+            unknown = 1.0 if self.share else math.inf
+            return self.drop - unknown, self.drop + unknown
         quantile = float(student_quantile(confidence, np.array([self.blocks - 1.0]))[0])
         half = max(quantile * self.standard_error, least)
         return self.drop - half, self.drop + half

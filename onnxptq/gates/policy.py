@@ -193,7 +193,7 @@ class TotalDropRule(_Ceiling):
     """The drop of a number of the whole data set that is no mean of samples, such as mAP, WER or macro-F1."""
 
     total: Annotated[str, About('Name of the total, as `onnxptq tasks` lists it: "mAP".')]
-    limit: Annotated[Drop, About("Largest drop (rise of an error rate), in the unit of the total.")] = 0.02
+    limit: Annotated[float, About("Largest drop (rise of an error), in the unit of the total.", minimum=0.0)] = 0.02
     mode: Treatment = "fail-if-likely"
     tolerance: Tolerance = None
 
