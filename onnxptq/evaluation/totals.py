@@ -6,7 +6,7 @@ A total has no score per sample, so it is never cross-fitted and has no groups: 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,8 +122,10 @@ def total_drops(
     block = (np.random.default_rng(seed).permutation(sources) % used)[codes]
     sign = np.array([1.0 if total.larger_is_better else -1.0 for total in totals])
 
+    was_over, now_over = _over(totals, before), _over(totals, after)
+
     def both(rows: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        return _computed(totals, _rows(before, rows)), _computed(totals, _rows(after, rows))
+        return was_over(rows), now_over(rows)
 
     was, now = both(np.arange(len(codes)))
     errors = np.full(len(totals), math.nan)
@@ -159,8 +161,16 @@ def _columns(run: Predictions) -> Records:
     return {name: values for name, values in found.items() if values is not None}
 
 
-def _computed(totals: Sequence[Total], records: Records) -> Floats:
-    return np.array([total.compute(records) for total in totals], dtype=np.float64)
+def _over(totals: Sequence[Total], records: Records) -> Callable[[npt.NDArray[np.int64]], Floats]:
+    """What gives all totals over some rows."""
+    dear = [None if total.over is None else total.over(records) for total in totals]
+
+    def over(rows: npt.NDArray[np.int64]) -> Floats:
+        some = _rows(records, rows) if None in dear else {}
+        pairs = zip(totals, dear, strict=True)
+        return np.array([total.compute(some) if one is None else one(rows) for total, one in pairs], np.float64)
+
+    return over
 
 
 def _rows(records: Records, rows: npt.NDArray[np.int64]) -> Records:

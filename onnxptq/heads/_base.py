@@ -49,6 +49,8 @@ class Total:
         source: where it comes from.
         needs: the records that it is computed from, "label" and "code" among them; it is left out where one is missing.
         share: False for a number in a unit of its own (an RMSE, decibels), which is never shown in percent.
+        over: for totals that are dear: from the records of all samples to what gives the number over some of them, by
+            row, int64 (M,). None computes it of their records.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Total:
     source: str = ""
     needs: tuple[str, ...] = ()
     share: bool = True
+    over: Callable[[Mapping[str, Any]], Callable[[npt.NDArray[np.int64]], float]] | None = None
 
 
 class Head(ABC):

@@ -6,11 +6,8 @@ ignored as COCO ignores them: what lies in one is neither right nor wrong.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,8 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError, UsageError, did_you_mean
 from onnxptq.geometry import Geometry, geometry_of
-from onnxptq.heads._base import HEADS, Head, HeadKind, Hints, Measure, Output, Scores, Specification, Total, Truths
+from onnxptq.heads._average_precision import TOTALS
+from onnxptq.heads._base import HEADS, Head, HeadKind, Hints, Measure, Output, Scores, Specification, Truths
 from onnxptq.heads._boxes import Boxes, overlaps, suppressed
 from onnxptq.heads._decoders import DECODERS, Layout
 from onnxptq.signature import Signature, described
@@ -290,62 +288,6 @@ def _size_of(areas: npt.NDArray[np.float32]) -> str:
     middle = float(np.median(areas))
     return "small" if middle < _SMALL else "medium" if middle < _MEDIUM else "large"
 
-
-def _average_precision(number: int) -> Any:
-    def compute(records: Mapping[str, Any]) -> float:
-        found = tuple(np.asarray(one, np.float32).tobytes() for one in records["found"])
-        true = tuple(np.asarray(one, np.float32).tobytes() for one in records["true"])
-        return _coco(found, true)[number]
-
-    return compute
-
-
-@lru_cache(maxsize=4)
-def _coco(found: tuple[bytes, ...], true: tuple[bytes, ...]) -> tuple[float, ...]:
-    """COCO's twelve numbers (Lin et al., 2014) by faster-coco-eval; NaN where there is nothing to find.
-
-    Raises:
-        UsageError: the extra `detection` is not installed.
-    """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise UsageError("mAP needs the extra `detection`: pip install 'onnxptq[detection]'.") from error
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    classes = {0}
-    for image, content in enumerate(true, 1):
-        for left, top, right, bottom, label, crowd, area in np.frombuffer(content, np.float32).reshape(-1, 7).tolist():
-            box = [left, top, right - left, bottom - top]
-            one = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label), "bbox": box}
-            annotations.append({**one, "area": area, "iscrowd": int(crowd), "ignore": 0})
-            classes.add(int(label))
-    for image, content in enumerate(found, 1):
-        for left, top, right, bottom, score, label in np.frombuffer(content, np.float32).reshape(-1, 6).tolist():
-            box = [left, top, right - left, bottom - top]
-            results.append({"image_id": image, "category_id": int(label), "bbox": box, "score": score})
-            classes.add(int(label))
-    if not annotations:
-        return (float("nan"),) * 12
-    images = [{"id": image, "width": 1, "height": 1} for image in range(1, len(true) + 1)]
-    categories = [{"id": label, "name": str(label)} for label in sorted(classes)]
-    if not results:
-        return (0.0,) * 12
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO({"images": images, "annotations": annotations, "categories": categories})
-        evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=lambda *words: None)
-        evaluation.run()
-    return tuple(float(value) if value >= 0 else float("nan") for value in evaluation.stats[:12])
-
-
-_COCO = "Lin et al., 2014, arXiv 1405.0312, by faster-coco-eval"
-TOTALS = (
-    Total("mAP@.5:.95", "mean average precision over IoU .5 to .95", _average_precision(0), source=_COCO),
-    Total("mAP@.5", "mean average precision at IoU .5", _average_precision(1), source=_COCO),
-    Total("mAP small", "of objects below 32 x 32 pixels", _average_precision(3), source=_COCO),
-    Total("mAP medium", "of objects below 96 x 96 pixels", _average_precision(4), source=_COCO),
-    Total("mAP large", "of larger objects", _average_precision(5), source=_COCO),
-)
 
 _SETTINGS = ("strides", "box_format", "box_units", "background")
 

@@ -22,6 +22,7 @@ class Named:
     larger_is_better: bool = True
     share: bool = True
     needs: tuple[str, ...] = ()
+    over: Any = None
 
 
 MEAN = Named(lambda records: float(np.mean(records["value"])))
