@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,10 @@ from onnxptq.tasks import Row, Task
 CLEAN = "clean"
 
 _LOADED_AT_ONCE = 256
-"""Samples read and decoded together: enough for vectorised corruptions, and 150 MB at 224 x 224 in colour."""
+"""Samples read and decoded together at most: enough for vectorised corruptions."""
+
+_LOADED_BYTES = 64 * 2**20
+"""What they take at most: 111 images of 224 x 224 in color. Feeds take as much again, so memory is flat from there."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,22 @@ class EvaluationSamples:
 
     def batches_with_truths(self, batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Feeds, Truths]]:
         """`(rows, feeds, truths)`: as `batches`, with what the head's truth columns hold for the rows."""
-        count = len(self.dataset)
-        for start in range(0, count, _LOADED_AT_ONCE):
-            loaded = np.arange(start, min(start + _LOADED_AT_ONCE, count))
+        count, together_at_most = len(self.dataset), self._loaded_at_once(batch_size)
+        for start in range(0, count, together_at_most):
+            loaded = np.arange(start, min(start + together_at_most, count))
             rows = self.dataset.read(loaded)
             for together in self.task.loadable_together(rows):
                 some = [rows[i] for i in together]
                 raw = self.task.load(some)
                 yield from self._corrupted(raw, loaded[together], self._truths(some, loaded[together]), batch_size)
+
+    def _loaded_at_once(self, batch_size: int) -> int:
+        """Whole batches within `_LOADED_AT_ONCE` and `_LOADED_BYTES`, by the first sample, and one at least."""
+        raw = self.task.load(self.dataset.read(np.arange(1)))
+        arrays = raw.values() if isinstance(raw, Mapping) else [raw]
+        size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        most = min(_LOADED_AT_ONCE, _LOADED_BYTES // max(1, size))
+        return max(1, most // batch_size) * batch_size
 
     def _corrupted(
         self, raw: Batch, positions: npt.NDArray[np.int64], truths: Truths, batch_size: int
@@ -90,14 +101,17 @@ class EvaluationSamples:
 
     @cached_property
     def labelled(self) -> bool:
-        """Whether the data has the truth that the head's measures need; the first sample tells."""
+        """Whether the data has the truth that the head's measures need, in one sample at least."""
         if not HEADS.get(self.task.head.name).measures:
             return False
         columns = self.task.head.truth_columns()
         if not columns:
             return self.dataset.labels is not None
-        truths = self.dataset.read(np.arange(1))[0].get(TRUTH, {})
-        return any(truths.get(name) is not None for name in columns)
+        for start in range(0, len(self.dataset), _LOADED_AT_ONCE):
+            rows = self.dataset.read(np.arange(start, min(start + _LOADED_AT_ONCE, len(self.dataset))))
+            if any(row.get(TRUTH, {}).get(name) is not None for row in rows for name in columns):
+                return True
+        return False
 
     @property
     def flips(self) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from onnxptq.cache import Cache
 from onnxptq.errors import DataError
+from onnxptq.evaluation import EvaluationSamples
 from onnxptq.graphs import load_model
 from onnxptq.heads import HEADS
 from onnxptq.inputs import DataOptions, resolve_for_evaluation
@@ -66,3 +67,15 @@ def test_such_rows_are_left_out_and_counted_with_skip_bad(save: Any, tmp_path: A
     dataset, _, notes = resolve_for_evaluation([load_model(model)], options, Cache(tmp_path / "cache"))
     assert len(dataset) == 1
     assert any("left out 1 bad samples" in note and "'much', which is no number" in note for note in notes)
+
+
+@pytest.mark.parametrize(("second", "labelled"), [("3", True), ("null", False)])
+def test_truth_in_any_sample_makes_the_data_one_with_truth(
+    save: Any, tmp_path: Any, second: str, labelled: bool
+) -> None:
+    model = save([("Relu", ["x"], ["y"], {})], [("x", ["N", 1])], [("y", ["N", 1])], {})
+    table = tmp_path / "t.jsonl"
+    table.write_text(f'{{"x": [1.0], "target": null}}\n{{"x": [2.0], "target": {second}}}\n')
+    options = DataOptions(data=str(table), head="regression", preprocessing={"error_scale": 5})
+    dataset, task, _ = resolve_for_evaluation([load_model(model)], options, Cache(tmp_path / "cache"))
+    assert EvaluationSamples(task, dataset, ("clean",)).labelled is labelled
