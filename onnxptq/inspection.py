@@ -17,7 +17,7 @@ from onnxptq.graphs.float_parts import check_quantizable_operators, float_parts
 from onnxptq.graphs.skeleton import skeleton
 from onnxptq.heads import HEADS
 from onnxptq.inputs import DataOptions, build_task, head_notes, is_described, open_model
-from onnxptq.quantization.static import quantizer_settings
+from onnxptq.quantization.static import post_processing_notes, quantizer_settings
 from onnxptq.recipe import Recipe
 from onnxptq.signature import TensorSpec, shown
 from onnxptq.suggestion import Suggestion, hints, suggested
@@ -181,7 +181,7 @@ def _operators(model: Model) -> tuple[dict[str, int], dict[str, int], tuple[str,
     quantized = [node for node in nodes if node.op_type in known and node.name not in excluded]
     names = {id(node) for node in quantized}
     others = [node for node in nodes if id(node) not in names and node.op_type not in ("Constant", "Identity")]
-    return _counted(quantized), _counted(others), float_parts(folded)
+    return _counted(quantized), _counted(others), float_parts(folded) + post_processing_notes(Recipe(), folded)
 
 
 def _counted(nodes: Any) -> dict[str, int]:

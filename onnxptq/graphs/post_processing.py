@@ -21,7 +21,7 @@ from onnxptq.graphs.view import GraphView
 if TYPE_CHECKING:
     import onnx
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "QLinearConv", "QLinearMatMul")
 _BOUNDING = ("Sigmoid", "Softmax", "HardSigmoid")
 _MOVING = frozenset(
     {
@@ -36,9 +36,11 @@ _MOVING = frozenset(
         "Gather",
         "Cast",
         "Expand",
+        "QuantizeLinear",
+        "DequantizeLinear",
     }
 )
-"""Operators that leave values as they are."""
+"""Operators that leave values as they are, or nearly so."""
 
 
 def post_processing(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -54,6 +56,15 @@ def post_processing(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         if any(_joins_quantities(view, node) for node in region):
             found |= {id(node): node for node in region}
     return [node for node in graph.node if id(node) in found]
+
+
+def joined_quantities(view: GraphView) -> list[onnx.NodeProto]:
+    """Each Concat behind the last weights that makes one tensor of what is bounded by 0 and 1 and of what is not."""
+    found: dict[int, onnx.NodeProto] = {}
+    for output in view.outputs:
+        joins = [node for node in _behind_weights(view, output) if node.op_type == "Concat"]
+        found |= {id(node): node for node in joins if _joins_quantities(view, node)}
+    return list(found.values())
 
 
 def _behind_weights(view: GraphView, output: str) -> list[onnx.NodeProto]:

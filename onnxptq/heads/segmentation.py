@@ -198,6 +198,8 @@ class Segmentation(Head):
             raise DataError(f"a mask is {mask.dtype} of shape {mask.shape}; expected integers, (height, width).")
         known = len(self.class_names)
         present = mask[mask != self.ignored]
+        if present.size and int(present.min()) < 0:
+            raise DataError(f"a mask has the class {int(present.min())}; classes are numbers from 0 on.")
         if known and present.size and int(present.max()) >= known:
             raise DataError(
                 f"a mask has the class {int(present.max())}, but the model knows {known}: 0 to {known - 1}. Give the "
@@ -213,10 +215,11 @@ def counts(mask: Masks, true: Masks, ignored: int) -> npt.NDArray[np.int64]:
     """Pixels by class: int64, (C, 4): class, in both, in the mask alone, in the truth alone; classes that occur."""
     used = true != ignored
     mine, theirs = mask[used], true[used]
-    classes = np.union1d(mine, theirs)
-    both = np.array([int(((mine == one) & (theirs == one)).sum()) for one in classes])
-    of_mine, of_theirs = (np.array([int((side == one).sum()) for one in classes]) for side in (mine, theirs))
-    return np.column_stack([classes, both, of_mine - both, of_theirs - both]).astype(np.int64).reshape(-1, 4)
+    size = 1 + int(max(mine.max(initial=-1), theirs.max(initial=-1)))
+    both, of_mine, of_theirs = (np.bincount(one, minlength=size) for one in (mine[mine == theirs], mine, theirs))
+    classes = np.flatnonzero(of_mine + of_theirs)
+    table = np.column_stack([np.arange(size), both, of_mine - both, of_theirs - both])
+    return table[classes].astype(np.int64).reshape(-1, 4)
 
 
 def mean_iou(table: npt.NDArray[Any]) -> float:

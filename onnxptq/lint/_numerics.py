@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxptq.graphs.view import GraphView
+from onnxptq.graphs.post_processing import joined_quantities
+from onnxptq.graphs.view import GraphView, is_quantize
 from onnxptq.lint._base import Place, rule
 from onnxptq.lint._parameters import quantized_weights
 
@@ -59,3 +60,26 @@ def clipped_bias(graph: GraphView, target: str) -> Iterator[Place]:
         values = graph.values(node.input[0])
         if values is not None and ((values <= _INT32.min + 1) | (values >= _INT32.max)).any():
             yield Place(graph.label(node), f"{node.input[0]} has a value at the limit of int32")
+
+
+_LEVELS = 32
+"""Steps that are left between 0 and 1 where scores can still be told apart, roughly."""
+
+
+@rule(
+    "QDQ403",
+    "one scale for boxes and scores",
+    {"cpu": "warning", "cuda": "warning", "tensorrt": "warning", "openvino": "warning"},
+    why="A detector joins boxes (0 to 640) and scores (0 to 1) in one tensor: its one scale serves the boxes, and "
+    "hardly a step is left for the scores, which all become 0 or 1.",
+    source="measured: docs/detection.md",
+    remedy="Leave the post-processing in float (`onnxptq quantize` does so by itself; elsewhere exclude the nodes from "
+    "the last Conv to the output), or export boxes and scores as two outputs.",
+)
+def boxes_beside_scores(graph: GraphView, target: str) -> Iterator[Place]:
+    """A Concat of bounded and unbounded values whose output has fewer than `_LEVELS` steps between 0 and 1."""
+    for node in joined_quantities(graph):
+        for reader, _ in graph.readers(node.output[0]):
+            scale = graph.parameters(reader).scale if is_quantize(reader) else None
+            if scale is not None and scale.max(initial=0) * _LEVELS > 1:
+                yield Place(graph.label(node), f"{node.output[0]} has a step of {scale.max():.3g}")

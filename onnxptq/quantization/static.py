@@ -134,9 +134,7 @@ def quantize_folded(
     restore_passed_through(output, model.core.path)
     check_quantized(output, folded, settings.nodes_to_exclude)
     notes += (
-        _post_processing_notes(recipe, folded)
-        + not_renormalized(recipe.weight_transforms, folded)
-        + float_parts(folded)
+        post_processing_notes(recipe, folded) + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
     )
     return Quantized(chosen, notes)
 
@@ -146,7 +144,7 @@ def post_processing_nodes(folded: Path) -> tuple[str, ...]:
     return tuple(node.name for node in post_processing(skeleton(folded).graph) if node.name)
 
 
-def _post_processing_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
+def post_processing_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
     """One line where a detector's post-processing stays in float."""
     nodes = () if recipe.quantize_post_processing else post_processing_nodes(folded)
     if not nodes:

@@ -85,6 +85,19 @@ def test_a_specification_that_is_wrong_is_an_error(save, text):
         inspect(model)
 
 
+def test_the_post_processing_of_a_detector_is_named(save):
+    weights = {"b": np.ones((4, 3, 1, 1), np.float32), "s": np.ones((2, 3, 1, 1), np.float32)}
+    nodes = [
+        ("Conv", ["x", "b"], ["boxes"], {}),
+        ("Conv", ["x", "s"], ["logits"], {}),
+        ("Sigmoid", ["logits"], ["scores"], {}),
+        ("Concat", ["boxes", "scores"], ["y"], {"axis": 1}),
+    ]
+    found = inspect(save(nodes, [("x", ["N", 3, 8, 8])], [("y", ["N", 6, 8, 8])], weights))
+    assert found.quantized == {"Conv": 2}
+    assert any("post-processing behind the last weights stays in float (2 nodes" in note for note in found.notes)
+
+
 def test_tasks_lists_every_input_and_head():
     assert [row["name"] for row in _inputs()] == INPUTS.names()
     heads = {row["name"]: row for row in _heads()}

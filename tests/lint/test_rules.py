@@ -146,6 +146,11 @@ def clipped_bias(net: Net) -> str:
     return net.finished(net.conv(net.pair("x"), None, net.bias([1, 2, largest, 4], SCALES * np.float32(0.02))))
 
 
+def boxes_beside_scores(net: Net) -> str:
+    boxes, scores = net.pair(net.conv(net.pair("x")), 2.0), net.pair(net.op("Sigmoid", "x"), 2.0)
+    return net.pair(net.op("Concat", boxes, scores, axis=1), 2.0)
+
+
 Build = Callable[[Net], str | list[str]]
 
 VIOLATIONS: dict[str, Build] = {
@@ -193,6 +198,7 @@ VIOLATIONS: dict[str, Build] = {
     "QDQ311": lambda net: net.op("Softmax", net.conv(net.pair("x"))),
     "QDQ401": lambda net: with_weight(net, net.weight(4, 4, 3, 3, largest=127)),
     "QDQ402": clipped_bias,
+    "QDQ403": boxes_beside_scores,
 }
 EVERY_GRAPH = {"QDQ304", "QDQ311"}
 """Found once in every quantized graph: CUDA computes it in float; what is not quantized is in FP32."""
@@ -308,3 +314,12 @@ def test_an_initializer_that_a_caller_can_override_is_no_constant(save):
     name = model.graph.node[0].input[1]
     model.graph.input.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
     assert found(save(model), "tensorrt") == {"QDQ113"}
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1 / 64, False), (1 / 16, True)])
+def test_boxes_that_are_shares_of_the_picture_may_lie_beside_scores(scale, said, save):
+    def make(net: Net) -> str:
+        boxes, scores = net.pair(net.conv(net.pair("x")), scale), net.pair(net.op("Sigmoid", "x"), scale)
+        return net.pair(net.op("Concat", boxes, scores, axis=1), scale)
+
+    assert ("QDQ403" in found(save(build(make, "cpu")), "cpu")) == said
