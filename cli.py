@@ -89,13 +89,19 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option("--no-cache", is_flag=True, help="Keep nothing after the command (a sweep needs --store then).")
+@click.pass_context
+def cli(context: click.Context, debug: bool, no_cache: bool) -> None:
     """What does INT8 do to the group of users that it treats worst, and can we ship this model?
 
     Exit codes: 0 done; 1 a verdict that failed; 2 wrong use or bad input; 3 undecided; 70 a bug of ours; 130 Ctrl-C.
     """
     if debug:
         os.environ["ONNXPTQ_DEBUG"] = "1"
+    if no_cache:
+        from onnxptq.cache import temporary_cache
+
+        context.with_resource(temporary_cache())
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

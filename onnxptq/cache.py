@@ -16,8 +16,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,20 @@ class Cache:
 
 _stand_ins: dict[Path, Path] = {}
 """Temporary folders, by the root that cannot be written."""
+
+
+@contextmanager
+def temporary_cache() -> Iterator[None]:
+    """The user's cache is a temporary folder within the block, also for processes that are started there."""
+    before = os.environ.get("ONNXPTQ_CACHE")
+    with tempfile.TemporaryDirectory(prefix="onnxptq.cache.", ignore_cleanup_errors=True) as folder:
+        os.environ["ONNXPTQ_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["ONNXPTQ_CACHE"]
+            if before is not None:
+                os.environ["ONNXPTQ_CACHE"] = before
 
 
 def user_cache() -> Cache:

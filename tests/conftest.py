@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,24 @@ def shared() -> Path:
     if not folder or not (Path(folder) / "models").is_dir():
         pytest.skip("set ONNXPTQ_SHARED to the folder with models/ and data/ to run this test on CIFAR-10")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def check_sarif() -> Callable[[Any], None]:
+    """Asserts that a log is SARIF 2.1.0: its structure, and that results and rules name each other."""
+    from jsonschema import Draft202012Validator
+
+    text = Path(__file__).with_name("sarif_structure.json").read_text(encoding="utf-8")
+    validator = Draft202012Validator(json.loads(text))
+
+    def check(log: Any) -> None:
+        validator.validate(log)
+        for run in log["runs"]:
+            ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+            assert len(set(ids)) == len(ids)
+            assert all(ids[result["ruleIndex"]] == result["ruleId"] for result in run["results"])
+
+    return check
 
 
 Done = subprocess.CompletedProcess[str]

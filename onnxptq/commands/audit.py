@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from onnxptq.commands._options import Repeatable, data_options, reading_options
-from onnxptq.commands._output import check_json_target, json_option, note, progress_bar, write_json
-from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
+from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
+from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED, UsageError
 
 
 @click.command(cls=Repeatable)
@@ -27,6 +27,7 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
     show_default=True,
     help="Hold the set against samples that were not drawn (undrawn), copies of it (augmented), or both (all).",
 )
+@click.option("--sarif", "sarif_target", metavar="FILE|-", help="Write what was found as SARIF 2.1.0.")
 @reading_options
 @json_option
 def audit(**values: Any) -> None:
@@ -35,18 +36,23 @@ def audit(**values: Any) -> None:
     Needs no labels and makes no INT8 model. Example: onnxptq audit model.onnx --data images/ --calib dark@3
     """
     from onnxptq.audit import FAILED, UNDECIDED, audit_calibration
-    from onnxptq.reports.audit import print_audit
+    from onnxptq.reports.audit import audit_sarif, print_audit
     from onnxptq.runtimes import stdout_to_stderr
 
     context = click.get_current_context()
-    json_target = values.pop("json_target")
-    check_json_target(json_target)
+    json_target, sarif_target = values.pop("json_target"), values.pop("sarif_target")
+    for target in (json_target, sarif_target):
+        check_json_target(target)
+    check_different(json_target, sarif_target)
+    if json_target == sarif_target == "-":
+        raise UsageError("--json - and --sarif - both want stdout. Write one of them to a file.")
     options = data_options(values, **{name: values.pop(name) for name in ("data", "calib_data", "eval_data")})
     with progress_bar() as progress, stdout_to_stderr():
         result = audit_calibration(**values, options=options, progress=progress)
     for warning in result.warnings:
         note(f"note: {warning}")
-    if json_target != "-":
+    if "-" not in (json_target, sarif_target):
         print_audit(result, shlex.join(["onnxptq", "audit", *context.meta["onnxptq.arguments"]]))
     write_json(json_target, result.to_dict())
+    write_json(sarif_target, audit_sarif(result, values["model"] or result.model))
     context.exit({FAILED: EXIT_FAILED, UNDECIDED: EXIT_UNDECIDED}.get(result.verdict, EXIT_DONE))

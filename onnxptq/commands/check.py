@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from onnxptq.commands._models import SKIP_FLOAT_HELP, check_found, expand, is_pattern, without_float
 from onnxptq.commands._options import (
     EP_HELP,
     FALLBACK_HELP,
@@ -27,14 +29,14 @@ from onnxptq.commands._output import (
     workflow_command,
     write_json,
 )
-from onnxptq.errors import OutputError, UsageError
+from onnxptq.errors import OnnxptqError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from onnxptq.gates import CheckResult
+    from onnxptq.gates.several import Checked
 
 
 @click.command(cls=Repeatable)
-@click.argument("model", required=False)
+@click.argument("models", nargs=-1, metavar="[MODEL|PATTERN]...")
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
 @judged_data_options
 @click.option(
@@ -55,15 +57,21 @@ if TYPE_CHECKING:
     "--time-limit", type=float, metavar="SECONDS", help="For loading a model, and for a batch. [default: 120]"
 )
 @click.option("--memory-limit", type=float, metavar="GIB", help="For one model (Linux). [default: 4 and 8 x the model]")
+@click.option("--skip-float", is_flag=True, help=SKIP_FLOAT_HELP)
 @click.option("--init", is_flag=True, help="Print a commented policy for MODEL instead (with --policy: write it).")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of policies instead.")
-@click.option("--junit", metavar="FILE", help="Write the verdict as JUnit XML.")
+@click.option("--junit", metavar="FILE", help="Write the verdict as JUnit XML, also where the input is bad.")
+@click.option(
+    "--sarif", "sarif_target", metavar="FILE", help="Write the verdict as SARIF, also where the input is bad."
+)
 @reading_options
 @json_option
 def check(**values: Any) -> None:
-    """Judge a model by a policy: PASSED (exit 0), FAILED (1) or UNDECIDED (3).
+    """Judge models by a policy: PASSED (exit 0), FAILED (1) or UNDECIDED (3).
 
     Without --policy: the average may not drop by more than a point, the worst group not by more than two, for sure.
+    With several models, or a pattern such as 'out/*.onnx', every model is judged, and the exit code is the first of
+    2 (bad input), 1, 3 and 0 that one of them has.
     """
     context = click.get_current_context()
     if values.pop("schema"):
@@ -72,48 +80,128 @@ def check(**values: Any) -> None:
         click.echo(schema_text(), nl=False)
         return
     if values.pop("init"):
-        _write_starter(values["model"], values["policy"])
+        _write_starter(values["models"], values["policy"])
         return
-    result, json_target = _check(values, shlex.join(["onnxptq", "check", *context.meta["onnxptq.arguments"]]))
-    _report(result, json_target)
-    context.exit(result.exit_code)
+    context.exit(_check(values, context.meta["onnxptq.arguments"]))
 
 
-def _check(values: dict[str, Any], command: str) -> tuple[CheckResult, str | None]:
+def _check(values: dict[str, Any], arguments: Sequence[str]) -> int:
+    """Judges, writes everything that was asked for, and returns the exit code."""
+    from onnxptq.gates.several import worst
+
+    json_target, files = values.pop("json_target"), {key: values.pop(key) for key in ("junit", "sarif_target")}
+    names = values.pop("models")
+    several = len(names) > 1 or any(map(is_pattern, names))
+    models = expand(names)
+    _check_targets(json_target, *files.values(), baseline=values["baseline"] if values["update_baseline"] else None)
+    judged: list[Checked] = []
+    try:
+        kept = _kept(models, skip_float=values.pop("skip_float"))
+        _judge(kept, values, _Command(arguments, names), several, judged)
+    except Exception as error:
+        from onnxptq.gates.several import Checked
+
+        name = Path(names[0]).name if len(names) == 1 else "onnxptq check"
+        # CI reads this file: without one a job that could not judge looks as if nothing was asked for.
+        _write(files, [*judged, Checked(name, None, str(error) or type(error).__name__)])
+        raise
+    _write(files, judged)
+    _report(judged, shlex.join(["onnxptq", "check", *arguments]), several, json_target)
+    return worst(judged).exit_code
+
+
+class _Command(NamedTuple):
+    """The arguments as they were given, and those of them that name models."""
+
+    arguments: Sequence[str]
+    names: Sequence[str]
+
+    def again(self, model: str | None) -> str:
+        """The command that judges one model again; that for all where it is not clear which words name models."""
+        words = list(self.arguments)
+        alike = all(words.count(name) == self.names.count(name) for name in self.names)
+        if model is not None and len(words) and list(self.names) != [model] and alike:
+            first = min(words.index(name) for name in self.names)
+            words[first] = model
+            words = [word for place, word in enumerate(words) if place == first or word not in self.names]
+        return shlex.join(["onnxptq", "check", *words])
+
+
+def _check_targets(*targets: str | None, baseline: str | None = None) -> None:
+    check_different(*targets, baseline)
+    for target in (*targets, baseline):
+        check_json_target(target)
+
+
+def _kept(models: Sequence[str], *, skip_float: bool) -> tuple[str | None, ...]:
+    check_found(models)
+    if skip_float and models and not (models := without_float(models)):
+        raise UsageError("nothing was judged: no model is quantized. Give INT8 models, or leave --skip-float out.")
+    return tuple(models) or (None,)
+
+
+def _judge(
+    models: Sequence[str | None], values: dict[str, Any], command: _Command, several: bool, judged: list[Checked]
+) -> None:
+    """Judges one model after another, and adds to `judged`; with several, one that cannot be judged stops no other."""
     from onnxptq.gates import check as judge
-    from onnxptq.gates.junit import write_junit
+    from onnxptq.gates.named_policies import find_policy
+    from onnxptq.gates.several import Checked
     from onnxptq.runtimes import stdout_to_stderr
 
-    json_target, junit = values.pop("json_target"), values.pop("junit")
-    baseline = values["baseline"] if values["update_baseline"] else None
-    check_different(junit, json_target, baseline)
-    for target in (junit, json_target, baseline):
-        check_json_target(target)
+    if several and values["baseline"]:
+        raise UsageError("--baseline is of one model. Check one model at a time with it.")
     limits = _limits(values.pop("time_limit"), values.pop("memory_limit"))
     options = data_options(values, split=values.pop("split"))
     corruptions = values.pop("corruptions") or None
+    if values["policy"] is not None:
+        values["policy"] = find_policy(values["policy"])
     with progress_bar() as progress, stdout_to_stderr():
-        result = judge(
-            **values, options=options, corruptions=corruptions, limits=limits, command=command, progress=progress
-        )
-        if junit:
-            write_junit(Path(junit), result)
-    return result, json_target
+        for model in models:
+            try:
+                result = judge(
+                    model,
+                    **values,
+                    options=options,
+                    corruptions=corruptions,
+                    limits=limits,
+                    command=command.again(model),
+                    progress=progress,
+                )
+            except OnnxptqError as error:
+                if not several:
+                    raise
+                judged.append(Checked(str(model), None, str(error)))
+                continue
+            name = result.subject.get("model", {}).get("name", "predictions")
+            judged.append(Checked(str(model) if several else str(name), result))
 
 
-def _report(result: CheckResult, json_target: str | None) -> None:
+def _write(files: dict[str, str | None], judged: Sequence[Checked]) -> None:
+    from onnxptq.gates.junit import write_junit
+    from onnxptq.gates.sarif import to_sarif
+
+    if junit := files["junit"]:
+        write_junit(Path(junit), judged)
+    if sarif := files["sarif_target"]:
+        write_json(sarif, to_sarif(judged))
+
+
+def _report(judged: Sequence[Checked], command: str, several: bool, json_target: str | None) -> None:
     from onnxptq.gates.github import workflow_commands, write_summary
-    from onnxptq.gates.text import full_text
+    from onnxptq.gates.several import summary_to_dict
+    from onnxptq.gates.text import full_text, several_text
 
-    for warning in result.warnings:
+    for warning in dict.fromkeys(w for one in judged if one.result is not None for w in one.result.warnings):
         note(f"note: {warning}")
     # On stderr, which GitHub reads too: stdout may be JSON.
-    for line in workflow_commands(result, os.environ):
+    for line in workflow_commands(judged, os.environ):
         workflow_command(line)
-    write_summary(result, os.environ)
+    write_summary(judged, os.environ)
+    only = None if several else judged[0].result
     if json_target != "-":
-        click.echo(full_text(result))
-    write_json(json_target, result.to_dict())
+        click.echo(several_text(judged) if only is None else full_text(only))
+    write_json(json_target, summary_to_dict(tuple(judged), command) if only is None else only.to_dict())
 
 
 def _limits(seconds: float | None, gibibytes: float | None) -> Any:
@@ -126,13 +214,13 @@ def _limits(seconds: float | None, gibibytes: float | None) -> Any:
     return Limits(memory_bytes=memory) if seconds is None else Limits(seconds, memory)
 
 
-def _write_starter(model: str | None, policy: str | None) -> None:
+def _write_starter(models: Sequence[str], policy: str | None) -> None:
     from onnxptq.files import replacing
     from onnxptq.gates.starter import starter_policy
 
-    if model is None:
-        raise UsageError("--init writes a policy for a model: onnxptq check MODEL --init --policy policy.toml")
-    text = starter_policy(Path(model))
+    if len(models) != 1:
+        raise UsageError("--init writes a policy for one model: onnxptq check MODEL --init --policy policy.toml")
+    text = starter_policy(Path(models[0]))
     if policy is None:
         click.echo(text, nl=False)
         return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._output import check_different, check_json_target, json_option, write_json
-from onnxptq.errors import EXIT_FAILED, UsageError
+from onnxptq.commands._models import SKIP_FLOAT_HELP, check_found, expand, is_pattern, without_float
+from onnxptq.commands._output import check_different, check_json_target, json_option, note, write_json
+from onnxptq.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, OnnxptqError, UsageError
 from onnxptq.reports.tables import print_table
 
 if TYPE_CHECKING:
@@ -19,11 +21,12 @@ _SHOWN_PLACES = 5
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="[MODEL|PATTERN]...")
 @click.option(
     "--target", metavar="NAME", help="cpu, cuda, tensorrt, tensorrt11 or openvino. [default: what onnxptq made it for]"
 )
 @click.option("--ignore", multiple=True, metavar="RULE", help="Leave this rule out. Repeatable.")
+@click.option("--skip-float", is_flag=True, help=SKIP_FLOAT_HELP)
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules instead, with --target those of one target.")
 @click.option("--sarif", "sarif_target", metavar="FILE|-", help="Write the findings as SARIF 2.1.0.")
 @json_option
@@ -33,6 +36,7 @@ def lint(
     models: tuple[str, ...],
     target: str | None,
     ignore: tuple[str, ...],
+    skip_float: bool,
     list_rules: bool,
     sarif_target: str | None,
     json_target: str | None,
@@ -42,28 +46,51 @@ def lint(
     Needs no provider and no hardware. Exits with 1 when an error is found.
     Example: onnxptq lint model.int8.onnx --target tensorrt
     """
-    for output in (json_target, sarif_target):
-        check_json_target(output)
     check_different(json_target, sarif_target)
     if json_target == sarif_target == "-":
         raise UsageError("--json - and --sarif - both want stdout. Write one of them to a file.")
     if list_rules:
+        check_json_target(json_target)
         _list_rules(target, ignore, json_target)
         return
     if not models:
         raise UsageError("which model? Give an ONNX file, or --rules to see what is looked for.")
-    if len(models) > 1 and (json_target or sarif_target):
-        raise UsageError("--json and --sarif hold one report. Lint one model at a time, or leave them out.")
-    from onnxptq.lint import lint as lint_model
-    from onnxptq.lint import to_dict, to_sarif
+    from onnxptq.lint import summary_to_dict, to_dict, to_sarif
 
-    reports = [lint_model(model, target or _target_of(model), ignore=ignore) for model in models]
-    for report in reports:
-        write_json(json_target, to_dict(report))
-        write_json(sarif_target, to_sarif(report))
-        if "-" not in (json_target, sarif_target):
-            _print(report, ignore)
-    context.exit(0 if all(report.passed for report in reports) else EXIT_FAILED)
+    several = len(models) > 1 or any(map(is_pattern, models))
+    models = expand(models)
+    for output in (json_target, sarif_target):
+        check_json_target(output)
+    check_found(models)
+    reports, errors = _lint(without_float(models) if skip_float else models, target, ignore, several)
+    write_json(json_target, summary_to_dict(reports, errors) if several or not reports else to_dict(reports[0]))
+    write_json(sarif_target, to_sarif(*reports, errors=[f"{model}: {error}" for model, error in errors.items()]))
+    for report in reports if "-" not in (json_target, sarif_target) else ():
+        _print(report, ignore)
+    for model, error in errors.items():
+        note(f"onnxptq: {model}: {error}")
+    verdict = EXIT_DONE if all(report.passed for report in reports) else EXIT_FAILED
+    context.exit(EXIT_BAD_INPUT if errors else verdict)
+
+
+def _lint(
+    models: Sequence[str], target: str | None, ignore: Sequence[str], several: bool
+) -> tuple[list[LintReport], dict[str, str]]:
+    """Reports, and why a model has none; a single model that cannot be read is an error of its own."""
+    from onnxptq.lint import lint as lint_model
+    from onnxptq.lint import rules_of
+
+    if target is not None:
+        rules_of(target, ignore)  # A wrong name is no fault of a model.
+    reports, errors = [], {}
+    for model in models:
+        try:
+            reports.append(lint_model(model, target or _target_of(model), ignore=ignore))
+        except OnnxptqError as error:
+            if not several:
+                raise
+            errors[model] = str(error)
+    return reports, errors
 
 
 def _target_of(model: str) -> str:

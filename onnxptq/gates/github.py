@@ -5,12 +5,13 @@ https://docs.github.com/en/actions/reference/workflow-commands-for-github-action
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxptq import foreign_text
 from onnxptq.errors import OutputError
-from onnxptq.gates.text import headline, numbers
+from onnxptq.gates.several import Checked
+from onnxptq.gates.text import headline, numbers, summary_lines
 from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict
 
 _SIGNS = {
@@ -40,7 +41,15 @@ def markdown(result: CheckResult) -> str:
     return "\n".join([*lines, "", "Again:", "", *foreign_text.fenced(result.command, "sh"), ""])
 
 
-def write_summary(result: CheckResult, environment: Mapping[str, str]) -> None:
+def several_markdown(models: Sequence[Checked]) -> str:
+    """Several models as Markdown: a table of verdicts, the worst first, then the check of each that was judged."""
+    first, *lines = summary_lines(models)
+    named = [foreign_text.markdown(line.strip()) for line in lines]
+    parts = [f"## onnxptq check: {foreign_text.markdown(first)}", "", *(f"- {line}" for line in named), ""]
+    return "\n".join([*parts, *(markdown(one.result) for one in models if one.result is not None)])
+
+
+def write_summary(models: Sequence[Checked], environment: Mapping[str, str]) -> None:
     """Appends the Markdown to the file that $GITHUB_STEP_SUMMARY names, where it is set.
 
     Raises:
@@ -48,22 +57,34 @@ def write_summary(result: CheckResult, environment: Mapping[str, str]) -> None:
     """
     if not (named := environment.get("GITHUB_STEP_SUMMARY")):
         return
+    only = models[0].result if len(models) == 1 else None
     try:
         with Path(named).open("a", encoding="utf-8") as file:
-            file.write(markdown(result))
+            file.write(several_markdown(models) if only is None else markdown(only))
     except OSError as error:
         raise OutputError(f"cannot write $GITHUB_STEP_SUMMARY ({named}): {error.strerror}. Unset it.") from error
 
 
-def workflow_commands(result: CheckResult, environment: Mapping[str, str]) -> list[str]:
-    """Workflow commands, one for each rule that failed or is undecided; none outside GitHub Actions."""
+def workflow_commands(models: Sequence[Checked], environment: Mapping[str, str]) -> list[str]:
+    """Workflow commands, one for each rule that failed or is undecided; none outside GitHub Actions.
+
+    With several models each names its own, and one that could not be judged is an error.
+    """
     if environment.get("GITHUB_ACTIONS") != "true":
         return []
-    return [
-        f"::{'error' if verdict is Verdict.FAILED else 'warning'} title={_property(_title(rule))}::{_data(_said(rule))}"
-        for verdict in (Verdict.FAILED, Verdict.UNDECIDED)
-        for rule in result.named(verdict)
-    ]
+    lines = []
+    for one in models:
+        about = "" if len(models) == 1 else f"{one.name}: "
+        if one.result is None:
+            lines.append(_command("error", f"onnxptq check: {one.verdict}", f"{about}{one.error}"))
+            continue
+        for verdict, level in ((Verdict.FAILED, "error"), (Verdict.UNDECIDED, "warning")):
+            lines += [_command(level, _title(rule), f"{about}{_said(rule)}") for rule in one.result.named(verdict)]
+    return lines
+
+
+def _command(level: str, title: str, text: str) -> str:
+    return f"::{level} title={_property(title)}::{_data(text)}"
 
 
 def _title(rule: RuleResult) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+from onnxptq.gates.several import BAD_INPUT, WORST_FIRST, Checked, worst
 from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict, shown
 
 
@@ -61,6 +65,23 @@ def full_text(result: CheckResult) -> str:
     if passed := result.named(Verdict.PASSED):
         lines += ["", *(f"PASSED {rule.rule}: {_passed(rule)}" for rule in passed)]
     return "\n".join([*lines, "", f"again: {result.command}"])
+
+
+def summary_lines(models: Sequence[Checked]) -> list[str]:
+    """The verdict on several models, which begins the first line, then a line for each, the worst first."""
+    counts = Counter(one.verdict for one in models)
+    order = (BAD_INPUT, *(verdict.value for verdict in (Verdict.FAILED, Verdict.UNDECIDED, Verdict.PASSED)))
+    told = ", ".join(f"{counts[verdict]} {verdict.lower()}" for verdict in order if counts[verdict])
+    lines = [f"{worst(models).verdict} {len(models)} models: {told}"]
+    for one in sorted(models, key=lambda one: WORST_FIRST.index(one.exit_code)):
+        lines.append(f"  {one.verdict:<9}  {one.name}" + (f": {one.error}" if one.error else ""))
+    return lines
+
+
+def several_text(models: Sequence[Checked]) -> str:
+    """The summary of several models, then the check of each one that was judged."""
+    texts = ["\n".join(summary_lines(models)), *(full_text(one.result) for one in models if one.result is not None)]
+    return "\n\n".join(texts)
 
 
 def _passed(rule: RuleResult) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxptq.graphs.view import GraphView, Parameters
 from onnxptq.lint._base import LEVELS, LINT_RULES, Level, Place, Rule
-from onnxptq.lint._output import rule_to_dict, to_dict, to_sarif
+from onnxptq.lint._output import rule_to_dict, summary_to_dict, to_dict, to_sarif
 from onnxptq.lint._run import Finding, LintReport, lint, rules_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "lint",
     "rule_to_dict",
     "rules_of",
+    "summary_to_dict",
     "to_dict",
     "to_sarif",
 ]

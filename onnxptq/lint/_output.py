@@ -1,15 +1,13 @@
-"""A lint report for machines: JSON of our own, and SARIF 2.1.0, which code hosts and editors show."""
+"""Lint reports for machines: JSON of our own, and SARIF 2.1.0, which code hosts and editors show."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from onnxptq.lint._base import LEVELS, Rule
 from onnxptq.lint._run import LintReport
-
-SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+from onnxptq.sarif import SarifResult, SarifRule, sarif_log, sarif_run
 
 
 def to_dict(report: LintReport) -> dict[str, Any]:
@@ -29,6 +27,16 @@ def to_dict(report: LintReport) -> dict[str, Any]:
     }
 
 
+def summary_to_dict(reports: Sequence[LintReport], errors: Mapping[str, str]) -> dict[str, Any]:
+    """What `onnxptq lint --json` writes of several models; `errors` says why a model could not be read."""
+    return {
+        "lint_summary_version": 1,
+        "passed": not errors and all(report.passed for report in reports),
+        "models": [to_dict(report) for report in reports],
+        "errors": dict(errors),
+    }
+
+
 def rule_to_dict(rule: Rule) -> dict[str, Any]:
     """A rule without its function."""
     return {
@@ -41,51 +49,29 @@ def rule_to_dict(rule: Rule) -> dict[str, Any]:
     }
 
 
-def to_sarif(report: LintReport) -> dict[str, Any]:
-    """The report as a SARIF 2.1.0 log with one run.
+def to_sarif(*reports: LintReport, errors: Sequence[str] = ()) -> dict[str, Any]:
+    """Reports as a SARIF 2.1.0 log with one run for each target.
 
     A node is a logical location: an ONNX file has no lines. Rules that were asked and not violated are listed too.
+    `errors` says which files could not be read, and why.
     """
-    from onnxptq.version import __version__
+    by_target: dict[str, list[LintReport]] = {}
+    for report in reports:
+        by_target.setdefault(report.target, []).append(report)
+    runs = [_run(target, found, errors) for target, found in by_target.items()]
+    return sarif_log(runs or [sarif_run("lint", (), (), errors=errors)])
 
-    index = {rule.name: number for number, rule in enumerate(report.rules)}
-    driver = {
-        "name": "onnxptq",
-        "semanticVersion": __version__,
-        "rules": [_sarif_rule(rule, report.target) for rule in report.rules],
-    }
+
+def _run(target: str, reports: Sequence[LintReport], errors: Sequence[str]) -> dict[str, Any]:
+    rules = [
+        SarifRule(rule.name, rule.title, rule.why, rule.remedy, rule.levels[target], rule.source)
+        for rule in reports[0].rules
+    ]
     results = [
-        {
-            "ruleId": found.rule,
-            "ruleIndex": index[found.rule],
-            "level": found.level,
-            "message": {"text": f"{found.where or 'the graph'}: {found.message}"},
-            "locations": [_location(report.model, found.where)],
-        }
+        SarifResult(
+            found.rule, found.level, f"{found.where or 'the graph'}: {found.message}", report.model, found.where
+        )
+        for report in reports
         for found in report.findings
     ]
-    return {
-        "$schema": SARIF_SCHEMA,
-        "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results, "properties": {"target": report.target}}],
-    }
-
-
-def _sarif_rule(rule: Rule, target: str) -> dict[str, Any]:
-    described = {
-        "id": rule.name,
-        "shortDescription": {"text": rule.title},
-        "fullDescription": {"text": rule.why},
-        "help": {"text": f"{rule.remedy} Source: {rule.source}"},
-        "defaultConfiguration": {"level": rule.levels[target]},
-    }
-    return {**described, "helpUri": rule.source} if rule.source.startswith("https://") else described
-
-
-def _location(model: str, where: str) -> dict[str, Any]:
-    path = Path(model)
-    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
-    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": uri}}}
-    if where:
-        location["logicalLocations"] = [{"fullyQualifiedName": where, "kind": "element"}]
-    return location
+    return sarif_run(f"lint/{target}", rules, results, errors=errors, properties={"target": target})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnxptq.audit.clipping import Clipping, Interval
 from onnxptq.audit.verdict import COVERED, FAILED, UNDECIDED, UNDECIDED_LIMIT, Audit, TensorEvidence
 from onnxptq.reports.tables import print_table
+from onnxptq.sarif import SarifResult, SarifRule, sarif_log, sarif_run
 
 _SHOWN = 12
 _HEADINGS = (
@@ -60,6 +63,50 @@ _LEGEND = (
     f"whose best classes are both cut off. Dangerous: an input below {100 * COVERED:.0f} % of its bounds, or an output "
     f"with more than {100 * UNDECIDED_LIMIT:.0f} % ties."
 )
+
+
+_RULES = (
+    SarifRule(
+        "narrow-range",
+        "range too narrow",
+        "The calibration set does not reach what the model will be given, so that INT8 cuts it off.",
+        "Calibrate with more varied samples, or with --method robust.",
+        "error",
+        "docs/audit.md",
+    ),
+    SarifRule(
+        "missing-group",
+        "group missing from the calibration set",
+        "No drawn sample is of this group. By itself this does no harm to ranges.",
+        "Draw more samples, or equal shares of each group (--calib stratified).",
+        "note",
+        "docs/audit.md",
+    ),
+    SarifRule(
+        "nothing-to-compare",
+        "nothing to hold the set against",
+        "Every sample was drawn and no copies could be made, so nothing shows what the set lacks.",
+        "Give more data than is drawn.",
+        "warning",
+        "docs/audit.md",
+    ),
+)
+
+
+def audit_sarif(audit: Audit, model: str) -> dict[str, Any]:
+    """An audit as a SARIF log: each tensor whose range is too narrow is an error, in the file `model`."""
+    remedy = f" {audit.remedies[0]}" if audit.remedies else ""
+    results = [
+        SarifResult("narrow-range", "error", f"too narrow for {_cause(one)}.{remedy}", model, one.name)
+        for one in audit.causes
+    ]
+    for one in audit.missing:
+        text = f"{len(one.values)} of {one.of} values of {one.attribute} are missing: {', '.join(one.values[:10])}"
+        results.append(SarifResult("missing-group", "note", text, model, one.attribute))
+    if audit.verdict == UNDECIDED:
+        results.append(SarifResult("nothing-to-compare", "warning", verdict_line(audit), model))
+    properties = {"verdict": audit.verdict, "calibration": audit.calibration}
+    return sarif_log([sarif_run("audit", _RULES, results, properties=properties)])
 
 
 def _cause(tensor: TensorEvidence) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -100,14 +101,21 @@ def model(tmp_path: Path, save_classifier: Callable[..., Path], make_runs: Calla
     ("name", "code", "verdict"), [("good", 0, "PASSED"), ("bad", 1, "FAILED"), ("few", 3, "UNDECIDED")]
 )
 def test_the_steps_install_and_check(
-    job: Callable[..., Any], model: dict[str, str], tmp_path: Path, name: str, code: int, verdict: str
+    job: Callable[..., Any],
+    model: dict[str, str],
+    tmp_path: Path,
+    check_sarif: Callable[..., None],
+    name: str,
+    code: int,
+    verdict: str,
 ) -> None:
-    done = job(**model, arguments=f"--predictions {name}.parquet", junit="out.xml")
+    done = job(**model, arguments=f"--predictions {name}.parquet", junit="out.xml", sarif="out.sarif")
     assert done["code"] == code, done["said"]
     assert done["GITHUB_OUTPUT"] == f"verdict={verdict}\n"
     assert "onnxptq check: " in done["GITHUB_STEP_SUMMARY"] and verdict in done["GITHUB_STEP_SUMMARY"]
     assert ("::error title=" in done["said"]) == (name == "bad")
     assert (tmp_path / "work" / "out.xml").is_file()
+    check_sarif(json.loads((tmp_path / "work" / "out.sarif").read_text()))
     assert (tmp_path / "pip").read_text().splitlines() == ["-m", "pip", "install", str(ROOT)]
 
 
@@ -166,22 +174,104 @@ def test_a_model_whose_name_is_an_option_is_a_file(job: Callable[..., Any], mode
     assert (done["code"], done["GITHUB_OUTPUT"]) == (2, "verdict=BAD INPUT\n")
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the snippets of docs/check.md find: INT8 models beside the FP32 one, and data that is labelled."""
+    from onnxptq.models import builtin
+
+    folder = tmp_path_factory.mktemp("project")
+    for part in ("models", "data"):
+        (folder / part).mkdir()
+    onnxptq.quantize(output=folder / "models" / "one.int8.onnx", evaluate=False)
+    shutil.copy(builtin().model, folder / "models" / "digits.onnx")
+    shutil.copy(builtin().test, folder / "data" / "test.parquet")
+    return folder
+
+
+@pytest.fixture
+def shell(project: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a script in the project; an installation only writes down what it was asked for."""
+    work, tools, command = tmp_path / "project", tmp_path / "tools", Path(sys.executable).with_name("onnxptq")
+    shutil.copytree(project, work)
+    tools.mkdir()
+    pip = f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{tmp_path}/pip"\n'
+    venv = f'mkdir -p .venv/bin; cp "{tools}/pip" .venv/bin; ln -sf "{command}" .venv/bin/onnxptq\n'
+    for name, text in (("pip", pip), ("python", f"#!/bin/sh\n{venv}")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    path = os.pathsep.join([str(tools), str(command.parent), os.environ["PATH"]])
+
+    def run(*lines: str) -> subprocess.CompletedProcess[str]:
+        script = "set -eo pipefail\n" + "\n".join(lines)
+        environment = {**os.environ, "PATH": path}
+        return subprocess.run(
+            ["bash", "-c", script], cwd=work, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+def snippet(language: str) -> str:
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    return str(found)
+
+
+def test_the_job_for_gitlab_runs(shell: Callable[..., Any], tmp_path: Path) -> None:
+    (job,) = yaml.safe_load(snippet("yaml")).values()
+    passed = shell(*job["script"])
+    assert passed.returncode == 0, passed.stderr
+    assert (tmp_path / "project" / job["artifacts"]["reports"]["junit"]).is_file()
+    assert "git+https://" in (tmp_path / "pip").read_text()
+    (tmp_path / "project" / "models" / "two.int8.onnx").write_bytes(b"damaged")
+    damaged = shell(*job["script"])
+    assert damaged.returncode == 2 != job["allow_failure"]["exit_codes"] == 3
+    assert "<error" in (tmp_path / "project" / job["artifacts"]["reports"]["junit"]).read_text()
+
+
+def test_the_pipeline_for_jenkins_runs(shell: Callable[..., Any], tmp_path: Path) -> None:
+    text = snippet("groovy")
+    commands = re.findall(r"\bsh '([^']+)'|script: '([^']+)'", text)
+    done = shell(*(one or other for one, other in commands))
+    assert done.returncode == 0 and done.stdout.startswith("PASSED 1 models"), done.stderr
+    (report,) = re.findall(r"junit '([^']+)'", text)
+    assert (tmp_path / "project" / report).is_file()
+    assert text.count("{") == text.count("}") and text.count("(") == text.count(")")
+
+
+def test_the_container_runs_as_nobody_special_and_its_arguments_are_those_of_the_command(
+    shell: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Without Docker: the image's instructions are read, and what `docker run` hands over is run here."""
+    instructions = [line.split(maxsplit=1) for line in (ROOT / "Dockerfile").read_text().splitlines()]
+    image = {words[0]: words[1] for words in instructions if len(words) == 2 and words[0].isupper()}
+    entry = json.loads(image["ENTRYPOINT"])
+    assert entry == ["onnxptq"] and image["USER"] not in ("root", "0")
+    (line,) = [line for line in snippet("sh").splitlines() if line.startswith("docker run")]
+    arguments = line.partition(" onnxptq ")[2].replace("model.int8.onnx", "models/one.int8.onnx")
+    done = shell(f'export ONNXPTQ_CACHE="{tmp_path}/cache"', f"{entry[0]} {arguments}")
+    assert done.returncode == 0 and done.stdout.startswith("PASSED "), done.stderr
+    assert not (tmp_path / "cache").exists()  # --no-cache
+
+
 @pytest.mark.parametrize(("target", "code"), [("cpu", 0), ("tensorrt", 1)])
 def test_the_hook_lints_all_that_pre_commit_hands_it(tmp_path: Path, target: str, code: int) -> None:
-    import onnxptq
+    from onnxptq.models import builtin
 
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert hook["language"] == "python" and re.search(hook["files"], "models/net.onnx")
     # A graph for the CPU, which TensorRT rejects: its activations are not symmetric.
     onnxptq.quantize(output=tmp_path / "one.onnx", evaluate=False)
     shutil.copy(tmp_path / "one.onnx", tmp_path / "two.onnx")
+    shutil.copy(builtin().model, tmp_path / "fp32.onnx")
     command = shlex.split(hook["entry"])
     command[0] = str(Path(sys.executable).with_name(command[0]))
     done = subprocess.run(
-        [*command, "--target", target, "one.onnx", "two.onnx"],
+        [*command, "--target", target, "fp32.onnx", "one.onnx", "two.onnx"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
+    assert "skipped fp32.onnx" in done.stderr
     verdict = "PASSED" if code == 0 else "FAILED"
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith(f"{verdict}: ")] == [
         "one.onnx",

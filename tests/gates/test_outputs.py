@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xmlschema
@@ -14,7 +15,9 @@ from onnxptq.errors import OutputError
 from onnxptq.gates import CheckResult, RuleResult, Verdict
 from onnxptq.gates.github import markdown, workflow_commands, write_summary
 from onnxptq.gates.junit import junit_xml, write_junit
-from onnxptq.gates.text import full_text
+from onnxptq.gates.sarif import to_sarif
+from onnxptq.gates.several import Checked, worst
+from onnxptq.gates.text import full_text, several_text
 
 FAILED = RuleResult(
     "worst_group_drop",
@@ -44,6 +47,13 @@ RESULT = CheckResult(
     {"format": 1},
     "onnxptq check int8.onnx --data 'my data'",
 )
+BAD = Checked("gone.onnx", None, "there is no model gone.onnx.")
+
+
+def checked(result: CheckResult = RESULT, name: str = "int8.onnx") -> list[Checked]:
+    return [Checked(name, result)]
+
+
 ODD = replace(FAILED, group="label=<b>|`x`\x01\ud800 & [y](z)*corruption=100 %, a:b", explanation="::error::\r\nno")
 
 
@@ -65,40 +75,89 @@ def test_the_verdict_is_first_then_what_failed_then_the_command() -> None:
 @pytest.mark.parametrize("rules", [(), RESULT.rules, (ODD, ODD)])
 def test_junit_is_what_jenkins_and_gitlab_read(rules: tuple[RuleResult, ...]) -> None:
     schema = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
-    schema.validate(junit_xml(replace(RESULT, rules=rules)).decode())
+    schema.validate(junit_xml([*checked(replace(RESULT, rules=rules)), BAD]).decode())
 
 
 def test_junit_has_one_test_a_rule(tmp_path: Path) -> None:
-    write_junit(tmp_path / "j.xml", RESULT)
+    write_junit(tmp_path / "j.xml", checked())
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()[0]
     assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "1", "1"]
     outcomes = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
     assert outcomes == {"size": [], "worst_group_drop": ["failure"], "samples": ["error"], "latency": ["skipped"]}
     assert "limit 2.0 points" in str(suite.findtext(".//failure"))
-    twice = ElementTree.fromstring(junit_xml(replace(RESULT, rules=(FAILED, FAILED))))
+    twice = ElementTree.fromstring(junit_xml(checked(replace(RESULT, rules=(FAILED, FAILED)))))
     assert [case.get("name") for case in twice.iter("testcase")] == ["worst_group_drop", "worst_group_drop (2)"]
 
 
+def test_several_models_are_one_report_in_which_each_is_named() -> None:
+    good = replace(RESULT, verdict=Verdict.PASSED, rules=(PASSED,))
+    models = [*checked(good, "a/int8.onnx"), BAD, *checked(RESULT, "b/int8.onnx")]
+    root = ElementTree.fromstring(junit_xml(models))
+    assert {name: root.get(name) for name in ("tests", "failures", "errors")} == {
+        "tests": "6", "failures": "1", "errors": "2",
+    }  # fmt: skip
+    assert [suite.get("name") for suite in root] == ["a/int8.onnx", "gone.onnx", "b/int8.onnx"]
+    names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(set(names)) == len(names)  # GitLab ignores a test of a name that it has seen.
+    assert several_text(models).splitlines()[:4] == [
+        "BAD INPUT 3 models: 1 bad input, 1 failed, 1 passed",
+        "  BAD INPUT  gone.onnx: there is no model gone.onnx.",
+        "  FAILED     b/int8.onnx",
+        "  PASSED     a/int8.onnx",
+    ]
+    commands = workflow_commands(models, {"GITHUB_ACTIONS": "true"})
+    assert commands[0] == "::error title=onnxptq check%3A BAD INPUT::gone.onnx: there is no model gone.onnx."
+    assert commands[1].startswith("::error title=onnxptq check%3A FAILED worst_group_drop::b/int8.onnx: ")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [("0", 0), ("00", 0), ("03", 3), ("30", 3), ("13", 1), ("31", 1), ("12", 2), ("0231", 2), ("23", 2)],
+)
+def test_the_worst_exit_code_stands_for_all(codes: str, expected: int) -> None:
+    verdicts = {"0": Verdict.PASSED, "1": Verdict.FAILED, "3": Verdict.UNDECIDED}
+    models = [BAD if code == "2" else Checked(code, replace(RESULT, verdict=verdicts[code])) for code in codes]
+    assert worst(models).exit_code == expected
+
+
+def test_sarif_has_what_failed_and_what_is_open_and_why_a_model_was_not_judged(check_sarif: Any) -> None:
+    twice = replace(FAILED, rule="regression (worst group)")
+    log = to_sarif([*checked(replace(RESULT, rules=(*RESULT.rules, twice)), "out dir/int8.onnx"), BAD])
+    check_sarif(log)
+    (run,) = log["runs"]
+    found = [(one["ruleId"], one["level"]) for one in run["results"]]
+    assert found == [("worst_group_drop", "error"), ("samples", "warning"), ("regression", "error")]
+    assert "limit 2.0 points" in run["results"][0]["message"]["text"]
+    (place,) = run["results"][0]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "out%20dir/int8.onnx"
+    assert place["logicalLocations"][0]["fullyQualifiedName"] == "label=cat*corruption=fog@3"
+    ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert ids == ["size", "worst_group_drop", "samples", "latency", "regression"]
+    assert run["invocations"][0]["executionSuccessful"] is False
+    (why,) = run["invocations"][0]["toolExecutionNotifications"]
+    assert why["message"]["text"] == "gone.onnx: there is no model gone.onnx."
+
+
 def test_annotations_are_for_github_only_and_cannot_be_forged() -> None:
-    assert workflow_commands(RESULT, {}) == []
-    error, warning = workflow_commands(RESULT, {"GITHUB_ACTIONS": "true"})
+    assert workflow_commands(checked(), {}) == []
+    error, warning = workflow_commands(checked(), {"GITHUB_ACTIONS": "true"})
     assert error.startswith("::error title=onnxptq check%3A FAILED worst_group_drop::label=cat*corruption=fog@3: 15.0")
     assert warning.startswith("::warning title=onnxptq check%3A UNDECIDED samples::")
-    (odd,) = workflow_commands(replace(RESULT, rules=(ODD,)), {"GITHUB_ACTIONS": "true"})
+    (odd,) = workflow_commands(checked(replace(RESULT, rules=(ODD,))), {"GITHUB_ACTIONS": "true"})
     assert len(odd.splitlines()) == 1 and "100 %25" in odd
 
 
 def test_the_summary_is_appended_where_github_asks_for_it(tmp_path: Path) -> None:
-    write_summary(RESULT, {})
+    write_summary(checked(), {})
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
-    write_summary(RESULT, {"GITHUB_STEP_SUMMARY": str(summary)})
+    write_summary(checked(), {"GITHUB_STEP_SUMMARY": str(summary)})
     text = summary.read_text(encoding="utf-8")
     assert text.startswith("before\n## onnxptq check: ❌ FAILED\n")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split("|")[2].strip() for row in rows[1:]] == ["worst\\_group\\_drop", "samples", "latency", "size"]
     with pytest.raises(OutputError, match="GITHUB_STEP_SUMMARY"):
-        write_summary(RESULT, {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+        write_summary(checked(), {"GITHUB_STEP_SUMMARY": str(tmp_path)})
 
 
 def test_names_from_the_data_cannot_become_markup() -> None:

@@ -86,27 +86,47 @@ def test_json_on_stdout_is_json_and_nothing_else(bad):
     }
 
 
-def test_sarif_has_the_structure_that_the_standard_wants(bad, tmp_path):
+def test_sarif_has_the_structure_that_the_standard_wants(bad, tmp_path, check_sarif):
     run(bad, "--target", "tensorrt", "--sarif", tmp_path / "lint.sarif")
     log = json.loads((tmp_path / "lint.sarif").read_text())
-    assert log["version"] == "2.1.0"
+    check_sarif(log)
     (recorded,) = log["runs"]
-    driver = recorded["tool"]["driver"]
-    assert driver["name"] == "onnxptq"
-    ids = [rule["id"] for rule in driver["rules"]]
-    assert len(set(ids)) == len(ids) == len(rules_of("tensorrt"))
-    for rule in driver["rules"]:
-        assert rule["defaultConfiguration"]["level"] in ("error", "warning", "note")
-        assert rule.get("helpUri", "https://").startswith("https://")
-        assert all(rule[key]["text"] for key in ("shortDescription", "fullDescription", "help"))
+    assert len(recorded["tool"]["driver"]["rules"]) == len(rules_of("tensorrt"))
     assert len(recorded["results"]) == 2
     for result in recorded["results"]:
-        assert ids[result["ruleIndex"]] == result["ruleId"] == "QDQ101"
-        assert result["level"] == "error"
+        assert (result["ruleId"], result["level"]) == ("QDQ101", "error")
         assert "zero point" in result["message"]["text"]
         (location,) = result["locations"]
         assert location["physicalLocation"]["artifactLocation"]["uri"].endswith("model.onnx")
         assert location["logicalLocations"][0]["fullyQualifiedName"].startswith("QuantizeLinear")
+
+
+def test_several_models_are_one_report(bad, save, tmp_path, check_sarif):
+    """A pattern's float model is left out on demand, a file that is no model is said, and no other is lost for it."""
+    net = Net("cpu")
+    (tmp_path / "float.onnx").write_bytes(net.model(net.op("Relu", "x")).SerializeToString())
+    (tmp_path / "torn.onnx").write_bytes(bad.read_bytes()[:50])
+    reports = [tmp_path / name for name in ("lint.json", "lint.sarif")]
+    options = ("--target", "tensorrt", "--skip-float", "--json", reports[0], "--sarif", reports[1])
+    result = run(tmp_path / "*.onnx", *options)
+    assert result.exit_code == 2
+    assert "skipped" in result.stderr and "float.onnx" in result.stderr and "torn.onnx: " in result.stderr
+    assert result.stdout.startswith("FAILED: ")
+    found, log = (json.loads(path.read_text()) for path in reports)
+    assert (found["passed"], len(found["models"]), len(found["errors"])) == (False, 1, 1)
+    check_sarif(log)
+    (recorded,) = log["runs"]
+    assert recorded["invocations"][0]["executionSuccessful"] is False
+    assert len(recorded["results"]) == 2
+    (tmp_path / "torn.onnx").unlink()
+    assert run(tmp_path / "*.onnx", "--target", "tensorrt", "--skip-float").exit_code == 1
+    onnx.save(build(clean, "cpu"), bad)
+    assert run(tmp_path / "*.onnx", "--target", "cpu", "--skip-float").exit_code == 0
+    bad.unlink()
+    alone = run(tmp_path / "*.onnx", "--skip-float")  # As the hook meets it: nothing to read, nothing wrong.
+    assert (alone.exit_code, alone.stdout) == (0, "")
+    nothing = run(tmp_path / "*.zip", "--target", "cpu")
+    assert isinstance(nothing.exception, UsageError) and "no file fits" in str(nothing.exception)
 
 
 def test_sarif_names_a_relative_file_by_a_relative_uri(bad, monkeypatch):
