@@ -69,8 +69,26 @@ def _is(output: Path, path: Path) -> bool:
         return False
 
 
+_INSTEAD = {
+    ".md": "`onnxptq report --markdown FILE` writes Markdown.",
+    ".csv": "`onnxptq report --csv DIR` writes tables.",
+    ".json": "--json FILE writes JSON.",
+    ".pdf": "Print the page into a PDF from a browser.",
+}
+
+
 def check_report(path: Path, force: bool) -> None:
-    """Raises OutputError when `path` could not be written, or is a file that is no report of ours, without --force."""
+    """Refuses the name of a report before any work is done for it.
+
+    Raises:
+        UsageError: the name is that of another format.
+        OutputError: it could not be written, or is a file that is no report of ours, without --force.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        instead = _INSTEAD.get(path.suffix.lower(), "")
+        raise UsageError(
+            f"-o {path} names the report, which is HTML: give a name that ends in .html. {instead}".rstrip()
+        )
     check_writable(path)
     if not force and path.exists() and _REPORT not in _head(path):
         raise OutputError(

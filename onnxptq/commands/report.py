@@ -21,7 +21,7 @@ from onnxptq.errors import OutputError
 
 @click.command()
 @click.argument("run", default="last")
-@click.option("-o", "--output", metavar="FILE", help="The HTML file. [default: report.html]")
+@click.option("-o", "--output", metavar="FILE", help="The HTML file. [default: RUN.html]")
 @click.option("--csv", "csv_folder", metavar="DIR", help="Also every table as CSV, into this folder.")
 @click.option("--markdown", metavar="FILE", help="Also as Markdown, for a pull request.")
 @click.option(
@@ -59,16 +59,18 @@ def report(
     )
     from onnxptq.sweeps.store import load_study
 
-    html = Path(output or "report.html")
-    check_report(html, force)
+    if output:
+        check_report(Path(output), force)
     if markdown:
         check_writable(Path(markdown))
     check_json_target(json_target)
     if csv_folder and Path(csv_folder).exists() and not Path(csv_folder).is_dir():
         raise OutputError(f"--csv {csv_folder} is a file; give the name of a folder.")
-    check_different(str(html), markdown, json_target)
     study = load_study(run, Path(store) if store else None)
     _check_cells(study)
+    html = Path(output or f"{study.run}.html")
+    check_report(html, force)
+    check_different(str(html), markdown, json_target)
     check_same_study(html, study.run, force)
     note(f"the run {study.run}: {study.name}")
     summary, answers = summarize(study, LIMIT if limit is None else limit), answer_questions(study)

@@ -120,6 +120,7 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
                     note(f"note: the estimate leaves out the cells of {model}: {why}")
             else:
                 with _progress() as progress:
+                    progress = _saying_how_long(progress, values["preset"], plan_file)
                     run = run_sweep(grid, store, engine, command=command, progress=progress)
                 study = store.study(run)
     if init:
@@ -128,6 +129,8 @@ def _sweep(values: dict[str, Any], command: str, json_target: str | None) -> int
     if dry_run:
         if json_target != "-":
             print_dry_run(plan, ahead)
+        if (ahead.seconds or 0.0) > _LONG_SECONDS:
+            note(f"note: {_quicker(values['preset'], plan_file)}")
         write_json(json_target, ahead.to_dict())
         return EXIT_DONE
     report = Path(output or f"{study.run}.html")
@@ -230,6 +233,37 @@ def _progress() -> Iterator[Callable[[State], None]]:
             note(f"{state.done} of {state.cells} cells{_label(state).removeprefix('cells')}")
 
     yield line
+
+
+_LONG_SECONDS = 600.0
+"""A sweep that takes longer says so, once it can tell, and how to make it shorter."""
+
+
+def _saying_how_long(
+    progress: Callable[[State], None], preset: str | None, plan_file: str | None
+) -> Callable[[State], None]:
+    said = False
+
+    def watch(state: State) -> None:
+        nonlocal said
+        if not said and (state.seconds_left or 0.0) > _LONG_SECONDS:
+            from onnxptq.reports.sweep import duration
+
+            said = True
+            note(f"note: about {duration(state.seconds_left or 0.0)} to go. {_quicker(preset, plan_file)}")
+        progress(state)
+
+    return watch
+
+
+def _quicker(preset: str | None, plan_file: str | None) -> str:
+    """How to get a result sooner, and that nothing is lost by stopping."""
+    kept = "Ctrl-C loses nothing that is done: --resume goes on."
+    if plan_file is not None:
+        return f"Fewer calibrations, methods or seeds in {plan_file} take less. {kept}"
+    if preset not in (None, "quick"):
+        return f"--preset quick takes a fraction of it. {kept}"
+    return f"--init prints the plan: with fewer calibrations or methods in it, it takes less. {kept}"
 
 
 def _label(state: State) -> str:

@@ -146,7 +146,7 @@ def _judged(claim: Claim, level: float, confidence: float) -> RuleResult:
     }[claim.mode]
     if broken:
         return replace(result, verdict=Verdict.FAILED, next_step=claim.repair)
-    possible = f"{'at least' if claim.floor else 'at most'} {shown(worst, claim.unit)} {claim.about}"
+    possible = _possible(claim, worst)
     if sign * worst <= sign * claim.tolerance:
         said = f"{possible}, with {100 * confidence:g} % confidence"
         return replace(result, verdict=Verdict.PASSED, ruled_out=said)
@@ -154,6 +154,15 @@ def _judged(claim: Claim, level: float, confidence: float) -> RuleResult:
     return replace(
         result, explanation=_undecided(claim, worst), next_step=_more(claim, needed), samples_to_decide=needed
     )
+
+
+def _possible(claim: Claim, worst: float) -> str:
+    """What cannot be ruled out, in words: the largest loss, or the least gain where even that is none."""
+    if claim.floor:
+        return f"at least {shown(worst, claim.unit)} {claim.about}"
+    if claim.unit == "drop" and shown(worst, "drop").startswith("-"):
+        return f"a gain of at least {shown(-worst, 'drop')} {claim.about}"
+    return f"at most {shown(worst, claim.unit)} {claim.about}"
 
 
 def _undecided(claim: Claim, worst: float) -> str:

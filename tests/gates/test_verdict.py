@@ -55,6 +55,10 @@ def test_one_end_of_the_interval_fails_and_the_other_one_passes(
 def test_a_pass_says_what_it_cannot_rule_out_and_an_undecided_how_many_samples_would() -> None:
     (passed,) = judge_claims([claim(0.0, 0.01, 0.04)], 0.95)
     assert passed.ruled_out == "at most 4.0 points here, with 95 % confidence"
+    (gained,) = judge_claims([claim(-0.02, -0.01, -0.002)], 0.95)
+    assert gained.ruled_out == "a gain of at least 0.2 points here, with 95 % confidence"
+    (level,) = judge_claims([claim(-0.02, -0.01, -0.0002)], 0.95)
+    assert level.ruled_out == "at most 0.0 points here, with 95 % confidence"
     (undecided,) = judge_claims([claim(0.0, 0.01, 0.07)], 0.95)
     assert undecided.ruled_out == "" and "7.0 points here cannot be ruled out" in undecided.explanation
     # The bound comes from 7 to 5 points with (6 / 4)² times the samples, and more where chance must not spoil it.

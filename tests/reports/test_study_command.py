@@ -53,6 +53,9 @@ def test_the_limit_can_be_another(store, tmp_path):
         (("nope",), "there is no run 'nope'"),
         (("last", "-o", "no-folder/r.html"), "there is no folder no-folder"),
         (("last", "-o", "r.html", "--markdown", "r.html"), "named for two outputs"),
+        (("last", "-o", "r.md"), "give a name that ends in .html. `onnxptq report --markdown FILE` writes Markdown"),
+        (("last", "-o", "r.pdf"), "Print the page into a PDF"),
+        (("last", "-o", "report"), "give a name that ends in .html"),
     ],
 )
 def test_bad_input_is_explained_and_nothing_is_written(store, tmp_path, monkeypatch, arguments, said):
@@ -60,7 +63,7 @@ def test_bad_input_is_explained_and_nothing_is_written(store, tmp_path, monkeypa
     done = run(*arguments, "--store", store)
     assert isinstance(done.exception, OnnxptqError)
     assert said in str(done.exception)
-    assert not list(tmp_path.glob("*.html"))
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_run_without_a_result_is_refused(tmp_path, make_study):

@@ -88,8 +88,11 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(
     Path("other.html").write_text(text.replace(said["run"], "2026-01-01-other0"))
     assert "the report of the run 2026-01-01-other0" in str(run(report, "-o", "other.html").exception)
     done(report, "-o", "other.html", "--force")
-    assert "is no report" in str(run(report, "-o", "s.json").exception)
-    done(report, "-o", "s.json", "--force")
+    Path("mine.html").write_text("mine")
+    assert "is no report" in str(run(report, "-o", "mine.html").exception)
+    done(report, "-o", "mine.html", "--force")
+    done(report)
+    assert Path(f"{said['run']}.html").read_text().startswith("<!DOCTYPE html>")
     monkeypatch.setenv("COLUMNS", "60")
     for shown in (done(runs, "list"), done(runs, "show")):
         assert said["run"] in shown.stdout
@@ -109,7 +112,9 @@ def test_a_plan_becomes_a_study_a_table_and_a_report(
         (("--ray-address", "here:1"), "--ray-address is for --engine ray"),
         (("--resume",), "there is no run in store/v1/sweeps/sweeps.sqlite. Leave --resume out"),
         (("-o", "no/report.html"), "no folder no"),
-        (("-o", "study.toml"), "study.toml exists already and is no report of onnxptq. Replace it with --force"),
+        (("-o", "study.toml"), "-o study.toml names the report, which is HTML: give a name that ends in .html"),
+        (("-o", "s.md"), "`onnxptq report --markdown FILE` writes Markdown"),
+        (("-o", "s.PDF"), "Print the page into a PDF from a browser"),
         (("--init", "--json", "x"), "--init prints to stdout and makes no study, so --json has no use"),
         (("--schema", "--dry-run"), "--schema prints to stdout and makes no study, so --dry-run has no use"),
     ],
@@ -189,7 +194,7 @@ def test_a_cpu_that_clips_is_said_before_anything_is_judged_on_it(plan: Path, mo
 
 def test_ctrl_c_leaves_nothing_half_written_and_the_sweep_goes_on(plan: Path, tmp_path: Path) -> None:
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean"]'))
-    done(sweep, plan, "--jobs", "1", "-o", "clean.report")
+    done(sweep, plan, "--jobs", "1", "-o", "before.htm")
     plan.write_text(PLAN.replace('["clean", "dark@3"]', '["clean", "dark@3", "noisy", "blur@5"]'))
     command = [str(Path(sys.executable).with_name("onnxptq")), "sweep", str(plan), "--store", "store", "--jobs", "1"]
     stopped = subprocess.Popen(
@@ -233,3 +238,27 @@ def test_two_sweeps_of_one_store_at_once_both_end_with_the_same_study(plan: Path
     with sqlite3.connect(tmp_path / "store/v1/sweeps/sweeps.sqlite") as store:
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
         assert store.execute("SELECT count(*) FROM cells").fetchone() == (4,)
+
+
+@pytest.mark.parametrize(
+    ("preset", "plan_file", "words"),
+    [
+        ("full", None, "--preset quick takes a fraction"),
+        ("quick", None, "--init prints the plan"),
+        (None, None, "--init prints the plan"),
+        (None, "p.toml", "Fewer calibrations, methods or seeds in p.toml"),
+    ],
+)
+def test_a_long_sweep_says_once_how_to_make_it_shorter(
+    capsys: pytest.CaptureFixture[str], preset: str | None, plan_file: str | None, words: str
+) -> None:
+    from onnxptq.commands.sweep import _saying_how_long
+    from onnxptq.sweeps.run import State
+
+    seen: list[State] = []
+    watch = _saying_how_long(seen.append, preset, plan_file)
+    for left in (None, 60.0, 1500.0, 2500.0):
+        watch(State(cells=100, known=0, done=1, failed=0, seconds_left=left))
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 1 and "about 25 min to go" in said and words in said
+    assert len(seen) == 4

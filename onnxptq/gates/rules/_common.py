@@ -187,6 +187,12 @@ def points(value: float) -> str:
     return shown(value, "drop")
 
 
+def loses(value: float) -> str:
+    """A drop as a verb: "loses 8.5 points", "gains 0.4 points"."""
+    text = points(value)
+    return f"gains {text[1:]}" if text.startswith("-") else f"loses {text}"
+
+
 def percent(value: float) -> str:
     """A fraction in percent."""
     return shown(value, "fraction")

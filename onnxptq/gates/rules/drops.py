@@ -9,7 +9,7 @@ from onnxptq.evaluation.statistics import SourceSums, exceedance_p_values, holm
 from onnxptq.gates.claims import Claim, Estimate
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import AVERAGE_MARGIN, GROUP_MARGIN, AverageDrop, Policy, Tolerant, WorstGroupDrop, tolerated
-from onnxptq.gates.rules._common import drop_of, eligible_groups, listed, no_group, points, too_few, worst_group
+from onnxptq.gates.rules._common import drop_of, eligible_groups, listed, loses, no_group, points, too_few, worst_group
 from onnxptq.gates.rules._registry import Finding, rule
 
 _REPAIR = (
@@ -36,7 +36,7 @@ def average_drop(name: str, pairing: Paired, policy: Policy, table: Tolerant) ->
         table.limit,
         tolerated(table, AVERAGE_MARGIN),
         table.mode,
-        f"the average loses {points(found.value)}",
+        f"the average {loses(found.value)}",
         _REPAIR,
         "on average",
         unit="drop",
@@ -78,7 +78,7 @@ def _explain(pairing: Paired, drops: SourceSums, found: Estimate, policy: Policy
     """The worst group's drop, and which groups are each for sure beyond the limit (Holm's correction)."""
     eligible = np.flatnonzero(eligible_groups(drops, policy))
     text = (
-        f"of {len(eligible)} groups the worst one loses {points(found.value)}, chosen on one half of the samples and "
+        f"of {len(eligible)} groups the worst one {loses(found.value)}, chosen on one half of the samples and "
         "measured on the other"
     )
     corrected = holm(exceedance_p_values(drops, limit)[eligible])

@@ -7,7 +7,7 @@ from onnxptq.evaluation.statistics import exceedance_p_values
 from onnxptq.gates.claims import Claim
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.policy import GroupAccuracy, GroupDrop, GroupScore, Policy, tolerated
-from onnxptq.gates.rules._common import drop_of, named_rows, percent, points, scored, share_of, too_few
+from onnxptq.gates.rules._common import drop_of, loses, named_rows, percent, points, scored, share_of, too_few
 from onnxptq.gates.rules._registry import Finding, rule
 
 _REPAIR = "`onnxptq evaluate --group` shows it beside the others. Put samples like these into the calibration set."
@@ -33,7 +33,7 @@ def judge_group_drop(tables: tuple[GroupDrop, ...], policy: Policy, evidence: Ev
                 table.limit,
                 tolerated(table),
                 table.mode,
-                f"the group loses {points(found.value)} (p = {p:.2g} that it loses at most {points(table.limit)})",
+                f"the group {loses(found.value)} (p = {p:.2g} that it loses at most {points(table.limit)})",
                 _REPAIR,
                 "in this group",
                 group=table.group,
