@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -244,10 +245,10 @@ def _cause(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What Pillow says, without the address of the buffer that it was given."""
+    """What the library says, without the address of the buffer that it was given."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "not an image, or cut off"
-    return str(error) or type(error).__name__
+    return re.sub(r"Error opening <_io\.BytesIO object at \w+>: ", "", str(error)) or type(error).__name__
 
 
 def _opened(data: bytes) -> Any:

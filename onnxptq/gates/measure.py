@@ -24,7 +24,7 @@ from onnxptq.gates.policy import Policy, settle
 from onnxptq.gates.rejudge import read_predictions
 from onnxptq.gates.rules import needs
 from onnxptq.graphs import Model, read_provenance
-from onnxptq.heads import RAW
+from onnxptq.heads import HEADS, RAW
 from onnxptq.inputs import open_model
 from onnxptq.judging import (
     JudgingOptions,
@@ -116,7 +116,8 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
                 by_provider={other.name: run for other, run in zip(others, runs[2:], strict=True)},
             )
             warnings += (
-                truth_notes(runs[0])
+                _without_truth(samples)
+                + truth_notes(runs[0])
                 + fallback_notes(runs[1:2])
                 + saturation_notes([subject])
                 + _made_elsewhere(known, base)
@@ -131,6 +132,17 @@ def measure(request: Request, policy: Policy | None, progress: Progress) -> tupl
             progress("timing", 0, _ROUNDS)
             evidence = replace(evidence, latency=_time(timed, samples, policy.latency.batch, progress))
         return policy, _placed(evidence, policy, subject), warnings
+
+
+def _without_truth(samples: EvaluationSamples) -> tuple[str, ...]:
+    """One line where the default policy has to do without the truth of a task that has one."""
+    measures = HEADS.get(samples.task.head.name).measures
+    if samples.labelled or not measures:
+        return ()
+    return (
+        "the data has no labels, so only agreement with FP32 is judged and not whether answers are right: name the "
+        "column with --label-column, or give labelled data.",
+    )
 
 
 def _reference(request: Request, model: Model, policy: Policy | None, domains: Sequence[str]) -> Model | None:

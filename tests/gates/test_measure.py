@@ -32,6 +32,7 @@ def test_without_labels_the_default_policy_judges_flips(models: tuple[Path, Path
     assert [rule.rule for rule in result.rules] == ["samples", "flip_rate", "worst_group_flip_rate"]
     assert result.verdict is Verdict.PASSED, result
     assert result.subject["labelled"] is False
+    assert any("the data has no labels" in line for line in result.warnings)
     assert (result.subject["task"], result.subject["judged"]) == ("tensor-classification", ["logits"])
 
 

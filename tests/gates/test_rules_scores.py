@@ -122,6 +122,7 @@ class MacroF1:
     name: str = "macro-F1"
     larger_is_better: bool = True
     share: bool = True
+    over: Any = None
 
     @staticmethod
     def compute(records: Any) -> float:
