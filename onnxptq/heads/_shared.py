@@ -47,6 +47,11 @@ def codes_of(contents: Iterable[bytes]) -> npt.NDArray[np.int64]:
     return np.array([int.from_bytes(one, "little") >> 1 for one in digests], np.int64)
 
 
+def number_range(count: int) -> str:
+    """The range that a number of objects or classes lies in, as the name of a group."""
+    return "0" if count == 0 else "1" if count == 1 else "2-4" if count < 5 else "5-9" if count < 10 else "10+"
+
+
 def length_range(count: int) -> str:
     """The range that a number of symbols or tokens lies in, as the name of a group."""
     return (

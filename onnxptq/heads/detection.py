@@ -19,6 +19,7 @@ from onnxptq.heads._average_precision import TOTALS
 from onnxptq.heads._base import HEADS, Head, HeadKind, Hints, Measure, Output, Scores, Specification, Truths
 from onnxptq.heads._boxes import Boxes, overlaps, suppressed
 from onnxptq.heads._decoders import DECODERS, Layout
+from onnxptq.heads._shared import number_range
 from onnxptq.signature import Signature, described
 
 F1 = Measure(
@@ -181,7 +182,7 @@ class Detection(Head):
         """How many objects a picture has, how large they are, and of which class most of them are."""
         found = [self._truth(truths, n) for n in range(len(truths["boxes"]))]
         return {
-            "objects": ["unknown" if one is None else _number_of(len(one.boxes)) for one in found],
+            "objects": ["unknown" if one is None else number_range(len(one.boxes)) for one in found],
             "object_size": ["unknown" if one is None else _size_of(one.areas) for one in found],
             "main_class": ["unknown" if one is None else self._main(one.classes) for one in found],
         }
@@ -276,10 +277,6 @@ def _surest(boxes: Boxes, scores: npt.NDArray[np.float32], kept: npt.NDArray[np.
     values = scores[classes, places]
     order = np.argsort(-values, kind="stable")[:RECORDED]
     return Found(boxes[places[order]], values[order], classes[order])
-
-
-def _number_of(count: int) -> str:
-    return "0" if count == 0 else "1" if count == 1 else "2-4" if count < 5 else "5-9" if count < 10 else "10+"
 
 
 def _size_of(areas: npt.NDArray[np.float32]) -> str:

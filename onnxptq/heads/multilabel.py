@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.heads._base import HEADS, Head, HeadKind, Measure, Output, Scores, Specification, Total, Truths
-from onnxptq.heads._shared import codes_of, find_output, find_truth
+from onnxptq.heads._shared import codes_of, find_output, find_truth, number_range
 from onnxptq.signature import Signature, described
 
 JACCARD = Measure("Jaccard", binary=False, source="Jaccard, 1912", summary="classes in both over classes in either")
@@ -39,6 +39,7 @@ class MultiLabel(Head):
     class_names: tuple[str, ...]
 
     name = "multilabel"
+    group_columns = ("present",)
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -97,6 +98,19 @@ class MultiLabel(Head):
             "said": [np.flatnonzero(one) for one in answers[0]],
             "true": [np.empty(0, np.int64) if one is None else np.flatnonzero(one) for one in wanted],
         }
+
+    def group_values(self, truths: Truths) -> dict[str, list[str]]:
+        """How many classes a sample has."""
+        found = find_truth(truths, self.truth_columns())
+        count = len(next(iter(truths.values())))
+        values = [None] * count if found is None else found[1]
+        return {"present": ["unknown" if one is None else number_range(self._count(one)) for one in values]}
+
+    def _count(self, value: Sequence[Any]) -> int:
+        """Of a list of classes its length, of zeros and ones (more than two of them) the ones."""
+        named = bool(self.class_names) and len(value) == len(self.class_names)
+        flags = all(not isinstance(one, str) and one in (0, 1) for one in value) and (named or len(value) > 2)
+        return int(sum(map(int, value))) if flags else len(value)
 
     def check_truth(self, truth: Mapping[str, Any]) -> None:
         """Classes that the model has, where their names are known."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from onnxptq.errors import DataError, ModelError, UsageError
 from onnxptq.geometry import Geometry, geometry_of
 from onnxptq.heads._base import HEADS, Head, HeadKind, Hints, Measure, Output, Scores, Specification, Total, Truths
-from onnxptq.heads._shared import find_output
+from onnxptq.heads._shared import find_output, number_range
 from onnxptq.signature import Signature, TensorSpec, described
 
 MIOU = Measure(
@@ -71,7 +71,7 @@ class Segmentation(Head):
     geometry: Geometry | None
 
     name = "segmentation"
-    group_columns = ("main_class", "foreground")
+    group_columns = ("main_class", "foreground", "present")
 
     @property
     def specification(self) -> dict[str, Any]:
@@ -147,20 +147,22 @@ class Segmentation(Head):
         return {"pixels": rows}
 
     def group_values(self, truths: Truths) -> dict[str, list[str]]:
-        """The class that covers most of a picture beside the first (the background), and how much is not the first."""
-        main, foreground = [], []
+        """The class that covers most of a picture beside the first (the background), how much is not the first, and how
+        many classes beside it there are."""
+        main, foreground, present = [], [], []
         for mask in truths["mask"]:
             if mask is None:
-                main.append("unknown")
-                foreground.append("unknown")
+                for column in (main, foreground, present):
+                    column.append("unknown")
                 continue
             values = np.asarray(mask).ravel()
             values = values[values != self.ignored]
             others = np.bincount(values[values > 0]) if (values > 0).any() else np.zeros(1)
             main.append(self._class(int(others.argmax())) if others.any() else "none")
+            present.append(number_range(int(np.count_nonzero(others))))
             share = float((values > 0).mean()) if len(values) else 0.0
             foreground.append(next(name for limit, name in _SHARES if share <= limit))
-        return {"main_class": main, "foreground": foreground}
+        return {"main_class": main, "foreground": foreground, "present": present}
 
     def _class(self, index: int) -> str:
         return self.class_names[index] if index < len(self.class_names) else str(index)

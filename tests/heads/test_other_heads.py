@@ -249,3 +249,13 @@ def test_tokens_that_count_are_counted_for_groups():
     truths = {"tags": [[0, 1, -100], [1] * 6, None], "ner_tags": [None] * 3, "pos_tags": [None] * 3}
     truths["token_labels"] = [None] * 3
     assert tagger.group_values(truths) == {"tokens": ["1-5", "6-20", "unknown"]}
+
+
+def test_a_set_of_labels_says_how_many_there_are():
+    labels = head("multilabel", (None, 3), classes=["cat", "dog", "fox"])
+    assert labels.group_values({"labels": [["cat", "dog"], [0, 1, 0], [], None]}) == {
+        "present": ["2-4", "1", "0", "unknown"]
+    }
+    assert head("multilabel", (None, 5)).group_values({"labels": [[0, 1, 1, 0, 0], [4], None]}) == {
+        "present": ["2-4", "1", "unknown"]
+    }

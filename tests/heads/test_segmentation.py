@@ -163,3 +163,14 @@ def test_psnr_equals_scikit_image_s():
     )
     with pytest.raises(DataError, match="has shape"):
         restorer.score(same, {"wanted": [np.zeros((3, 4, 4))]})
+
+
+def test_a_mask_says_its_groups():
+    segmenter = head((None, 3, 8, 8), classes=["ground", "cat", "dog"])
+    void = np.where(MASK == 2, 255, MASK).astype(np.uint8)
+    empty = np.zeros((8, 8), np.uint8)
+    assert segmenter.group_values({"mask": [MASK, void, empty, None]}) == {
+        "main_class": ["cat", "cat", "none", "unknown"],
+        "foreground": ["20 to 50 %", "20 to 50 %", "none", "unknown"],
+        "present": ["2-4", "1", "0", "unknown"],
+    }
