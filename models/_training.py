@@ -87,6 +87,48 @@ def export_onnx(
     onnx.save(model, path)
 
 
+def fit(
+    loss: Callable[[Any], Any],
+    count: int,
+    *,
+    epochs: int,
+    batch: int,
+    optimizer: Any,
+    highest_rate: float | None = None,
+    clip: float | None = None,
+    after_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Minimizes a loss over samples in random order.
+
+    Args:
+        loss: of the samples in these rows, int64 (M,), as a tensor of one number.
+        count: how many samples there are.
+        epochs: how often each is seen.
+        batch: how many are seen at once.
+        optimizer: one of `torch.optim`.
+        highest_rate: of a one-cycle schedule (Smith and Topin, 2019, arXiv 1708.07120); None keeps the optimizer's.
+        clip: largest norm of a gradient.
+        after_epoch: called after each, for other schedules.
+    """
+    import torch
+
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    steps = epochs * -(-count // batch)
+    cycle = highest_rate and torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=highest_rate, total_steps=steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(count).split(batch):
+            value = loss(rows)
+            optimizer.zero_grad()
+            value.backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            if cycle:
+                cycle.step()
+        if after_epoch is not None:
+            after_epoch()
+
+
 def prepared(path: Path) -> None:
     """Raises UsageError or OutputError where training would be in vain: a package or the file's folder is missing."""
     require()

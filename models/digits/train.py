@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from onnxptq.errors import EXIT_BAD_INPUT, EXIT_DONE, OnnxptqError, OutputError
 from onnxptq.files import replacing
-from onnxptq.models._training import TRAINING, export_onnx, require
+from onnxptq.models._training import TRAINING, export_onnx, fit, require
 
 CLASSES = tuple("0123456789")
 SIZE = 8
@@ -162,16 +162,12 @@ def train_network(digits: Digits, epochs: int = EPOCHS) -> Any:
     images = torch.from_numpy(digits.pixels).float().unsqueeze(1) / 255
     labels = torch.from_numpy(digits.labels)
     optimizer = torch.optim.Adam(network.parameters(), weight_decay=1e-4)
-    steps = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            logits = network((augment(images[rows]) - MEAN) / STD)
-            loss = functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        logits = network((augment(images[rows]) - MEAN) / STD)
+        return functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
+
+    fit(loss, len(images), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=0.01)
     return network.eval()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 
 CLASSES = ("RBC", "WBC", "Platelets")
 SIZE = 192  # a red cell of the pictures is then about 30 pixels wide, a platelet 12
@@ -202,24 +202,19 @@ def train_network(pictures: Sequence[DrawnPicture], epochs: int = EPOCHS) -> Any
     classes, sides = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
     cells = SIZE // STRIDE
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    steps = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            batch, kinds = images[rows], classes[rows].view(-1, cells, cells)
-            ends = sides[rows].view(-1, cells, cells, 4)
-            if torch.rand(()) < 0.5:
-                batch, kinds, ends = batch.flip(3), kinds.flip(2), ends.flip(2)[..., [2, 1, 0, 3]]
-            if torch.rand(()) < 0.5:
-                batch, kinds, ends = batch.flip(2), kinds.flip(1), ends.flip(1)[..., [0, 3, 2, 1]]
-            batch = (batch * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
-            predicted, logits = network(batch)
-            loss = losses(predicted, logits, kinds.flatten(1), ends.flatten(1, 2))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        batch, kinds = images[rows], classes[rows].view(-1, cells, cells)
+        ends = sides[rows].view(-1, cells, cells, 4)
+        if torch.rand(()) < 0.5:
+            batch, kinds, ends = batch.flip(3), kinds.flip(2), ends.flip(2)[..., [2, 1, 0, 3]]
+        if torch.rand(()) < 0.5:
+            batch, kinds, ends = batch.flip(2), kinds.flip(1), ends.flip(1)[..., [0, 3, 2, 1]]
+        batch = (batch * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
+        predicted, logits = network(batch)
+        return losses(predicted, logits, kinds.flatten(1), ends.flatten(1, 2))
+
+    fit(loss, len(images), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=RATE, clip=5.0)
     return network.eval()
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from onnxptq.cache import user_cache
 from onnxptq.data import open_source
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 
 SIZE = 32
 WIDTH = 64
@@ -98,16 +98,12 @@ def train_network(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], 
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     truth = torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
-    steps = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            vectors = network(_varied(images[rows].float() / 255))
-            loss = contrastive_loss(vectors, truth[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        vectors = network(_varied(images[rows].float() / 255))
+        return contrastive_loss(vectors, truth[rows])
+
+    fit(loss, len(images), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=RATE)
     return network.eval()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 from onnxptq.models.recipes.detector import CLASSES as CELLS
 from onnxptq.models.recipes.detector import SIZE, DrawnPicture, load_pictures, read_boxes
 
@@ -84,20 +84,16 @@ def train_network(pictures: Sequence[DrawnPicture], epochs: int = EPOCHS) -> Any
     truth = torch.from_numpy(np.stack(masks)).long()
     weight = torch.tensor([1.0, 1.0, 2.0, 4.0])  # platelets are few pixels
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    steps = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            batch, wanted = images[rows], truth[rows]
-            for axis in (1, 2):
-                if torch.rand(()) < 0.5:
-                    batch, wanted = batch.flip(axis + 1), wanted.flip(axis)
-            batch = (batch * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
-            loss = functional.cross_entropy(network(batch), wanted, weight=weight)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        batch, wanted = images[rows], truth[rows]
+        for axis in (1, 2):
+            if torch.rand(()) < 0.5:
+                batch, wanted = batch.flip(axis + 1), wanted.flip(axis)
+        batch = (batch * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
+        return functional.cross_entropy(network(batch), wanted, weight=weight)
+
+    fit(loss, len(images), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=RATE)
     return network.eval()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 
 HEIGHT, WIDTH = 32, 128
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -147,21 +147,16 @@ def train_network(pictures: npt.NDArray[np.uint8], texts: Sequence[str], epochs:
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     symbols = [torch.tensor([1 + ALPHABET.index(letter) for letter in text]) for text in texts]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    steps = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            batch = (images[rows].float() / 255 * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
-            chances = functional.log_softmax(network(batch), 2).transpose(0, 1)
-            wanted = [symbols[row] for row in rows.tolist()]
-            lengths = torch.tensor([len(one) for one in wanted])
-            steps_of = torch.full((len(rows),), len(chances))
-            loss = functional.ctc_loss(chances, torch.cat(wanted), steps_of, lengths)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        batch = (images[rows].float() / 255 * (0.7 + 0.6 * torch.rand(len(rows), 1, 1, 1))).clamp(0, 1)
+        chances = functional.log_softmax(network(batch), 2).transpose(0, 1)
+        wanted = [symbols[row] for row in rows.tolist()]
+        lengths = torch.tensor([len(one) for one in wanted])
+        steps_of = torch.full((len(rows),), len(chances))
+        return functional.ctc_loss(chances, torch.cat(wanted), steps_of, lengths)
+
+    fit(loss, len(images), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=RATE, clip=5.0)
     return network.eval()
 
 

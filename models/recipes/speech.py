@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from onnxptq.data import DecodeError, decode_sound
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 from onnxptq.signature import Signature, TensorSpec
 from onnxptq.tasks import make_task
 
@@ -116,15 +116,13 @@ def train_network(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
     inputs, truth = torch.from_numpy(features), torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
-            moved = torch.roll(inputs[rows], int(torch.randint(-4, 5, ())), dims=3)
-            louder = 0.3 * torch.randn(len(rows), 1, 1, 1)  # A gain is an offset behind a logarithm.
-            loss = functional.cross_entropy(network(moved + louder), truth[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
+
+    def loss(rows: Any) -> Any:
+        moved = torch.roll(inputs[rows], int(torch.randint(-4, 5, ())), dims=3)
+        louder = 0.3 * torch.randn(len(rows), 1, 1, 1)  # A gain is an offset behind a logarithm.
+        return functional.cross_entropy(network(moved + louder), truth[rows])
+
+    fit(loss, len(inputs), epochs=epochs, batch=BATCH, optimizer=optimizer, after_epoch=schedule.step)
     return network.eval()
 
 

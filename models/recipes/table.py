@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 
 NUMBERS = ("age", "juv_fel_count", "juv_misd_count", "juv_other_count", "priors_count")
 FLAGS = {"c_charge_degree": "F", "sex": "Male"}
@@ -120,12 +120,11 @@ def train_network(values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
     network = build_network(values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3)).train()
     inputs, truth = torch.from_numpy(values), torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.01)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
-            loss = functional.cross_entropy(network(inputs[rows]), truth[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+
+    def loss(rows: Any) -> Any:
+        return functional.cross_entropy(network(inputs[rows]), truth[rows])
+
+    fit(loss, len(inputs), epochs=epochs, batch=BATCH, optimizer=optimizer)
     return network.eval()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from onnxptq.cache import Cache, user_cache
 from onnxptq.data import open_source
 from onnxptq.errors import DataError
-from onnxptq.models._training import export_onnx, prepared, run, write_file
+from onnxptq.models._training import export_onnx, fit, prepared, run, write_file
 from onnxptq.tasks.tokenizers import PADDING, UNKNOWN, WordTokenizer
 
 CLASSES = ("negative", "positive")
@@ -133,24 +133,19 @@ def train_network(sentences: Sentences, tokenizer: WordTokenizer, epochs: int = 
     labels = torch.tensor(sentences.labels)
     unknown = tokenizer.vocabulary.index(UNKNOWN)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    steps = epochs * -(-len(tokens) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(tokens)).split(BATCH):
-            ids = torch.nn.utils.rnn.pad_sequence(
-                [tokens[row] for row in rows], batch_first=True, padding_value=tokenizer.padding
-            )
-            mask = (ids != tokenizer.padding).long()
-            dropped = (torch.rand(ids.shape) < WORD_DROPOUT) & (mask == 1)
-            dropped[:, 0] = False  # START
-            loss = functional.cross_entropy(
-                network(ids.masked_fill(dropped, unknown), mask), labels[rows], label_smoothing=0.1
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+
+    def loss(rows: Any) -> Any:
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [tokens[row] for row in rows], batch_first=True, padding_value=tokenizer.padding
+        )
+        mask = (ids != tokenizer.padding).long()
+        dropped = (torch.rand(ids.shape) < WORD_DROPOUT) & (mask == 1)
+        dropped[:, 0] = False  # START
+        return functional.cross_entropy(
+            network(ids.masked_fill(dropped, unknown), mask), labels[rows], label_smoothing=0.1
+        )
+
+    fit(loss, len(tokens), epochs=epochs, batch=BATCH, optimizer=optimizer, highest_rate=RATE, clip=1.0)
     return network.eval()
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from onnxptq.errors import DataError
-from onnxptq.models.recipes import speech, table
+from onnxptq.models.recipes import sequence, speech, table
 
 
 def recordings(folder, digits=(0, 1), speakers=("ann", "bob"), numbers=(0, 7)):
@@ -83,3 +83,37 @@ def test_a_table_without_a_column_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("age,two_year_recid\n1,0\n")
     with pytest.raises(DataError, match="lacks the columns"):
         table.read_table(str(tmp_path / "t.csv"))
+
+
+def test_words_are_drawn_alike_and_never_into_both_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequence, "FOLDERS", {"train": 30, "held": 10})
+    assert sequence.write_words(tmp_path) == 40
+    pictures, texts = sequence.load_words(str(tmp_path / "train"))
+    assert pictures.shape == (30, sequence.HEIGHT, sequence.WIDTH, 3)
+    assert not set(texts) & set(sequence.load_words(str(tmp_path / "held"))[1])
+    assert all(2 <= len(text) <= sequence.LONGEST for text in texts)
+    # There is ink on every paper.
+    assert all(picture.max() - picture.min() > 60 for picture in pictures.astype(int))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("path,text\n", "has no rows"), ("path,text\na.png,Zürich\n", "line 2: the text is 'Zürich'; expected letters")],
+)
+def test_words_of_other_letters_are_refused(content, message, tmp_path):
+    with pytest.raises(DataError, match=r"has no words\.csv"):
+        sequence.load_words(str(tmp_path))
+    (tmp_path / "words.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        sequence.load_words(str(tmp_path))
+
+
+def test_the_net_that_reads_words_is_a_task_by_itself(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'onnxptq[train]'")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(sequence, "FOLDERS", {"train": 16, "held": 8})
+    sequence.write_words(tmp_path)
+    sequence.write_model(str(tmp_path / "train"), tmp_path / "words.onnx", epochs=1)
+    carried = {entry.key: entry.value for entry in onnx.load(tmp_path / "words.onnx").metadata_props}
+    assert carried["onnxptq.task"] == "image-sequence"
+    assert json.loads(carried["onnxptq.preprocessing"])["vocabulary"][1:] == list(sequence.ALPHABET)
