@@ -21,7 +21,7 @@ from onnxptq.errors import DataError, UsageError
 from onnxptq.evaluation.run import batch_size
 from onnxptq.evaluation.sample_runner import SampleRunner
 from onnxptq.graphs import Model
-from onnxptq.inputs import DataOptions, Inputs, open_foreign, resolve_for_quantization
+from onnxptq.inputs import DataOptions, Inputs, resolve_for_quantization
 from onnxptq.progress import Progress, counted
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
@@ -29,6 +29,7 @@ from onnxptq.quantization.static import environments_of, is_optimized, provider_
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes import open_session
 from onnxptq.runtimes.provider_options import calibration_identity
+from onnxptq.sides import open_foreign
 from onnxptq.tasks import add_groups
 
 SHARDS = "shards"

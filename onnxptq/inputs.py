@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,15 @@ from onnxptq.data import (
     Dataset,
     Source,
     align_labels,
-    calibration_only,
-    open_source,
-    split_source,
-    split_sources,
     stored_arrays,
     without_calibration,
 )
-from onnxptq.data.dataset import TRUTH
 from onnxptq.errors import DataError, UsageError
 from onnxptq.graphs import Model, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
 from onnxptq.graphs.preprocessing_cut import taken_apart
 from onnxptq.heads import HEADS, Hints
+from onnxptq.sides import open_named, open_sides, skipped_notes, with_truths
 from onnxptq.tasks import (
     ENCODED,
     IMAGE,
@@ -43,14 +37,10 @@ from onnxptq.tasks import (
     split_name,
     with_head,
 )
-from onnxptq.text_files import read_json
 
 _ABOUT_PIXELS = (
     "input", "layout", "size", "color", "scale", "mean", "std", "resize", "resize_to", "interpolation", "shape",
 )  # fmt: skip
-
-SPLIT_SEED = 0
-"""Not the recipe's seed: models of several seeds are to be judged on the same samples."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +221,8 @@ def resolve_for_quantization(
         options = replace(options, calib_data=own.calib_data, eval_data=own.eval_data if evaluate else None)
     _check_named(options, needs_data=needs_data, evaluate=evaluate)
     task, warnings = build_task(loaded, options)  # Its errors come before any data is read.
-    options = _with_truths(options, task)
-    sides, notes = _sides(options, cache, evaluate=evaluate)
+    options = with_truths(options, task)
+    sides, notes = open_sides(options, cache, evaluate=evaluate)
     calibration, evaluation, data = sides
     if not task.settled and (labelled := evaluation or calibration) is not None:
         task, warnings = build_task(loaded, options, labelled)
@@ -263,11 +253,11 @@ def resolve_for_evaluation(
     # A model that says how it wants its input speaks for those that do not: they take the same samples.
     built = [build_task(model, options) for model in models]
     named_head = next((task for task, _ in built if task.settled), built[0][0])
-    source = _open(named, _with_truths(options, named_head), cache)
+    source = open_named(named, with_truths(options, named_head), cache)
     if not any(task.settled for task, _ in built):
         built = [build_task(model, options, next(iter(source.splits.values()))) for model in models]
     task, warnings = min(built, key=lambda one: (not one[0].settled, bool(one[1])))
-    notes = _skipped(source) + head_notes(task)
+    notes = skipped_notes(source) + head_notes(task)
     provenances = [p for p in (read_provenance(model.metadata) for model in models) if p is not None]
     told = [
         CalibratedOn(p.data.get("digest"), p.data.get("split"), str(p.calibration.get("used", ""))) for p in provenances
@@ -342,104 +332,6 @@ def _check_named(options: DataOptions, *, needs_data: bool, evaluate: bool) -> N
         )
 
 
-Sides = tuple[Dataset | None, Dataset | None, Mapping[str, Any]]
-
-
-def _sides(options: DataOptions, cache: Cache, *, evaluate: bool) -> tuple[Sides, tuple[str, ...]]:
-    """Calibration, evaluation and their provenance; and one note for samples that were left out."""
-    if options.data is None and options.calib_data is None and options.eval_data is None:
-        return (None, None, {}), ()
-    if options.data is not None:
-        source = _open(options.data, options, cache)
-        described = {"source": _short(options.data), "digest": source.digest}
-        if not evaluate:
-            dataset, rule = calibration_only(source)
-            return (dataset, None, {**described, "split": rule}), _skipped(source)
-        split = split_source(source, seed=SPLIT_SEED)
-        notes = _skipped(source) + _dropped(split.rule)
-        return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
-    if options.calib_data is None:
-        return (None, _only(_open(str(options.eval_data), options, cache)), {}), ()
-    first = _open(options.calib_data, options, cache)
-    if options.calib_data == options.eval_data and len(first.splits) == 1:
-        raise UsageError(
-            f"--calib-data and --eval-data both name {options.calib_data}, but no sample may be on both sides. "
-            "Give it once, with --data: its samples are split."
-        )
-    described = {"source": _short(options.calib_data), "digest": first.digest}
-    if options.eval_data is None:
-        dataset, rule = calibration_only(first)
-        return (dataset, None, {**described, "split": rule}), _skipped(first)
-    second = _open(options.eval_data, options, cache)
-    split = split_sources(first, second)
-    notes = _skipped(first) + _skipped(second) + _dropped(split.rule)
-    return (split.calibration, split.evaluation, {**described, "split": split.rule}), notes
-
-
-def open_foreign(named: str, options: DataOptions, cache: Cache) -> tuple[Dataset, Mapping[str, Any]]:
-    """Another dataset to calibrate with (`foreign:SOURCE`), and its provenance."""
-    source = _open(named, DataOptions(skip_bad=options.skip_bad, trust_data=options.trust_data), cache)
-    dataset, rule = calibration_only(source)
-    return dataset, {"source": _short(named), "digest": source.digest, "split": rule}
-
-
-def _open(named: str, options: DataOptions, cache: Cache) -> Source:
-    return open_source(
-        named,
-        columns=options.columns,
-        cache=cache.folder("datasets"),
-        skip_bad=options.skip_bad,
-        trusted=options.trust_data,
-    )
-
-
-def _with_truths(options: DataOptions, task: Task) -> DataOptions:
-    columns = replace(
-        options.columns,
-        truths=task.head.truth_columns(),
-        model_inputs=task.input.columns,
-        tabular=task.input.tabular,
-        defect=partial(_defect, task, options.skip_bad) if task.input.tabular or options.skip_bad else None,
-    )
-    return replace(options, columns=columns)
-
-
-def _defect(task: Task, truths: bool, row: Mapping[str, Any]) -> str | None:
-    """What is wrong with a row as the task reads it, and with its truth where such rows are left out."""
-    if task.input.tabular and (found := task.input.defect(row)) is not None:
-        return found
-    try:
-        if truths:
-            task.head.check_truth(row.get(TRUTH, {}))
-    except DataError as error:
-        return str(error)
-    return None
-
-
-def _only(source: Source) -> Dataset:
-    return without_calibration(source, None)
-
-
-def _short(named: str) -> str:
-    # The name of the source and not its place: two machines that hold the same data make the same file.
-    return named if named.startswith("hub:") else Path(named).name
-
-
-def _skipped(source: Source) -> tuple[str, ...]:
-    if not source.skipped:
-        return ()
-    shown = "; ".join(source.skipped[:3])
-    more = f" and {len(source.skipped) - 3} more" if len(source.skipped) > 3 else ""
-    return (f"left out {len(source.skipped)} bad samples of {source.name}: {shown}{more}",)
-
-
-def _dropped(rule: Mapping[str, Any]) -> tuple[str, ...]:
-    dropped = rule.get("dropped", 0)
-    if not dropped:
-        return ()
-    return (f"{dropped} calibration samples occur in the evaluation data too; they were not used for calibration.",)
-
-
 def check_fits(dataset: Dataset | None, task: Task) -> None:
     """Reads one sample of the data, so that data which does not fit the model is found before any work.
 
@@ -451,60 +343,3 @@ def check_fits(dataset: Dataset | None, task: Task) -> None:
             task.feeds(task.load(dataset.read(np.arange(1))))
         except DataError as error:
             raise DataError(f"{dataset.source}: {error}") from error
-
-
-def parse_size(text: str) -> list[int]:
-    """Height and width from "32x32" or "224". Raises UsageError."""
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, for example 224x224, got {text!r}.")
-    return [int(parts[0]), int(parts[-1])]
-
-
-def parse_shape(text: str) -> tuple[str, list[int | None]]:
-    """Input and sizes from "x=1x3x224x224"; a "?" leaves a size open. Raises UsageError."""
-    name, equals, sizes = text.rpartition("=")
-    parts = sizes.lower().split("x") if sizes else []
-    if not equals or not name or not all(part == "?" or (part.isdecimal() and int(part) > 0) for part in parts):
-        raise UsageError(f"--shape must be INPUT=SIZES, the batch first, for example x=1x3x224x224, got {text!r}.")
-    return name, [None if part == "?" else int(part) for part in parts]
-
-
-def read_preprocessing(path: str) -> dict[str, Any]:
-    """Preprocessing from a JSON file. Raises DataError when it cannot be read."""
-    expected = 'Expected for example {"size": [224, 224], "mean": [0.5], "std": [0.25]} (docs/data.md).'
-    try:
-        return read_json(Path(path), "preprocessing", DataError)
-    except DataError as error:
-        raise DataError(f"{error} {expected}") from error
-
-
-def parse_numbers(option: str, text: str) -> list[float]:
-    """Numbers separated by commas. Raises UsageError."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{option} must be numbers separated by commas, for example 0.49,0.48,0.45; got {text!r}."
-        ) from None
-
-
-def parse_ranges(given: Sequence[str]) -> dict[str, list[float]] | list[float]:
-    """Bounds of inputs from "x=-1:1", by name; without names, from "-1:1", of the only float input.
-
-    Raises:
-        UsageError: not two numbers, the first below the second; or several, of which one has no name.
-    """
-    found: dict[str, list[float]] = {}
-    for text in given:
-        name, _, ends = text.rpartition("=")
-        low, colon, high = ends.partition(":")
-        try:
-            found[name] = [float(low), float(high)]
-        except ValueError:
-            found[name] = []
-        if not colon or not found[name] or not -math.inf < found[name][0] < found[name][1] < math.inf:
-            raise UsageError(f"--input-range must be NAME=LOW:HIGH, for example x=-1:1, got {text!r}.")
-    if "" in found and len(given) > 1:
-        raise UsageError("--input-range is given several times, so each must name its input: NAME=LOW:HIGH.")
-    return found.get("", found)

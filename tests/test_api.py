@@ -13,8 +13,8 @@ import pytest
 import onnxptq
 from onnxptq import DataOptions, Recipe
 from onnxptq.errors import DataError, ModelError, OutputError, RuntimeUnavailableError, UsageError
+from onnxptq.flags import parse_numbers, parse_size, read_preprocessing
 from onnxptq.graphs import load_model, read_provenance
-from onnxptq.inputs import parse_numbers, parse_size, read_preprocessing
 from onnxptq.quantization.canonical import canonical
 from onnxptq.recipe import Step
 

@@ -108,14 +108,8 @@ judged_data_options = _all(_JUDGED_DATA)
 def data_options(values: dict[str, Any], **sources: str | None) -> Any:
     """Takes the reading options out of a command's values, as `DataOptions`."""
     from onnxptq.data import Columns
-    from onnxptq.inputs import (
-        DataOptions,
-        parse_numbers,
-        parse_ranges,
-        parse_shape,
-        parse_size,
-        read_preprocessing,
-    )
+    from onnxptq.flags import parse_numbers, parse_ranges, parse_shape, parse_size, read_preprocessing
+    from onnxptq.inputs import DataOptions
 
     image, label = values.pop("image_column"), values.pop("label_column")
     preprocessing: dict[str, Any] = {}

@@ -181,7 +181,7 @@ def _plan(values: dict[str, Any], store: Store) -> Plan:
 
 
 def _reading(values: dict[str, Any]) -> Any:
-    from onnxptq.inputs import parse_numbers, parse_size
+    from onnxptq.flags import parse_numbers, parse_size
     from onnxptq.sweeps.plan import Reading
 
     names = ("image_column", "label_column", "skip_bad", "trust_data", "task", "preprocessing")

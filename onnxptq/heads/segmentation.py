@@ -149,7 +149,9 @@ class Segmentation(Head):
     def group_values(self, truths: Truths) -> dict[str, list[str]]:
         """The class that covers most of a picture beside the first (the background), how much is not the first, and how
         many classes beside it there are."""
-        main, foreground, present = [], [], []
+        main: list[str] = []
+        foreground: list[str] = []
+        present: list[str] = []
         for mask in truths["mask"]:
             if mask is None:
                 for column in (main, foreground, present):

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from onnxptq.calibrators import CalibrationSet
 from onnxptq.errors import UsageError
-from onnxptq.inputs import DataOptions, read_preprocessing
+from onnxptq.flags import read_preprocessing
+from onnxptq.inputs import DataOptions
 from onnxptq.methods import apply_method
 from onnxptq.quantization.canonical import canonical
 from onnxptq.quantization.targets import TARGETS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxptq.errors import UsageError
-from onnxptq.inputs import parse_ranges
+from onnxptq.flags import parse_ranges
 from onnxptq.tasks import Normalizer, Signature, TensorSpec
 from onnxptq.tasks.tensor_input import TensorInput, build
 
