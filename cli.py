@@ -41,6 +41,7 @@ COMMANDS = {
     "targets": "List what a graph can be made for, with the reason beside each choice.",
     "providers": "Show which execution providers really load here, and why the others do not.",
     "runtimes": "Add, list or remove ONNX Runtimes in other Python environments.",
+    "schema": "Print the JSON schema of what --json of a command writes.",
     "cache": "Show, verify or clear the cache.",
 }
 
@@ -149,9 +150,10 @@ def _run(arguments: list[str] | None, stop: Stop) -> object:
         return cli.main(args=arguments, prog_name="onnxptq", standalone_mode=False)
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except SystemExit:
-        # click ends so when whoever reads our output closed it (onnxptq calibs | head); its 1 would be a verdict.
-        return _EXIT_CLOSED_PIPE
+    except SystemExit as ended:
+        # click ends so when it has completed a word for a shell, with 0, and when whoever reads our output closed it
+        # (onnxptq calibs | head); its 1 would be a verdict.
+        return EXIT_DONE if ended.code == 0 else _EXIT_CLOSED_PIPE
     # Not Exception: a panic of a library in Rust is a BaseException.
     except BaseException as error:
         stop.over()

@@ -10,9 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -45,6 +47,46 @@ def shared() -> Path:
     if not folder or not (Path(folder) / "models").is_dir():
         pytest.skip("set ONNXPTQ_SHARED to the folder with models/ and data/ to run this test on CIFAR-10")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_commands_write_has_its_schema() -> Iterator[None]:
+    """Holds all JSON that a command writes in this process against its schema (`onnxptq schema`), whatever the test."""
+    from onnxptq.commands import _output
+
+    plain = _output.json_text
+
+    def checked(value: Any) -> str:
+        text = plain(value)
+        name = click.get_current_context().command_path.removeprefix("onnxptq ")
+        if not (isinstance(value, dict) and "$schema" in value):  # SARIF has a schema of its own.
+            closed_schema(name).validate(json.loads(text))
+        return text
+
+    _output.json_text = checked
+    yield
+    _output.json_text = plain
+
+
+@cache
+def closed_schema(name: str) -> Any:
+    """A validator of a command's schema that also refuses keys which the schema does not name."""
+    from jsonschema import Draft202012Validator
+
+    from onnxptq.commands._schemas import schema_for
+
+    return Draft202012Validator(_closed(schema_for(name)))
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(one) for key, one in schema.items()}
+    if closed.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ class PanicException(BaseException):
         (GeneratorExit(), 70),
         (StopIteration(), 70),
         (KeyboardInterrupt(), 130),
+        (SystemExit(0), 0),
         (SystemExit(1), 141),
         (SystemExit("text"), 141),
         (click.UsageError("wrong"), 2),

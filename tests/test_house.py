@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 # A room imports from rooms on floors above its own line here, and never from its own line.
 FLOORS = (
-    "errors signature foreign_text progress version",
+    "errors signature json_schema foreign_text progress version",
     "files registry sarif text_files toml_tables",
     "cache flags",
     "recipe",
