@@ -41,6 +41,7 @@ from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED
 @click.option("--fp16", is_flag=True, help="TensorRT may run in FP16 what is not quantized.")
 @click.option("--tf32", is_flag=True, help="NVIDIA GPUs may compute float32 in TF32 (10 bits of mantissa).")
 @click.option("--ep-option", "ep_options", multiple=True, metavar="PROVIDER:KEY=VALUE", help="Any other option.")
+@click.option("--wide", is_flag=True, help="All tables: causes of errors, every latency, placement, memory.")
 @click.option("--predictions", metavar="FILE", help="Write the predictions of all rows to a Parquet file.")
 @reading_options
 @json_option
@@ -61,6 +62,7 @@ def compare(**values: Any) -> None:
     from onnxptq.runtimes import stdout_to_stderr
 
     json_target, predictions = values.pop("json_target"), values.pop("predictions")
+    wide = values.pop("wide")
     check_json_target(json_target)
     check_different(predictions, json_target)
     if predictions:
@@ -79,7 +81,7 @@ def compare(**values: Any) -> None:
     for warning in comparison.warnings:
         note(f"note: {warning}")
     if json_target != "-":
-        print_comparison(comparison, verdicts)
+        print_comparison(comparison, verdicts, wide=wide)
     required = [{**vars(verdict), "passed": verdict.passed} for verdict in verdicts]
     write_json(json_target, {**comparison.to_dict(), "required_placement": required})
     click.get_current_context().exit(_exit_code(bool(comparison.failed), [verdict.passed for verdict in verdicts]))

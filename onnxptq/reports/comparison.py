@@ -15,13 +15,15 @@ from onnxptq.reports.tables import print_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from onnxptq.evaluation import Report
+
 _LAYERS_SHOWN = 10
 _GROUPS_SHOWN = 20
 _LOG_SHOWN = 3
 
 
-def print_comparison(comparison: Comparison, verdicts: Sequence[PlacementVerdict]) -> None:
-    """All tables, verdicts first."""
+def print_comparison(comparison: Comparison, verdicts: Sequence[PlacementVerdict], *, wide: bool = False) -> None:
+    """Verdicts first, then what it means in sentences, then the tables that fit 80 columns; with `wide` all of them."""
     for verdict in verdicts:
         print(_verdict_line(verdict))
     for runtime in comparison.runtimes:
@@ -36,11 +38,99 @@ def print_comparison(comparison: Comparison, verdicts: Sequence[PlacementVerdict
         print(f"{row.model} on {row.runtime}: {row.status}: {row.reason}")
         for line in row.log[-_LOG_SHOWN:]:
             print(f"    {line}")
-    _print_scores(comparison)
-    _print_numerics(comparison)
-    _print_speed(comparison)
+    for line in meaning(comparison):
+        print(line)
+    if wide:
+        _print_scores(comparison)
+        _print_numerics(comparison)
+        _print_speed(comparison)
+    else:
+        _print_brief(comparison)
     _print_dependent_groups(comparison)
     _print_layers(comparison)
+    if not wide:
+        print("--wide shows where errors come from, all latencies, placement and memory; --json has everything.")
+
+
+def meaning(comparison: Comparison) -> list[str]:
+    """A sentence for each quantized model on each runtime: how fast, how small, what its worst group loses."""
+    fp32 = next((row for row in comparison.rows if row.model == comparison.reference), None)
+    sentences = []
+    for row in comparison.rows:
+        if not row.quantized or row.report is None:
+            continue
+        parts = [_pace(row, comparison)] if row.speed else []
+        if fp32 is not None and row.file_bytes:
+            times = fp32.file_bytes / row.file_bytes
+            parts.append(f"{times:.1f} times smaller" if times >= 1 else f"{1 / times:.1f} times larger")
+        parts.append(_harm(row.report))
+        sentences.append(f"{row.model} on {row.runtime} is {_joined(parts)} compared with FP32.")
+    return sentences
+
+
+def _pace(row: ComparisonRow, comparison: Comparison) -> str:
+    speed = row.speed[0]
+    base = _fp32_speed(speed, row, comparison)
+    if base is None:
+        return "not timed beside it"
+    times = base.latency.p50 / speed.latency.p50
+    if 1 / _AS_FAST < times < _AS_FAST:
+        return "as fast"
+    return f"{times:.1f} times as fast" if times > 1 else f"{1 / times:.1f} times slower"
+
+
+_AS_FAST = 1.05
+"""Two medians of one run that differ by less are called alike."""
+
+
+def _harm(report: Report) -> str:
+    drop, low, high = report.crossfit_drop, report.crossfit_drop_low, report.crossfit_drop_high
+    if drop != drop:
+        lost = report.average_drop
+        return f"{_worse(lost)} on average (no group has enough samples)" if lost == lost else "not judged"
+    largest = f"; most in {_group(report.largest_drop_group)}" if report.largest_drop_group and drop > 0 else ""
+    return f"{_worse(drop)} in its worst group (95 %: {_points(low)} to {_points(high)} points lost{largest})"
+
+
+def _worse(drop: float) -> str:
+    text = _points(drop)
+    if float(text) == 0:
+        return "neither better nor worse"
+    return f"{text[1:]} points {'worse' if drop > 0 else 'better'}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _print_brief(comparison: Comparison) -> None:
+    """What most readers want, in two tables that fit a terminal of 80 columns; in blocks where names are long."""
+    judged = next((row.report for row in comparison.rows if row.report is not None), None)
+    measure = score_name(judged.measure) if judged else "accuracy"
+    scores = _table(
+        f"{measure[0].upper()}{measure[1:]} against {comparison.reference} on {comparison.runtimes[0].name}",
+        "model", "runtime", measure, "drop", "worst drop", "flips",
+    )  # fmt: skip
+    for row in comparison.rows:
+        if (report := row.report) is None:
+            scores.add_row(row.model, row.runtime, row.status)
+            continue
+        drops = (_points(report.average_drop), _points(report.crossfit_drop))
+        scores.add_row(row.model, row.runtime, _percent(report.int8_average), *drops, _percent(report.flip_rate))
+    print_table(scores, whole=True, blocks=True)
+    print(
+        "Drops in points. worst drop: the worst group's, chosen on one half of the samples and measured on the other."
+    )
+    speeds = _table("Speed of one call", "model", "runtime", "batch", "p50 ms", "to FP32", "MACs on it", "file")
+    for row in comparison.rows:
+        if row.status != "done":
+            continue
+        on_it = _facts(row, comparison)[1]
+        for number, speed in enumerate(row.speed or (None,)):
+            batch, _, p50, _, _, _, ratio = _speed_cells(speed, _fp32_speed(speed, row, comparison))
+            names = (row.model, row.runtime) if number == 0 else ("", "")
+            speeds.add_row(*names, batch, p50, ratio, on_it, _size(row.file_bytes) if number == 0 else "")
+    print_table(speeds, whole=True, blocks=True)
 
 
 def _verdict_line(verdict: PlacementVerdict) -> str:

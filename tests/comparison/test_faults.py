@@ -61,7 +61,7 @@ def test_an_allowed_fallback_runs_on_the_cpu_and_says_so(run: Run, capsys: pytes
     assert row.between is not None
     assert row.between.equal
     assert any(name in warning and probe(name).reason in warning for warning in comparison.warnings)
-    print_comparison(comparison, [])
+    print_comparison(comparison, [], wide=True)
     said = capsys.readouterr().out
     assert f"{name}: does not load, instead of it CPUExecutionProvider" in said
     assert "0 of 49" in said

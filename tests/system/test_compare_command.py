@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -44,9 +45,23 @@ def test_json_on_stdout_is_json_with_a_row_for_every_model_and_runtime(place: An
 def test_the_tables_name_models_runtimes_and_versions(place: Any, arguments: list[Any]) -> None:
     import onnxruntime
 
-    said = place.succeeded(*arguments, "--ep", "cpu", "--ep", "cpu:basic", "--layers").stdout
-    for word in ("int8.onnx", "cpu:basic", onnxruntime.__version__, "100 %", "breaks fusion", "McNemar"):
+    said = place.succeeded(*arguments, "--ep", "cpu", "--ep", "cpu:basic", "--layers", "--wide").stdout
+    for word in ("int8.onnx", "cpu:basic", onnxruntime.__version__, "100 %", "breaks fusion", "McNemar p", "peak MB"):
         assert word in said
+
+
+def test_the_tables_fit_80_columns_and_a_sentence_says_what_they_mean(place: Any, arguments: list[Any]) -> None:
+    said = place.succeeded(*arguments, "--ep", "cpu", "--ep", "cpu:none", COLUMNS="80").stdout.splitlines()
+    tables = [line for line in said if line.startswith(("│", "┃", "┏"))]
+    assert len(tables) == 2 * 2 + 2 * 4 and all(len(line) <= 80 for line in tables)
+    sentences = [line for line in said if line.startswith("int8.onnx on ")]
+    assert [line.split()[2] for line in sentences] == ["cpu", "cpu:none"]
+    for line in sentences:
+        assert re.search(
+            r"(as fast|slower), .* (smaller|larger) and .* (in its worst group|on average) .*compared with FP32\.$",
+            line,
+        )
+    assert "--wide" in said[-1]
 
 
 def test_predictions_of_every_row_are_written(place: Any, arguments: list[Any]) -> None:
