@@ -20,8 +20,9 @@ from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write
 from onnxptq.graphs.preprocessing_cut import rejoin
 from onnxptq.inputs import Inputs, open_model
 from onnxptq.progress import Progress, counted
+from onnxptq.quantization.harm import quantize_without_harm
 from onnxptq.quantization.plugins import library_versions
-from onnxptq.quantization.static import environments_of, quantize_folded
+from onnxptq.quantization.static import environments_of
 from onnxptq.quantization.verify import reason_of, useless
 from onnxptq.recipe import Recipe
 
@@ -112,7 +113,9 @@ def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model
 
 def _same(existing: Provenance, provenance: Provenance) -> bool:
     """Whether the same model was made; what the source is called, and how the rest of it was split, makes no other."""
-    made, wanted = (replace(p, data={"digest": p.data.get("digest")}, verified=True) for p in (existing, provenance))
+    made, wanted = (
+        replace(p, data={"digest": p.data.get("digest")}, verified=True, dropped=()) for p in (existing, provenance)
+    )
     return made == wanted
 
 
@@ -136,7 +139,7 @@ def make_int8(
     count = counted(progress, "calibrating", sum(map(len, environments.values())))
     written = path.with_name("without-provenance.onnx")
     with space_for(model, path.parent):
-        quantized = quantize_folded(
+        quantized = quantize_without_harm(
             model,
             folded,
             samples,
@@ -153,7 +156,7 @@ def make_int8(
             rejoin(model.parts.head, written, whole, model.parts.tail, [spec.name for spec in model.signature.outputs])
             written.unlink()
             written = whole
-        write_with_provenance(written, provenance, path)
+        write_with_provenance(written, replace(provenance, dropped=quantized.dropped), path)
     written.unlink()
     return quantized.notes
 

@@ -67,6 +67,7 @@ class Recipe:
         float_nodes: names of nodes that stay in float.
         float_outputs: the graph's outputs are left unquantized (a fused INT8 Gemm with float output).
         float_normalizers: nodes that only standardize an input stay in float (`graphs.normalizers`).
+        guarded: steps that make the calibration samples worse than MinMax are left out (`quantization.harm`).
         quantize_post_processing: a detector's post-processing is quantized like anything else; by default it stays in
             float where it joins two quantities (`graphs.post_processing`).
         target: what the deployment needs of the graph.
@@ -83,6 +84,7 @@ class Recipe:
     float_nodes: tuple[str, ...] = ()
     float_outputs: bool = False
     float_normalizers: bool = False
+    guarded: bool = False
     quantize_post_processing: bool = False
     target: str = "cpu"
     engine: str = "one-pass"
@@ -100,8 +102,9 @@ class Recipe:
         values["ranges"] = _step_to_dict(self.ranges)
         values["bounds"] = [_step_to_dict(step) for step in self.bounds]
         values["float_nodes"] = list(self.float_nodes)
-        if not self.quantize_post_processing:
-            del values["quantize_post_processing"]  # Recipes of before keep their digest.
+        for key in ("guarded", "quantize_post_processing"):
+            if not values[key]:
+                del values[key]  # Recipes of before keep their digest.
         return values
 
     @staticmethod
@@ -232,7 +235,7 @@ def _list(key: str, value: Any) -> list[Any] | tuple[Any, ...]:
     return value
 
 
-_FLAGS = (("float_outputs", bool), ("float_normalizers", bool), ("quantize_post_processing", bool))
+_FLAGS = tuple((flag, bool) for flag in ("float_outputs", "float_normalizers", "guarded", "quantize_post_processing"))
 
 
 def _check(recipe: Recipe) -> None:

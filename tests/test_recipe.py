@@ -49,6 +49,7 @@ OTHER = {
     "float_nodes": ("head",),
     "float_outputs": True,
     "float_normalizers": True,
+    "guarded": True,
     "quantize_post_processing": True,
     "target": "cuda",
     "engine": "stock",

@@ -31,6 +31,7 @@ ROBUST_SWITCHES = (
     "robust_no_augmentation",
     "robust_no_float_normalizer",
     "robust_no_float_outputs",
+    "robust_no_guard",
 )
 
 _IN_STATISTICS = ("calib", "calib_size", "seed", "engine", "fast_calibration")
@@ -63,6 +64,7 @@ _IN_A_RECIPE = (
 @click.option("--robust-no-augmentation", is_flag=True, help="Robust methods: calibrate on the set as drawn alone.")
 @click.option("--robust-no-float-normalizer", is_flag=True, help="Robust methods: quantize a normalizer in the graph.")
 @click.option("--robust-no-float-outputs", is_flag=True, help="Robust methods: quantize the outputs too.")
+@click.option("--robust-no-guard", is_flag=True, help="Robust methods: keep steps that make the samples worse.")
 @click.option(
     "--stats", "statistics", metavar="FILE", help="Start from statistics (onnxptq calibrate), without a pass."
 )

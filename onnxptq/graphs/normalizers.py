@@ -52,6 +52,79 @@ def input_chains(graph: onnx.GraphProto) -> tuple[InputChain, ...]:
     return tuple(_chain(view, value.name, len(value.type.tensor_type.shape.dim)) for value in inputs)
 
 
+UNITS = 100.0
+"""Ratio of the largest to the smallest weights of a layer's input columns from which their units differ: behind a
+normalizer, weights of trained layers differed by at most 5 on the table nets at hand."""
+
+
+@dataclass(frozen=True)
+class MixedUnits:
+    """A place where one scale would serve columns of different units.
+
+    Attributes:
+        input: of the model.
+        tensor: the one that holds such columns.
+        nodes: those that read it, or standardize it; quantized, they lose the small columns.
+        ratio: of the largest unit to the smallest.
+    """
+
+    input: str
+    tensor: str
+    nodes: tuple[Any, ...]
+    ratio: float
+
+    @property
+    def quantizable(self) -> tuple[Any, ...]:
+        """Those of the nodes that ONNX Runtime's quantizer would give one scale for all columns."""
+        return tuple(node for node in self.nodes if node.op_type in _ONE_SCALE)
+
+
+_ONE_SCALE = ("Mul", "Add", "BatchNormalization", "Gemm", "MatMul")
+
+
+def mixed_units(graph: onnx.GraphProto) -> tuple[MixedUnits, ...]:
+    """Inputs whose columns or channels differ by `UNITS`, as a normalizer's constants or the first layer's weights say.
+
+    A layer that was trained on standardized columns and reads them raw, as after folding the normalizer into it, has
+    weights in inverse proportion to their units. Columns without weight do not count.
+    """
+    view, found = GraphView.of(graph), []
+    for chain in input_chains(graph):
+        if chain.normalizer is not None:
+            ratio = max(chain.normalizer.deviation) / min(chain.normalizer.deviation)
+            if ratio >= UNITS:
+                found.append(MixedUnits(chain.input, chain.input, chain.nodes, ratio))
+            continue
+        tensor = _joined(view, chain.output)
+        layers = [(node, _column_weights(view, node, tensor)) for node, _ in view.readers(tensor)]
+        ratios = [float(w.max() / w.min()) for _, w in layers if w is not None and len(w) > 1]
+        if ratios and max(ratios) >= UNITS:
+            found.append(MixedUnits(chain.input, tensor, tuple(n for n, w in layers if w is not None), max(ratios)))
+    return tuple(found)
+
+
+def _joined(view: GraphView, tensor: str) -> str:
+    """The tensor behind the operators that only join or reshape columns."""
+    while len(readers := view.readers(tensor)) == 1 and readers[0][0].op_type in ("Concat", "Flatten", "Reshape"):
+        tensor = readers[0][0].output[0]
+    return tensor
+
+
+def _column_weights(view: GraphView, node: onnx.NodeProto, tensor: str) -> Array | None:
+    """The size of a linear layer's weights of each column of its input, those of none left out; None for others."""
+    if node.op_type not in ("Gemm", "MatMul") or node.input[0] != tensor or node.domain not in ("", "ai.onnx"):
+        return None
+    flags = {attribute.name: attribute.i for attribute in node.attribute}
+    weight = view.constant(node.input[1])
+    if weight is None or len(weight.dims) != 2 or flags.get("transA"):
+        return None
+    values = _numbers(weight, LARGEST)
+    if values is None:
+        return None
+    sizes = np.linalg.norm(values.astype(np.float64), axis=1 if not flags.get("transB") else 0)
+    return np.asarray(sizes[sizes > 0])
+
+
 @dataclass
 class _Affine:
     """gain * x + shift, elementwise, as far as a chain was read; and the statistics of a BatchNormalization in it."""
@@ -147,17 +220,23 @@ def _normalizer(state: _Affine, rank: int) -> Normalizer | None:
     return Normalizer(tuple(map(float, mean.ravel())), tuple(map(float, deviation.ravel())), axis)
 
 
-def _value(tensor: Any, rank: int) -> Array | None:
-    """The numbers of a small constant, without a batch axis of size 1; None where it is none of a normalizer."""
+def _numbers(tensor: Any, most: int) -> Array | None:
+    """The numbers of a constant, None where it has none, more than `most`, or they lie in another file."""
     from onnx import external_data_helper, numpy_helper
 
-    if tensor is None or external_data_helper.uses_external_data(tensor) or np.prod(tensor.dims, dtype=int) > LARGEST:
+    if tensor is None or external_data_helper.uses_external_data(tensor) or np.prod(tensor.dims, dtype=int) > most:
         return None
     try:
         value = numpy_helper.to_array(tensor)
     except ValueError:  # It is malformed, which is said where the model is checked or run.
         return None
-    if not np.issubdtype(value.dtype, np.number) or not value.size:
+    return value if np.issubdtype(value.dtype, np.number) and value.size else None
+
+
+def _value(tensor: Any, rank: int) -> Array | None:
+    """The numbers of a small constant, without a batch axis of size 1; None where it is none of a normalizer."""
+    value = _numbers(tensor, LARGEST)
+    if value is None:
         return None
     if value.ndim == rank and value.shape[0] == 1:
         value = value[0]

@@ -35,6 +35,7 @@ class Provenance:
         calibration: {"samples", "digest", "used"} of what was drawn; "used" marks the samples of the data.
         versions: onnxptq, onnx and onnxruntime, and libraries that the recipe's weight transforms are made with.
         cpu: the CPU features that calibration ran with.
+        dropped: steps of the recipe that were left out since they did harm (`quantization.harm`).
         verified: the file was looked at before it was handed over; False only with `--no-verify`.
     """
 
@@ -46,6 +47,7 @@ class Provenance:
     calibration: Mapping[str, Any]
     versions: Mapping[str, str]
     cpu: str
+    dropped: tuple[str, ...] = ()
     verified: bool = True
 
     @property
@@ -63,6 +65,7 @@ class Provenance:
             "target": self.recipe.target,
             "versions": _json(self.versions),
             "cpu": self.cpu,
+            **({"dropped": ", ".join(self.dropped)} if self.dropped else {}),
             **({} if self.verified else {"verified": _NOT_VERIFIED}),
         }
         return {PREFIX + key: entries[key] for key in sorted(entries)}
@@ -107,6 +110,7 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance | None:
         task=texts["task"],
         cpu=texts["cpu"],
         recipe=recipe,
+        dropped=tuple(filter(None, metadata.get(f"{PREFIX}dropped", "").split(", "))),
         verified=metadata.get(f"{PREFIX}verified") != _NOT_VERIFIED,
         **tables,
     )

@@ -12,11 +12,11 @@ from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.calibrators.methods import RANGE_METHODS, Range
 from onnxptq.calibrators.statistics import CalibrationStatistics
-from onnxptq.errors import RuntimeUnavailableError, UsageError, did_you_mean
+from onnxptq.errors import ModelError, RuntimeUnavailableError, UsageError, did_you_mean
 from onnxptq.graphs import Model
 from onnxptq.graphs.external import has_external_data
 from onnxptq.graphs.float_parts import check_quantizable_operators, check_quantized, float_parts
-from onnxptq.graphs.normalizers import input_chains
+from onnxptq.graphs.normalizers import input_chains, mixed_units
 from onnxptq.graphs.passed_through import restore_passed_through
 from onnxptq.graphs.post_processing import post_processing
 from onnxptq.graphs.skeleton import skeleton
@@ -55,10 +55,12 @@ class Quantized:
     Attributes:
         ranges: (lower, upper) of each quantized tensor, after the bounds.
         notes: one line for each thing that a user should know, such as why the reference wrote the file.
+        dropped: steps of a guarded recipe that were left out since they did harm.
     """
 
     ranges: Mapping[str, Range]
     notes: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 def quantize_folded(
@@ -134,7 +136,10 @@ def quantize_folded(
     restore_passed_through(output, model.core.path)
     check_quantized(output, folded, settings.nodes_to_exclude)
     notes += (
-        post_processing_notes(recipe, folded) + not_renormalized(recipe.weight_transforms, folded) + float_parts(folded)
+        post_processing_notes(recipe, folded)
+        + _units_notes(recipe, folded)
+        + not_renormalized(recipe.weight_transforms, folded)
+        + float_parts(folded)
     )
     return Quantized(chosen, notes)
 
@@ -216,6 +221,7 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
     settings = target_settings(recipe.target, folded)
     if recipe.float_normalizers:
         settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *normalizer_nodes(folded)))
+        _check_layers_left(folded)
     if not recipe.quantize_post_processing and (nodes := post_processing_nodes(folded)):
         settings = replace(settings, nodes_to_exclude=(*settings.nodes_to_exclude, *nodes))
     if not recipe.float_nodes:
@@ -235,9 +241,42 @@ def quantizer_settings(recipe: Recipe, folded: Path) -> QuantizerSettings:
 
 
 def normalizer_nodes(folded: Path) -> tuple[str, ...]:
-    """Names of the nodes that standardize an input of a model."""
-    chains = [chain for chain in input_chains(skeleton(folded).graph) if chain.normalizer is not None]
-    return tuple(node.name for chain in chains for node in chain.nodes if node.name)
+    """Names of the nodes that standardize an input of a model, or read its columns of different units in one layer."""
+    graph = skeleton(folded).graph
+    nodes = [node for chain in input_chains(graph) if chain.normalizer is not None for node in chain.nodes]
+    nodes += [node for place in mixed_units(graph) for node in place.nodes]
+    return tuple(dict.fromkeys(node.name for node in nodes if node.name))
+
+
+def _check_layers_left(folded: Path) -> None:
+    """Raises ModelError where the only layers of a model are those that must stay in float."""
+    graph = skeleton(folded).graph
+    read = {node.name for place in mixed_units(graph) for node in place.nodes}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    if layers and all(node.name in read for node in layers):
+        raise ModelError(
+            f"the only layer of the model ({layers[0].name}) reads columns of different units, which one scale of INT8 "
+            "cannot serve, so there is nothing to quantize. Deploy the model as it is; --robust-no-float-normalizer "
+            "quantizes it nevertheless."
+        )
+
+
+def _units_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
+    """One line for each input whose columns of different units share a scale, or would without the recipe."""
+    lines = []
+    for place in mixed_units(skeleton(folded).graph):
+        nodes = [node for node in place.quantizable if node.name not in recipe.float_nodes]
+        if not nodes:
+            continue
+        named = f"columns of the input {place.input!r} whose units differ {place.ratio:.0f}-fold"
+        which = ", ".join(f"{node.op_type} {node.name!r}" for node in nodes)
+        lines.append(
+            f"{which} stays in float: it reads {named}, which one scale cannot serve."
+            if recipe.float_normalizers
+            else f"one scale serves {named} ({which}), so that the small ones are lost. --method robust leaves it in "
+            "float, and so does --exclude NODE."
+        )
+    return tuple(lines)
 
 
 def node_names(folded: Path) -> list[str]:

@@ -32,9 +32,10 @@ from onnxptq.int8_file import space_for
 from onnxptq.judging import EVALUATION_SEED
 from onnxptq.methods import fitted
 from onnxptq.quantization.collect import CalibrationPass
+from onnxptq.quantization.harm import quantize_without_harm
 from onnxptq.quantization.passes import observe, statistics_place
 from onnxptq.quantization.plugins import library_versions
-from onnxptq.quantization.static import Quantized, environments_of, quantize_folded, quantizer_settings
+from onnxptq.quantization.static import Quantized, environments_of, quantizer_settings
 from onnxptq.quantization.writer import writer_for
 from onnxptq.recipe import Recipe
 from onnxptq.runtimes.selection import Runtime, ready, resolve_runtime
@@ -162,9 +163,9 @@ class ModelContext:
         path: Path,
         cache: Cache,
     ) -> Quantized:
-        """Writes the INT8 model of a recipe to `path`; arguments and errors as of `quantize_folded`."""
+        """Writes the INT8 model of a recipe to `path`; arguments and errors as of `quantize_without_harm`."""
         with space_for(self.inputs.model, path.parent):
-            return quantize_folded(
+            return quantize_without_harm(
                 self.inputs.model,
                 self.folded,
                 samples,

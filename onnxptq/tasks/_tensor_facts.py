@@ -75,6 +75,10 @@ def copies(facts: Facts) -> tuple[str, ...]:
     return tuple(chains)
 
 
+GUESSED_COPIES = ("widen@2", "tensor_noise@3", "impute@3")
+"""First shifts of copies that no fact about the input stands behind: a model may never see the like."""
+
+
 def _copies(one: InputFacts) -> tuple[str, ...]:
     if one.kind == "table":
         return ("normal@3",) if one.standard else ("tensor_noise@3", "impute@3")
