@@ -22,6 +22,7 @@ from onnxptq.foreign_text import filtered_output, one_line, printable
 COMMANDS = {
     "inspect": "Say in one screen what a model is taken for, what INT8 can do with it, and what is missing.",
     "quantize": "Make an INT8 model from a chosen calibration set and show what it does to every group.",
+    "tune": "Find an INT8 file that passes, and judge it on samples that no choice has seen.",
     "evaluate": "Judge models per group against their FP32 reference.",
     "sweep": "Run a whole study: every calibration set with every method, judged per group.",
     "report": "Write the report of a study: verdict, heat maps, groups, ranges, the research questions.",

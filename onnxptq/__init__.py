@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from onnxptq.gates import check
     from onnxptq.inputs import DataOptions
     from onnxptq.recipe import Recipe
+    from onnxptq.tuning import tune
     from onnxptq.version import __version__
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "merge_statistics": "onnxptq.api",
     "quantize": "onnxptq.api",
     "reader": "onnxptq.api",
+    "tune": "onnxptq.tuning",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "merge_statistics",
     "quantize",
     "reader",
+    "tune",
 ]
 
 

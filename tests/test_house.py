@@ -29,6 +29,7 @@ FLOORS = (
     "audit",
     "api comparison gates",
     "diagnosis sweeps",
+    "tuning",
     "reports",
     "commands",
     "cli",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxptq.diagnosis.diagnose import DiagnoseSettings, diagnose
+from onnxptq.diagnosis.diagnose import DiagnoseSettings, diagnose, diagnose_on
 from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
 
-__all__ = ["Budget", "DiagnoseSettings", "Diagnosis", "Effect", "NodeEffect", "TensorEffect", "diagnose"]
+__all__ = ["Budget", "DiagnoseSettings", "Diagnosis", "Effect", "NodeEffect", "TensorEffect", "diagnose", "diagnose_on"]

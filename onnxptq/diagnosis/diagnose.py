@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from onnxptq.diagnosis.pairs import Pair, PairedFile, node_key, read_pairs
 from onnxptq.diagnosis.result import Budget, Diagnosis, Effect, NodeEffect, TensorEffect
 from onnxptq.diagnosis.samples import Halves, Part, halve
 from onnxptq.errors import ModelError, UsageError
-from onnxptq.evaluation import ModelUnderTest, Predictions, predict
+from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, Predictions, predict
 from onnxptq.evaluation.groups import default_groupings
 from onnxptq.evaluation.measures import Measure, measure_of
 from onnxptq.evaluation.paired import share_changed
@@ -93,6 +93,20 @@ def diagnose(
     check_quantizable(float_model)
     check_same_outputs(float_model, [int8])
     samples, warnings = samples_to_judge_on([int8, float_model], judging, cache)
+    found = diagnose_on(float_model, int8, samples, settings, judging, cache, progress)
+    return replace(found, warnings=(*found.warnings, *warnings))
+
+
+def diagnose_on(
+    float_model: Model,
+    int8: Model,
+    samples: EvaluationSamples,
+    settings: DiagnoseSettings,
+    judging: JudgingOptions,
+    cache: Cache,
+    progress: Progress,
+) -> Diagnosis:
+    """Ranks tensors and nodes as `diagnose` does, on samples that somebody chose; arguments and errors as there."""
     halves = halve(samples, settings.groups)
     runner = _variant_runner(float_model, int8, cache)
     if settings.budget is not None:
@@ -119,7 +133,7 @@ def diagnose(
         nodes=nodes,
         unpaired=runner.paired.unpaired,
         budget=budget,
-        warnings=(*session.reference_notes(), *warnings),
+        warnings=session.reference_notes(),
     )
 
 

@@ -19,7 +19,7 @@ for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["RULES", "Finding", "Need", "PolicyRule", "judge", "needs", "rule"]
+__all__ = ["RULES", "Finding", "Need", "PolicyRule", "judge", "needs", "rule", "rules_on"]
 
 
 _BETTER_DATA = "Check the data and how it is read; what INT8 does cannot be told from it."
