@@ -159,6 +159,14 @@ def _compare() -> tuple[Any, ...]:
     )
 
 
+def _tune() -> tuple[Any, ...]:
+    from onnxptq.tuning import Candidate, Tuned
+
+    candidate = {**fields_of(Candidate), "verdict": str | None}
+    fields = {**fields_of(Tuned), "verdict": str, "output": str | None, "policy": OPEN, "proof": [OPEN]}
+    return ({"schema": int, **fields, "winner": object, "candidates": [candidate]},)
+
+
 def _diagnose() -> tuple[Any, ...]:
     from onnxptq.diagnosis.result import Diagnosis
 
@@ -257,6 +265,7 @@ _NAMED = {"name": str, "summary": str, "source": str}
 OUTPUTS: dict[str, Output] = {
     "inspect": Output(_inspect, "docs/tasks.md"),
     "quantize": Output(_quantize, "docs/quantize.md"),
+    "tune": Output(_tune, "docs/tune.md"),
     "evaluate": Output(_evaluate, "docs/evaluate.md"),
     "sweep": Output(_sweep, "docs/sweep.md"),
     "report": Output(_study_report, "docs/report.md"),
