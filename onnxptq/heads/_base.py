@@ -22,7 +22,7 @@ from onnxptq.heads._measure import Measure as Measure
 from onnxptq.registry import Registry
 from onnxptq.signature import Signature
 
-DEFINITIONS = 2
+DEFINITIONS = 3
 """Raised whenever a head changes what it answers, scores or records, so that nothing made before is found again."""
 
 Output = npt.NDArray[Any]

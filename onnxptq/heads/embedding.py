@@ -21,6 +21,12 @@ RECALLS = (
     Measure("recall@1", binary=True, summary="the nearest clean sample of another source has the query's label"),
     Measure("recall@5", binary=True, summary="one of the five nearest has the query's label"),
 )
+VERIFICATION = Measure(
+    "verification AUROC",
+    binary=False,
+    source="Fawcett, 2006, Pattern Recognition Letters 27:861, of each query alone",
+    summary="chance that a clean sample of the query's label is nearer to it than one of another label",
+)
 FIDELITY = Measure(
     "cosine fidelity", binary=False, against="reference", summary="cosine with the reference, at least 0"
 )
@@ -85,16 +91,41 @@ class Embedding(Head):
         source: npt.NDArray[np.int64],
         clean: npt.NDArray[np.bool_],
     ) -> dict[str, Scores]:
-        """1 where a nearest clean sample of another source has the query's label, else 0; NaN without a label."""
+        """1 where a nearest clean sample of another source has the query's label, else 0; and how surely pairs of one
+        label are told from others by their cosine. NaN without a label, or without such pairs."""
         gallery = np.flatnonzero(clean & (label >= 0))
         if not len(gallery):
             return {}
-        nearest = neighbors(_stacked(records), source, gallery, 5)
+        vectors = _stacked(records)
+        nearest = neighbors(vectors, source, gallery, 5)
         alike = (label[nearest] == label[:, None]) & (nearest >= 0)
-        return {
+        recalls = {
             measure.name: np.where(label < 0, np.nan, alike[:, :count].any(axis=1)).astype(np.float32)
             for measure, count in zip(RECALLS, (1, 5), strict=True)
         }
+        return {**recalls, VERIFICATION.name: verified(vectors, label, source, gallery)}
+
+
+def verified(
+    vectors: Vectors, label: npt.NDArray[np.int64], source: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64]
+) -> Scores:
+    """Of each query the share of pairs (own label, other label) of a gallery in which its own has the larger cosine.
+
+    Equal ones count half; the query's own source is left out; NaN where there is no such pair. float32, (N,).
+    """
+    found = np.full(len(vectors), np.nan, np.float32)
+    for start in range(0, len(vectors), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        near = vectors[part].astype(np.float64) @ vectors[gallery].T
+        other = source[part, None] != source[gallery][None]
+        same = label[part, None] == label[gallery][None]
+        for row in range(len(near)):
+            own, strange = near[row][same[row] & other[row]], np.sort(near[row][~same[row] & other[row]])
+            if label[start + row] < 0 or not len(own) or not len(strange):
+                continue
+            below, up_to = (np.searchsorted(strange, own, side) for side in ("left", "right"))
+            found[start + row] = (below + up_to).mean() / (2 * len(strange))
+    return found
 
 
 def neighbors(vectors: Vectors, source: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64], count: int) -> Any:
@@ -145,7 +176,7 @@ HEADS.register(
     HeadKind(
         "embedding",
         "a vector, judged by whether its nearest neighbor has its label",
-        RECALLS,
+        (*RECALLS, VERIFICATION),
         FIDELITY,
         build,
         formats=("labels: samples of one label belong together",),

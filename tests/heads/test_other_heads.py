@@ -259,3 +259,29 @@ def test_a_set_of_labels_says_how_many_there_are():
     assert head("multilabel", (None, 5)).group_values({"labels": [[0, 1, 1, 0, 0], [4], None]}) == {
         "present": ["2-4", "1", "unknown"]
     }
+
+
+@pytest.mark.oracle
+def test_verification_is_the_auroc_of_each_query():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(5)
+    label, source = rng.integers(0, 4, 60), np.arange(60) // 2
+    raw = (np.eye(4)[label] + rng.normal(0, 0.6, (60, 4))).astype(np.float32)
+    raw[7] = raw[9]  # Equal cosines.
+    embedding = head("embedding", (None, 4))
+    vectors = embedding.answers([raw])
+    clean = np.arange(60) % 2 == 0
+    scores = embedding.whole_set(embedding.records(vectors, {}), label, source, clean)["verification AUROC"]
+    for query in range(60):
+        others = np.flatnonzero(clean & (source != source[query]))
+        wanted = metrics.roc_auc_score(label[others] == label[query], vectors[others] @ vectors[query])
+        assert scores[query] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_verification_needs_pairs_and_a_label():
+    embedding = head("embedding", (None, 2))
+    records = embedding.records(embedding.answers([np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]]), {})
+    clean, source = np.ones(4, bool), np.arange(4)
+    found = embedding.whole_set(records, np.array([0, 0, 1, -1]), source, clean)["verification AUROC"]
+    assert found[:2].tolist() == [1, 1]
+    assert np.isnan(found[2:]).all()  # Alone of its label; without a label.
