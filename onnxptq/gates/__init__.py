@@ -9,8 +9,8 @@ result.verdict, result.exit_code
 from __future__ import annotations
 
 from onnxptq.evaluation.model_under_test import Limits
-from onnxptq.gates.check import check, policy_to_dict
-from onnxptq.gates.policy import Policy, default_policy
+from onnxptq.gates.check import check
+from onnxptq.gates.policy import Policy, default_policy, policy_to_dict
 from onnxptq.gates.policy_file import load_policy
 from onnxptq.gates.schema import policy_schema
 from onnxptq.gates.verdict import CheckResult, RuleResult, Verdict

@@ -15,7 +15,7 @@ from onnxptq.gates.baseline import Baseline, check_comparable, load_baseline, ma
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.measure import Request, measure
 from onnxptq.gates.named_policies import find_policy
-from onnxptq.gates.policy import FORMAT, Policy
+from onnxptq.gates.policy import FORMAT, Policy, policy_to_dict
 from onnxptq.gates.rejudge import read_evidence
 from onnxptq.gates.rules import judge
 from onnxptq.gates.verdict import CheckResult, Verdict, overall
@@ -112,18 +112,6 @@ def check(
     if update_baseline and result.verdict is not Verdict.FAILED:
         save_baseline(Path(str(baseline)), _baseline(evidence))
     return result
-
-
-def policy_to_dict(policy: Policy) -> dict[str, Any]:
-    """A policy as JSON types, without the rules that are off."""
-    values = dataclasses.asdict(policy)
-    return {key: _lists(value) for key, value in values.items() if value not in (None, (), "")}
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items() if item is not None}
-    return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _check_arguments(model: object, data: object, baseline: object, update_baseline: bool, predictions: object) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from onnxptq.gates.policy import LatencyRule, Policy, RegressionRule, TotalDropRule, tolerated
+from onnxptq.gates.policy import FORMAT, LatencyRule, Policy, RegressionRule, TotalDropRule, policy_to_dict, tolerated
 from onnxptq.gates.rules import RULES, needs
 from onnxptq.gates.verdict import Unit, shown
+from onnxptq.toml_tables import toml_value
 
 
 def explain_policy(policy: Policy) -> list[str]:
@@ -25,6 +26,25 @@ def explain_policy(policy: Policy) -> list[str]:
             lines += ["", f"[{field.name}] {_first_line(table)}", f"  {_sides(table) or _keys(table)}"]
     wanted = sorted(needs(policy) - {"all groups"})
     return [*lines, "", f"It takes: {', '.join(wanted) or 'nothing but the file'}."]
+
+
+def policy_toml(policy: Policy) -> str:
+    """A policy as a TOML file that `check --policy` reads back as the same policy."""
+    lines = [f"format = {FORMAT}"]
+    tables: list[str] = []
+    for key, value in policy_to_dict(policy).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *_pairs(value)]
+        elif value and isinstance(value, list) and isinstance(value[0], dict):
+            for one in value:
+                tables += ["", f"[[{key}]]", *_pairs(one)]
+        else:
+            lines.append(f"{key} = {toml_value(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _pairs(table: dict[str, Any]) -> list[str]:
+    return [f"{key} = {toml_value(value)}" for key, value in table.items()]
 
 
 def _first_line(table: Any) -> str:

@@ -9,8 +9,8 @@ is a table here and a function in `rules/` that registers itself under the name 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from onnxptq.toml_tables import About
 
@@ -400,3 +400,15 @@ def default_policy(*, labelled: bool, flips: bool = True, raw: bool = False) -> 
         # An error of 20 dB on average, of 14 dB in the worst group.
         return Policy(fidelity=Fidelity(limit=0.9), worst_group_fidelity=WorstGroupFidelity(limit=0.8))
     return Policy(flip_rate=FlipRate(), worst_group_flip_rate=WorstGroupFlipRate())
+
+
+def policy_to_dict(policy: Policy) -> dict[str, Any]:
+    """A policy as JSON types, without the rules that are off."""
+    values = asdict(policy)
+    return {key: _lists(value) for key, value in values.items() if value not in (None, (), "")}
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items() if item is not None}
+    return [_lists(item) for item in value] if isinstance(value, tuple | list) else value

@@ -50,7 +50,7 @@ def print_audit(audit: Audit, command: str) -> None:
         table.add_column(heading, justify="left" if heading in ("tensor", "worst part") else "right")
     for tensor in audit.tensors[:_SHOWN]:
         table.add_row(*_row(tensor))
-    print_table(table, whole=True)
+    print_table(table, whole=True, blocks=True, keep=("tensor", "bounds", "worst part", "values cut", "lost", "ties"))
     if len(audit.tensors) > _SHOWN:
         print(f"{len(audit.tensors) - _SHOWN} more tensors, less affected, are in --json.")
     print(_LEGEND)

@@ -65,7 +65,7 @@ def _print_ranking(title: str, ranked: Sequence[TensorEffect | NodeEffect]) -> N
             _points(effect.mean_harm),
             "" if one.cumulative is None else _points(one.cumulative.harm),
         )
-    print_table(table, whole=True)
+    print_table(table, whole=True, blocks=True, keep=("", "name", "what", "harm", "drop", "worst group", "its drop"))
     if len(ranked) > _SHOWN:
         print(f"... {len(ranked) - _SHOWN} more (--json and --csv have all)")
 

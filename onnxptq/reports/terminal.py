@@ -7,7 +7,7 @@ import math
 from onnxptq.evaluation.report import GroupResult, Report
 from onnxptq.evaluation.totals import TotalDrop
 from onnxptq.reports.measured import CLASSIFIERS, reference_note, test_name
-from onnxptq.reports.tables import print_table
+from onnxptq.reports.tables import print_table, terminal_width
 
 WORST = 10
 """Groups in the table where not all were asked for: it and what is said of it fit on one screen."""
@@ -36,11 +36,13 @@ def print_report(report: Report, *, every: bool = False) -> None:
 
     what = "" if report.measure in CLASSIFIERS else f"{report.measure} of "
     table = Table(title=f"{what}{report.model} against {report.reference}, worst group first", title_justify="left")
-    for heading in ("group", "n", "FP32", "INT8", "drop", "95 % interval", "flips", ""):
-        table.add_column(heading, justify="left" if heading in ("group", "") else "right")
+    # On a narrow terminal the columns that all groups are of stand above them once, not in every row.
+    columns = _shared_columns(report) if terminal_width() < _WIDE else ""
+    for heading in (columns or "group", "n", "FP32", "INT8", "drop", "95 % interval", "flips", ""):
+        table.add_column(heading, justify="left" if heading in (columns or "group", "") else "right")
     rows: list[tuple[str, ...]] = [
         (
-            group.name.replace("*", " · ") if group.judged else f"({group.name.replace('*', ' · ')})",
+            _shown(group, short=bool(columns)),
             str(group.n),
             _percent(group.fp32),
             _percent(group.int8),
@@ -54,10 +56,26 @@ def print_report(report: Report, *, every: bool = False) -> None:
     shown = rows if every else rows[:WORST]
     for row in shown:
         table.add_row(*row)
-    print_table(table, whole=True)
+    print_table(table, whole=True, keep=(columns or "group", "n", "FP32", "INT8", "drop", "95 % interval", ""))
     if len(shown) < len(rows):
         print(f"The {WORST} worst of {len(rows)} groups: --all-groups prints all, --json has them, too.")
     print(_legend(report))
+
+
+_WIDE = 110
+"""Columns from which a table of groups with their full names usually fits."""
+
+
+def _shared_columns(report: Report) -> str:
+    """The columns that every group is of, "label · corruption"; "" where they differ."""
+    found = {tuple(part.partition("=")[0] for part in group.name.split("*")) for group in report.groups}
+    return " · ".join(found.pop()) if len(found) == 1 else ""
+
+
+def _shown(group: GroupResult, *, short: bool) -> str:
+    parts = group.name.split("*")
+    name = " · ".join(part.partition("=")[2] if short else part for part in parts)
+    return name if group.judged else f"({name})"
 
 
 def _legend(report: Report) -> str:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnxptq.cli import cli
 from onnxptq.errors import UsageError
 from onnxptq.gates.evidence import Evidence
-from onnxptq.gates.explain import explain_policy
+from onnxptq.gates.explain import explain_policy, policy_toml
 from onnxptq.gates.named_policies import NAMED, find_policy
 from onnxptq.gates.policy import (
     AverageDrop,
@@ -125,3 +125,17 @@ def test_the_command_explains_a_name_and_a_file(tmp_path: Path) -> None:
         assert done.exit_code == 0 and words in done.output
     assert "flip_rate" in CliRunner().invoke(cli, ["policy", "explain", "--no-labels"]).output
     assert "mlperf-99.9" in CliRunner().invoke(cli, ["policy", "list"]).output
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_policy_as_toml_is_read_back_as_the_same(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["policy", "explain", name, "--toml"])
+    assert done.exit_code == 0 and done.stdout.startswith(f"# {name}: ")
+    assert parse_policy(done.stdout) == NAMED[name].make(True)
+    rules = Policy(
+        group_by=("label*corruption",),
+        group_accuracy=(GroupAccuracy("label=a cat", 0.5), GroupAccuracy('label="', 0.25)),
+        placement=PlacementRule("cpu"),
+        lint=Lint("tensorrt"),
+    )
+    assert parse_policy(policy_toml(rules)) == rules

@@ -28,3 +28,15 @@ def test_where_there_is_no_terminal_a_grid_is_as_wide_as_it_is(monkeypatch, caps
     monkeypatch.delenv("COLUMNS", raising=False)
     print_table(grid(9), whole=True, blocks=True)
     assert max(map(len, capsys.readouterr().out.splitlines())) > 160
+
+
+@pytest.mark.parametrize(("width", "left_out"), [("50", True), ("200", False)])
+def test_columns_that_may_go_go_where_they_do_not_fit_and_are_named(monkeypatch, capsys, width, left_out):
+    monkeypatch.setenv("COLUMNS", width)
+    table = Table("group", "drop", "a long heading", "another long heading")
+    table.add_row("cat", "+1.0", "1", "2")
+    print_table(table, whole=True, keep=("group", "drop"))
+    said = capsys.readouterr().out
+    assert ("a long heading ┃" in said) != left_out
+    assert ("shows a long heading, another long heading as well" in said) == left_out
+    assert all(len(line) <= int(width) for line in said.splitlines() if line[0] in "│┃┏└")

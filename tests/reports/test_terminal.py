@@ -143,3 +143,16 @@ def test_the_report_of_a_classifier_has_the_keys_that_it_always_had():
 def test_a_wide_table_is_not_cut_where_there_is_no_terminal(printed):
     name = "label=" + "x" * 60
     assert name in printed(report(group(name)))
+
+
+def test_on_a_narrow_terminal_the_table_fits_and_names_its_columns_once(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_report(report(group(), group("label=dog*corruption=motion_blur@3", judged=False, n=12345)))
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line[0] in "│┃┏┡└"]
+    assert all(len(line) <= 80 for line in rows)
+    assert "label · corruption" in rows[1] and "95 % interval" in rows[1]
+    assert "cat · fog@3" in said and "12345" in said and "(dog ·" in said and "motion_blur@3)" in said
+    assert "A wider terminal shows flips as well" in said
+    print_report(report(group(), group("corruption=fog@3")))
+    assert "label=cat · " in capsys.readouterr().out  # Of other columns: each with its names.
