@@ -87,6 +87,11 @@ class CalibrationSamples:
             under = f" under {'+'.join(self._chain)}" if self.shifts else ""
             yield place + under, self.task.feeds(self._shifted(position, raw))
 
+    def batches(self) -> Iterator[Batch]:
+        """Each sample, shifted, in the units of the data: what `Task.input_facts` speaks of."""
+        for position in self._positions:
+            yield self._shifted(position, self._read(position)[1])
+
     @property
     def _positions(self) -> range:
         return range(self.shard[0], self.count, self.shard[1])

@@ -32,7 +32,7 @@ class ProbePart:
 
     Attributes:
         name: a group, or a chain of shifts.
-        kind: "undrawn" or "augmented".
+        kind: "undrawn", "evaluation" or "augmented".
         samples: as the calibration pass takes them.
     """
 
@@ -42,7 +42,7 @@ class ProbePart:
 
 
 def undrawn_parts(
-    task: Task, side: Dataset | None, drawn: CalibrationSamples, count: int = UNDRAWN
+    task: Task, side: Dataset | None, drawn: CalibrationSamples, count: int = UNDRAWN, kind: str = "undrawn"
 ) -> tuple[ProbePart, ...]:
     """Samples of the calibration side that were not drawn, as they are, in equal shares of each group.
 
@@ -51,6 +51,7 @@ def undrawn_parts(
         side: the calibration side, or None where there is no data.
         drawn: the calibration set; its seed decides which samples are taken.
         count: samples in all, rounded to at least one of each group.
+        kind: what the parts are called: samples to judge on are taken in the same way.
     """
     if side is None:
         return ()
@@ -65,7 +66,7 @@ def undrawn_parts(
     for name in known:
         positions = free[names[free] == name][: max(1, count // len(known))]
         part = CalibrationSamples(task, side.select(positions), len(positions), drawn.seed, ())
-        parts.append(ProbePart(str(name), "undrawn", part))
+        parts.append(ProbePart(str(name), kind, part))
     return tuple(parts)
 
 

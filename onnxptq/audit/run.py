@@ -14,7 +14,8 @@ from onnxptq.audit.decisions import outputs_of, undecided
 from onnxptq.audit.missing import missing_groups
 from onnxptq.audit.probe import DECISIONS, ProbePart, augmented_parts, undrawn_parts
 from onnxptq.audit.remedies import remedies_for
-from onnxptq.audit.verdict import ROLES, Audit, TensorEvidence, verdict_of
+from onnxptq.audit.verdict import COVERED, COVERED_AUDIO, ROLES, Audit, TensorEvidence, verdict_of
+from onnxptq.audit.yardsticks import exact_bounds, moved_inputs, needing_yardsticks, reached
 from onnxptq.cache import Cache, user_cache
 from onnxptq.calibration import draw_from, resolve_calibration
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet, meant_for
@@ -24,15 +25,20 @@ from onnxptq.errors import UsageError
 from onnxptq.evaluation import EvaluationSamples, ModelUnderTest, predict
 from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.graphs import fold
+from onnxptq.graphs.normalizers import input_chains
+from onnxptq.graphs.skeleton import skeleton
 from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantization
 from onnxptq.progress import Progress, counted, silent
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
 from onnxptq.quantization.static import quantizer_settings
 from onnxptq.recipe import Recipe
+from onnxptq.tasks import Task
 
 PROBES = ("all", "undrawn", "augmented")
 """What a set is held against: samples of the calibration side that were not drawn, augmented copies of it, or both."""
+
+_KINDS = (*PROBES[1:], "evaluation")
 
 _SET = "the set itself"
 
@@ -76,23 +82,28 @@ def audit_calibration(
     folded = fold(inputs.model, cache)
     settings = quantizer_settings(Recipe(target=target), folded)
     drawn = draw_from(inputs, calibration_set, calib_size, seed)
-    parts = _parts(inputs, side, drawn, probe)
+    judged = inputs.evaluation if options.eval_data else None
+    parts = _parts(inputs, side, judged, drawn, probe)
     statistics = _observed(folded, drawn, parts, observed_tensors(folded, settings), cache, progress)
     symmetric = settings.quantization.symmetric
     weighed = _weighed(inputs, statistics, parts, folded, symmetric=symmetric)
     tensors = _with_decisions(inputs, side, drawn, parts, weighed, probe)
     real = drawn.dataset is not None or any(part.kind == "undrawn" for part in parts.values())
-    verdict = verdict_of(tensors, real=real)
+    moved = moved_inputs(inputs.task, drawn)
+    missing_yardsticks = () if judged is not None else _without_yardstick(inputs.task, tensors)
+    verdict = verdict_of(tensors, moved, real=real, yardsticks=not missing_yardsticks)
     missing = () if side is None else missing_groups(side, drawn.dataset)
     return Audit(
         verdict=verdict,
         model=inputs.model.path.name,
         calibration=str(calibration_set),
         samples=len(drawn),
-        probe={kind: sum(len(p.samples) for p in parts.values() if p.kind == kind) for kind in PROBES[1:]},
+        probe={kind: sum(len(p.samples) for p in parts.values() if p.kind == kind) for kind in _KINDS},
         tensors=tensors,
+        moved=moved,
+        without_yardstick=missing_yardsticks,
         missing=missing,
-        remedies=remedies_for(verdict, tensors, calibration_set, inputs.task, side),
+        remedies=remedies_for(verdict, tensors, moved, missing_yardsticks, calibration_set, inputs.task, side),
         warnings=(*_before_blame(inputs, side, cache), *inputs.warnings),
     )
 
@@ -124,11 +135,21 @@ def _resolved(
     return inputs, own.calibration if own.calibration is not None else inputs.calibration
 
 
-def _parts(inputs: Inputs, side: Dataset | None, drawn: CalibrationSamples, probe: str) -> dict[str, ProbePart]:
+def _without_yardstick(task: Task, tensors: tuple[TensorEvidence, ...]) -> tuple[str, ...]:
+    """The float inputs of which nothing tells whether the whole set is shifted."""
+    observed = {tensor.name: tensor.observed for tensor in tensors}
+    bounds = task.input_bounds()
+    return tuple(name for name in needing_yardsticks(task) if not reached(observed, bounds, name))
+
+
+def _parts(
+    inputs: Inputs, side: Dataset | None, judged: Dataset | None, drawn: CalibrationSamples, probe: str
+) -> dict[str, ProbePart]:
     """By the name of an environment; a group and a chain of shifts may have one name."""
     undrawn = undrawn_parts(inputs.task, side, drawn) if probe != "augmented" else ()
+    judged_on = undrawn_parts(inputs.task, judged, drawn, kind="evaluation") if judged is not None else ()
     copies = augmented_parts(inputs.task, drawn) if probe != "undrawn" else ()
-    return {f"{part.kind} {part.name}": part for part in (*undrawn, *copies)}
+    return {f"{part.kind} {part.name}": part for part in (*undrawn, *judged_on, *copies)}
 
 
 def _observed(
@@ -151,21 +172,30 @@ def _weighed(
     bounds, normed = known_bounds(inputs.task, folded), batch_norm_ranges(folded)
     roles = dict.fromkeys(attained_bounds(inputs.task, folded), "input")
     roles |= {spec.name: "input" for spec in inputs.model.signature.inputs}
+    roles |= {chain.output: "input" for chain in input_chains(skeleton(folded).graph)}
     roles |= {spec.name: "output" for spec in inputs.model.signature.outputs}
+    exact = exact_bounds(inputs.task)
     found = []
     for tensor in statistics.tensors:
         of = {name: tensors[tensor] for name, tensors in statistics.environments.items()}
         kept = quantized_range(of[_SET], symmetric=symmetric)
+
+        def by_kind(kind: str, of: Mapping[str, TensorStatistics] = of) -> Interval | None:
+            return _extremes([of[name] for name, part in parts.items() if part.kind == kind])
+
         cut = [clipping(of[name], kept, part.name, part.kind) for name, part in parts.items()]
         found.append(
             TensorEvidence(
                 name=tensor,
                 role=roles.get(tensor, "inner"),
                 observed=kept,
-                augmented=_extremes([of[name] for name, part in parts.items() if part.kind == "augmented"]),
+                augmented=by_kind("augmented"),
                 bounds=bounds.get(tensor),
                 batch_norm=normed.get(tensor),
                 clipping=tuple(sorted(cut, key=lambda one: -one.distortion)),
+                real=by_kind("evaluation") or by_kind("undrawn"),
+                exact=exact,
+                needed=COVERED_AUDIO if inputs.task.modality == "audio" else COVERED,
             )
         )
     return sorted(found, key=lambda evidence: (ROLES.index(evidence.role), -evidence.distortion))
@@ -184,6 +214,7 @@ def _with_decisions(
     if not kept:
         return tuple(tensors)
     undrawn = undrawn_parts(inputs.task, side, drawn, DECISIONS) if probe != "augmented" else ()
+    undrawn += tuple(part for part in parts.values() if part.kind == "evaluation")
     copies = [part for part in parts.values() if part.kind == "augmented"]
     lost = undecided(inputs.model, inputs.task, outputs_of(inputs.model, [*undrawn, *copies]), kept)
     return tuple(replace(tensor, undecided=lost.get(tensor.name, ())) for tensor in tensors)

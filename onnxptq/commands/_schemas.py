@@ -125,7 +125,7 @@ def _audit() -> tuple[Any, ...]:
     from onnxptq.audit.missing import MissingGroups
     from onnxptq.audit.verdict import Audit, TensorEvidence
 
-    tensor = {**fields_of(TensorEvidence), "distortion": float, "covered": {"*": float}}
+    tensor = {**fields_of(TensorEvidence), "distortion": float, "covered": {"*": float}, "width": float}
     more = {"audit_version": int, "limits": {"*": float}, "causes": [str], "tensors": [tensor]}
     audit = {key: shape for key, shape in fields_of(Audit).items() if key != "missing"}
     return ({**audit, **more, "missing_groups": [MissingGroups]},)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from onnxptq.audit.clipping import Clipping, Interval
-from onnxptq.audit.verdict import COVERED, FAILED, UNDECIDED, UNDECIDED_LIMIT, Audit, TensorEvidence
+from onnxptq.audit.verdict import (
+    COVERED,
+    COVERED_AUDIO,
+    FAILED,
+    LOST_LIMIT,
+    UNDECIDED,
+    UNDECIDED_LIMIT,
+    WIDE_LIMIT,
+    Audit,
+    TensorEvidence,
+)
+from onnxptq.audit.yardsticks import MovedInput
 from onnxptq.reports.tables import print_table
 from onnxptq.sarif import SarifResult, SarifRule, sarif_log, sarif_run
 
@@ -22,12 +33,14 @@ def verdict_line(audit: Audit) -> str:
     """The verdict in one line."""
     subject = f"{audit.verdict}: the calibration set {audit.calibration} for {audit.model}"
     if audit.verdict == UNDECIDED:
+        if audit.without_yardstick:
+            return f"{subject}: nothing tells whether {', '.join(audit.without_yardstick)} is shifted as a whole"
         return f"{subject}: there is nothing to hold it against"
     if audit.verdict != FAILED:
-        return f"{subject}: no range is too narrow"
-    causes = [_cause(tensor) for tensor in audit.causes[:_NAMED]]
-    more = len(audit.causes) - _NAMED
-    return f"{subject} is dangerous: too narrow for {', '.join(causes)}" + (f" and {more} more" if more > 0 else "")
+        return f"{subject}: no range is too narrow, none too wide"
+    causes = [*map(_moved, audit.moved), *map(_cause, audit.causes)]
+    more = len(causes) - _NAMED
+    return f"{subject} is dangerous: {', '.join(causes[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
 
 
 def print_audit(audit: Audit, command: str) -> None:
@@ -60,8 +73,10 @@ _LEGEND = (
     "copies, bounds, BatchNorm: how much of the range of augmented copies, of what preprocessing and operators allow, "
     "and of three deviations of BatchNormalization the set's range covers.\n"
     "lost: energy that the range cuts off of the worst part, as a share of its variance. ties: predictions of a group "
-    f"whose best classes are both cut off. Dangerous: an input below {100 * COVERED:.0f} % of its bounds, or an output "
-    f"with more than {100 * UNDECIDED_LIMIT:.0f} % ties."
+    f"whose best classes are both cut off. Dangerous: an image below {100 * COVERED:.0f} % of its bounds, a "
+    f"recording below {100 * COVERED_AUDIO:.0f} %; another input of which {100 * LOST_LIMIT:.0f} % of real values lie "
+    f"outside or that is {WIDE_LIMIT:.0f} times wider than they are; an output with"
+    f" more than {100 * UNDECIDED_LIMIT:.0f} % ties."
 )
 
 
@@ -94,11 +109,11 @@ _RULES = (
 
 
 def audit_sarif(audit: Audit, model: str) -> dict[str, Any]:
-    """An audit as a SARIF log: each tensor whose range is too narrow is an error, in the file `model`."""
+    """An audit as a SARIF log: each tensor whose range is too narrow or too wide is an error, in the file `model`."""
     remedy = f" {audit.remedies[0]}" if audit.remedies else ""
-    results = [
-        SarifResult("narrow-range", "error", f"too narrow for {_cause(one)}.{remedy}", model, one.name)
-        for one in audit.causes
+    results = [SarifResult("narrow-range", "error", f"{_cause(one)}.{remedy}", model, one.name) for one in audit.causes]
+    results += [
+        SarifResult("narrow-range", "error", f"{_moved(one)}.{remedy}", model, one.input) for one in audit.moved
     ]
     for one in audit.missing:
         text = f"{len(one.values)} of {one.of} values of {one.attribute} are missing: {', '.join(one.values[:10])}"
@@ -112,11 +127,24 @@ def audit_sarif(audit: Audit, model: str) -> dict[str, Any]:
 def _cause(tensor: TensorEvidence) -> str:
     if tensor.role == "output":
         worst = tensor.undecided[0]
-        return f"{tensor.name} (output, {_percent(worst.share)} of the predictions of {worst.part} become ties)"
+        lost = f"{_percent(worst.share)} of the predictions of {worst.part} become ties"
+        return f"too narrow for {tensor.name} (output, {lost})"
     reach = tensor.coverage()["bounds"]
-    if reach is None:
-        return f"{tensor.name} (input, {_percent(tensor.distortion)} of the signal lost)"
-    return f"{tensor.name} (input, covers {_percent(reach)} of what preprocessing allows)"
+    decided_by_bounds = tensor.exact and reach is not None
+    if not decided_by_bounds and tensor.width > WIDE_LIMIT:
+        levels = 256 / tensor.width
+        return f"too wide for {tensor.name} (input, {levels:.0f} of 256 levels are left to samples in use)"
+    if reach is None or (not tensor.exact and tensor.cut > LOST_LIMIT):
+        return f"too narrow for {tensor.name} (input, {_percent(tensor.cut)} of the values in use lie outside)"
+    return f"too narrow for {tensor.name} (input, covers {_percent(reach)} of what preprocessing allows)"
+
+
+def _moved(one: MovedInput) -> str:
+    column = "" if one.column is None else f", column {one.column}"
+    return (
+        f"{one.input} is not as in training (mean {one.mean:+.1f} deviations away{column}; deviation x "
+        f"{one.deviation:.2g})"
+    )
 
 
 def _row(tensor: TensorEvidence) -> tuple[str, ...]:
