@@ -82,10 +82,18 @@ _LEGEND = (
 
 _RULES = (
     SarifRule(
-        "narrow-range",
-        "range too narrow",
-        "The calibration set does not reach what the model will be given, so that INT8 cuts it off.",
-        "Calibrate with more varied samples, or with --method robust.",
+        "unfit-range",
+        "range too narrow or too wide",
+        "The calibration set gives a range that INT8 cuts values off by, or in which it has too few steps for them.",
+        "Calibrate with data like that which is deployed, or with --method robust.",
+        "error",
+        "docs/audit.md",
+    ),
+    SarifRule(
+        "input-not-as-in-training",
+        "input is not distributed as in training",
+        "The whole set lies elsewhere than the data that the model was trained on: other units, other preprocessing.",
+        "Check units and preprocessing of the calibration data.",
         "error",
         "docs/audit.md",
     ),
@@ -100,8 +108,8 @@ _RULES = (
     SarifRule(
         "nothing-to-compare",
         "nothing to hold the set against",
-        "Every sample was drawn and no copies could be made, so nothing shows what the set lacks.",
-        "Give more data than is drawn.",
+        "Nothing shows what the set lacks: all samples were drawn, no copies can be made, or nobody says what is usual.",
+        "Give more data than is drawn, and a specification of the inputs.",
         "warning",
         "docs/audit.md",
     ),
@@ -111,9 +119,10 @@ _RULES = (
 def audit_sarif(audit: Audit, model: str) -> dict[str, Any]:
     """An audit as a SARIF log: each tensor whose range is too narrow or too wide is an error, in the file `model`."""
     remedy = f" {audit.remedies[0]}" if audit.remedies else ""
-    results = [SarifResult("narrow-range", "error", f"{_cause(one)}.{remedy}", model, one.name) for one in audit.causes]
+    results = [SarifResult("unfit-range", "error", f"{_cause(one)}.{remedy}", model, one.name) for one in audit.causes]
     results += [
-        SarifResult("narrow-range", "error", f"{_moved(one)}.{remedy}", model, one.input) for one in audit.moved
+        SarifResult("input-not-as-in-training", "error", f"{_moved(one)}.{remedy}", model, one.input)
+        for one in audit.moved
     ]
     for one in audit.missing:
         text = f"{len(one.values)} of {one.of} values of {one.attribute} are missing: {', '.join(one.values[:10])}"

@@ -15,7 +15,10 @@ from onnxptq import api
 from onnxptq.audit import FAILED, PASSED, PROBES, UNDECIDED, audit_calibration
 from onnxptq.audit.decisions import outputs_of, undecided
 from onnxptq.audit.early import early_note
+from onnxptq.audit.missing import MissingGroups
 from onnxptq.audit.probe import ProbePart
+from onnxptq.audit.verdict import Audit
+from onnxptq.audit.yardsticks import MovedInput
 from onnxptq.cache import user_cache
 from onnxptq.calibration import resolve_calibration
 from onnxptq.calibrators import CalibrationSet
@@ -23,6 +26,7 @@ from onnxptq.calibrators.samples import draw
 from onnxptq.errors import UsageError
 from onnxptq.inputs import DataOptions, resolve_for_quantization
 from onnxptq.recipe import Environment, Recipe, Step
+from onnxptq.reports.audit import audit_sarif
 
 Run = Callable[..., Any]
 
@@ -82,15 +86,39 @@ def test_an_output_too_narrow_for_the_two_best_classes_loses_the_prediction() ->
         assert found.share == pytest.approx((second >= np.float32(limit)).mean())
 
 
-def test_the_command_says_the_verdict_first_and_exits_by_it(onnxptq: Run) -> None:
-    done = onnxptq("audit", "--calib", "shifted", "--calib-size", "32")
+def test_the_command_says_the_verdict_first_and_exits_by_it(
+    onnxptq: Run, tmp_path: Path, check_sarif: Callable[..., None]
+) -> None:
+    done = onnxptq("audit", "--calib", "shifted", "--calib-size", "32", "--sarif", "a.sarif")
     assert done.returncode == 1
+    log = json.loads((tmp_path / "a.sarif").read_text())
+    check_sarif(log)
+    errors = [one for one in log["runs"][0]["results"] if one["level"] == "error"]
+    assert [one["ruleId"] for one in errors] == ["unfit-range"]
+    assert errors[0]["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] == "input"
+    assert "of what preprocessing allows" in errors[0]["message"]["text"]
     first, again, *_ = done.stdout.splitlines()
     assert first.startswith("FAILED: the calibration set dark@3 for digits.onnx is dangerous: too narrow for input")
-    assert again == "again: onnxptq audit --calib shifted --calib-size 32"
+    assert again == "again: onnxptq audit --calib shifted --calib-size 32 --sarif a.sarif"
     done = onnxptq("audit", "--calib-size", "32", "--json", "-")
     found = json.loads(done.stdout)
     assert (done.returncode, found["verdict"], found["causes"]) == (0, "PASSED", [])
+
+
+def test_sarif_has_a_rule_for_each_kind_of_finding(check_sarif: Callable[..., None]) -> None:
+    moved = MovedInput(input="x", mean=4.0, deviation=5.0, column="age")
+    missing = MissingGroups("label", ("cat", "dog"), 10)
+    audit = Audit("UNDECIDED", "m.onnx", "clean", 128, {}, (), (moved,), ("x",), (missing,), ("Check the units.",))
+    log = audit_sarif(audit, "out/m.onnx")
+    check_sarif(log)
+    found = [(one["ruleId"], one["level"]) for one in log["runs"][0]["results"]]
+    assert found == [
+        ("input-not-as-in-training", "error"),
+        ("missing-group", "note"),
+        ("nothing-to-compare", "warning"),
+    ]
+    texts = [one["message"]["text"] for one in log["runs"][0]["results"]]
+    assert "column age" in texts[0] and "Check the units." in texts[0] and "cat, dog" in texts[1]
 
 
 def test_the_command_refuses_a_set_that_there_is_not(onnxptq: Run) -> None:

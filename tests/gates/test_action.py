@@ -254,6 +254,19 @@ def test_the_container_runs_as_nobody_special_and_its_arguments_are_those_of_the
     assert not (tmp_path / "cache").exists()  # --no-cache
 
 
+def test_a_read_only_system_needs_a_temporary_folder_alone(shell: Callable[..., Any], tmp_path: Path) -> None:
+    """A mount namespace of its own, in which all that lies on the root's file system cannot be written."""
+    read_only = (
+        "set -e; mount -t tmpfs none /mnt; mount -o remount,bind,ro /; ! touch /etc/onnxptq-was-here 2>/dev/null; "
+        "export TMPDIR=/mnt ONNXPTQ_CACHE=/etc/onnxptq-cache; "
+    )
+    if shell(f"unshare -m bash -c '{read_only}'").returncode:
+        pytest.skip("no mount namespace can be made here: it takes root, Linux, and the right to mount")
+    done = shell(f"unshare -m bash -c '{read_only} onnxptq check models/one.int8.onnx'")
+    assert done.returncode == 0 and done.stdout.startswith("PASSED "), done.stderr
+    assert "note: the cache folder /etc/onnxptq-cache cannot be written" in done.stderr
+
+
 @pytest.mark.parametrize(("target", "code"), [("cpu", 0), ("tensorrt", 1)])
 def test_the_hook_lints_all_that_pre_commit_hands_it(tmp_path: Path, target: str, code: int) -> None:
     from onnxptq.models import builtin
