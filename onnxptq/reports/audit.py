@@ -108,7 +108,7 @@ _RULES = (
     SarifRule(
         "nothing-to-compare",
         "nothing to hold the set against",
-        "Nothing shows what the set lacks: all samples were drawn, no copies can be made, or nobody says what is usual.",
+        "Nothing shows what the set lacks: no sample is left, no copy can be made, or nothing says what is usual.",
         "Give more data than is drawn, and a specification of the inputs.",
         "warning",
         "docs/audit.md",

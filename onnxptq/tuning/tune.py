@@ -35,10 +35,9 @@ from onnxptq.evaluation import EvaluationSamples, Predictions, Report
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.totals import totals_by_name
 from onnxptq.files import check_writable
-from onnxptq.gates.check import policy_to_dict
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.named_policies import find_policy
-from onnxptq.gates.policy import Policy, settle
+from onnxptq.gates.policy import Policy, policy_to_dict, settle
 from onnxptq.gates.rules import judge as judge_rules
 from onnxptq.gates.rules import rules_on
 from onnxptq.gates.verdict import RuleResult, Verdict, overall
