@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxptq.calibrators._reader import SampleReader
+from onnxptq.calibrators.marginals import marginals
 from onnxptq.calibrators.sampler import DEFAULT_SIZE, SAMPLERS, Asked, Pool
 from onnxptq.calibrators.sets import SYNTHETIC, CalibrationSet, applied
 from onnxptq.data import marks
@@ -113,9 +114,14 @@ class CalibrationSamples:
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """{"samples", "digest"} of the whole set, and as "used" the `marks` of what was drawn of the data."""
+        """What an INT8 file says of the whole set.
+
+        {"samples", "digest"}, as "used" the `marks` of what was drawn of the data, and as "marginals" how a few numbers
+        of a sample are distributed (`calibrators.marginals`).
+        """
         drawn = {} if self.dataset is None else {"used": marks(self.dataset.fingerprints[: self.count])}
-        return {"samples": self.count, "digest": self.digest, **drawn}
+        kept = marginals(feeds for _, feeds in replace(self, shard=(0, 1)).in_front())
+        return {"samples": self.count, "digest": self.digest, **drawn, "marginals": kept}
 
     def environment(self, environment: Environment) -> CalibrationSamples:
         """A copy of the set under further shifts, of its first samples only where the environment says so."""

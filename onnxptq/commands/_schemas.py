@@ -123,12 +123,14 @@ def _lint() -> tuple[Any, ...]:
 
 def _audit() -> tuple[Any, ...]:
     from onnxptq.audit.missing import MissingGroups
+    from onnxptq.audit.served import ServedAudit
     from onnxptq.audit.verdict import Audit, TensorEvidence
 
     tensor = {**fields_of(TensorEvidence), "distortion": float, "covered": {"*": float}, "width": float}
     more = {"audit_version": int, "limits": {"*": float}, "causes": [str], "tensors": [tensor]}
     audit = {key: shape for key, shape in fields_of(Audit).items() if key != "missing"}
-    return ({**audit, **more, "missing_groups": [MissingGroups]},)
+    served = {"served_audit_version": int, "false_alarms": float, **fields_of(ServedAudit)}
+    return {**audit, **more, "missing_groups": [MissingGroups]}, served
 
 
 def _compare() -> tuple[Any, ...]:

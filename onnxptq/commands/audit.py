@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
 
-from onnxptq.commands._options import Repeatable, data_options, reading_options
+from onnxptq.commands._options import Repeatable, check_not_given, data_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
 from onnxptq.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNDECIDED, UsageError
 
@@ -36,10 +37,14 @@ def audit(**values: Any) -> None:
     Needs no labels and makes no INT8 model. Example: onnxptq audit model.onnx --data images/ --calib dark@3
     """
     from onnxptq.audit import FAILED, UNDECIDED, audit_calibration
+    from onnxptq.audit.served import audit_served
+    from onnxptq.graphs import load_model
     from onnxptq.reports.audit import audit_sarif, print_audit
+    from onnxptq.reports.served import print_served
     from onnxptq.runtimes import stdout_to_stderr
 
     context = click.get_current_context()
+    served = values["model"] and load_model(Path(values["model"]))
     json_target, sarif_target = values.pop("json_target"), values.pop("sarif_target")
     for target in (json_target, sarif_target):
         check_json_target(target)
@@ -47,6 +52,16 @@ def audit(**values: Any) -> None:
     if json_target == sarif_target == "-":
         raise UsageError("--json - and --sarif - both want stdout. Write one of them to a file.")
     options = data_options(values, **{name: values.pop(name) for name in ("data", "calib_data", "eval_data")})
+    if served and served.quantized:
+        check_not_given("an INT8 MODEL", ("calib", "calib_size", "seed", "target", "probe", "sarif_target"))
+        with stdout_to_stderr():
+            found = audit_served(served, options)
+        for warning in found.warnings:
+            note(f"note: {warning}")
+        if json_target != "-":
+            print_served(found)
+        write_json(json_target, found.to_dict())
+        context.exit({FAILED: EXIT_FAILED, UNDECIDED: EXIT_UNDECIDED}.get(found.verdict, EXIT_DONE))
     with progress_bar() as progress, stdout_to_stderr():
         result = audit_calibration(**values, options=options, progress=progress)
     for warning in result.warnings:

@@ -32,7 +32,7 @@ class Provenance:
         data: {"source", "digest", "split"} of the data: its digest, and the rule that kept calibration samples
             apart from evaluation samples.
         recipe: what made the model.
-        calibration: {"samples", "digest", "used"} of what was drawn; "used" marks the samples of the data.
+        calibration: {"samples", "digest", "used", "marginals"} of what was drawn; "used" marks the samples of the data.
         versions: onnxptq, onnx and onnxruntime, and libraries that the recipe's weight transforms are made with.
         cpu: the CPU features that calibration ran with.
         dropped: steps of the recipe that were left out since they did harm (`quantization.harm`).
