@@ -62,7 +62,12 @@ def lint(
     for output in (json_target, sarif_target):
         check_json_target(output)
     check_found(models)
-    reports, errors = _lint(without_float(models) if skip_float else models, target, ignore, several)
+    try:
+        reports, errors = _lint(without_float(models) if skip_float else models, target, ignore, several)
+    except OnnxptqError as error:
+        if sarif_target != "-":  # CI hands this file on whatever happened.
+            write_json(sarif_target, to_sarif(errors=[str(error)]))
+        raise
     write_json(json_target, summary_to_dict(reports, errors) if several or not reports else to_dict(reports[0]))
     write_json(sarif_target, to_sarif(*reports, errors=[f"{model}: {error}" for model, error in errors.items()]))
     for report in reports if "-" not in (json_target, sarif_target) else ():

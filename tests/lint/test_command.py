@@ -129,6 +129,15 @@ def test_several_models_are_one_report(bad, save, tmp_path, check_sarif):
     assert isinstance(nothing.exception, UsageError) and "no file fits" in str(nothing.exception)
 
 
+def test_sarif_says_why_nothing_was_read(tmp_path, check_sarif):
+    result = run(tmp_path / "gone.onnx", "--target", "cpu", "--sarif", tmp_path / "lint.sarif")
+    assert isinstance(result.exception, ModelError)
+    log = json.loads((tmp_path / "lint.sarif").read_text())
+    check_sarif(log)
+    (notification,) = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+    assert "there is no model" in notification["message"]["text"] and not log["runs"][0]["results"]
+
+
 def test_sarif_names_a_relative_file_by_a_relative_uri(bad, monkeypatch):
     monkeypatch.chdir(bad.parent)
     (bad.parent / "a model.onnx").write_bytes(bad.read_bytes())
