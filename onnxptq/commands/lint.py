@@ -69,11 +69,11 @@ def lint(
             write_json(sarif_target, to_sarif(errors=[str(error)]))
         raise
     write_json(json_target, summary_to_dict(reports, errors) if several or not reports else to_dict(reports[0]))
-    write_json(sarif_target, to_sarif(*reports, errors=[f"{model}: {error}" for model, error in errors.items()]))
+    write_json(sarif_target, to_sarif(*reports, errors=[f"{model}: {reason}" for model, reason in errors.items()]))
     for report in reports if "-" not in (json_target, sarif_target) else ():
         _print(report, ignore)
-    for model, error in errors.items():
-        note(f"onnxptq: {model}: {error}")
+    for model, reason in errors.items():
+        note(f"onnxptq: {model}: {reason}")
     verdict = EXIT_DONE if all(report.passed for report in reports) else EXIT_FAILED
     context.exit(EXIT_BAD_INPUT if errors else verdict)
 
