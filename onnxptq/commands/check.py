@@ -35,7 +35,36 @@ if TYPE_CHECKING:
     from onnxptq.gates.several import Checked
 
 
-@click.command(cls=Repeatable)
+class _Reporting(Repeatable):
+    """Writes the files for CI also where the command line itself is wrong."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            junit = _value(given, "--junit", b'<testsuites name="onnxptq check"')
+            files = {"junit": junit, "sarif_target": _value(given, "--sarif", b"sarif-schema")}
+            _write_error(files, "onnxptq check", error.format_message())
+            raise
+
+
+def _value(arguments: Sequence[str], option: str, mark: bytes) -> str | None:
+    """The file that an option names in arguments that cannot be parsed.
+
+    None where there is a file of that name which has not the mark of an earlier report: it may be an input.
+    """
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    found = [word[len(option) + 1 :] or after for word, after in pairs if word.partition("=")[0] == option]
+    value = found[-1] if found else ""
+    if not value or value.startswith("-"):
+        return None
+    path = Path(value)
+    return value if not path.exists() or (path.is_file() and mark in path.read_bytes()[:400]) else None
+
+
+@click.command(cls=_Reporting)
 @click.argument("models", nargs=-1, metavar="[MODEL|PATTERN]...")
 @click.option("--reference", metavar="FP32.onnx", help="What to compare with. [default: the model it was made from]")
 @judged_data_options
@@ -99,11 +128,8 @@ def _check(values: dict[str, Any], arguments: Sequence[str]) -> int:
         kept = _kept(models, skip_float=values.pop("skip_float"))
         _judge(kept, values, _Command(arguments, names), several, judged)
     except Exception as error:
-        from onnxptq.gates.several import Checked
-
         name = Path(names[0]).name if len(names) == 1 else "onnxptq check"
-        # CI reads this file: without one a job that could not judge looks as if nothing was asked for.
-        _write(files, [*judged, Checked(name, None, str(error) or type(error).__name__)])
+        _write_error(files, name, str(error) or type(error).__name__, judged)
         raise
     _write(files, judged)
     _report(judged, shlex.join(["onnxptq", "check", *arguments]), several, json_target)
@@ -175,6 +201,13 @@ def _judge(
                 continue
             name = result.subject.get("model", {}).get("name", "predictions")
             judged.append(Checked(str(model) if several else str(name), result))
+
+
+def _write_error(files: dict[str, str | None], name: str, message: str, judged: Sequence[Checked] = ()) -> None:
+    """CI reads these files: without them a job that could not judge looks as if nothing was asked for."""
+    from onnxptq.gates.several import Checked
+
+    _write(files, [*judged, Checked(name, None, message)])
 
 
 def _write(files: dict[str, str | None], judged: Sequence[Checked]) -> None:

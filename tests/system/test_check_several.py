@@ -96,6 +96,8 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(at: Any) -> None:
         (("nothing*.onnx",), "no file fits"),
         ((FLOAT, "--skip-float"), "no model is quantized"),
         ((), "which model?"),
+        ((GOOD, "--polcy", "strict"), "--polcy"),
+        ((GOOD, "--time-limit", "long"), "'long' is not a valid float"),
         ((GOOD, BAD, "--baseline", "b.json"), "--baseline is of one model"),
     ],
 )
@@ -120,3 +122,13 @@ def test_a_model_that_a_pattern_finds_is_not_replaced(at: Any) -> None:
         done = at.run("check", "*int8.onnx", *DATA, option, GOOD)
         assert done.returncode == 2 and "is not replaced" in done.stderr, done
         assert (at.work / GOOD).read_bytes() == before
+
+
+def test_a_wrong_command_line_replaces_nothing_that_it_names(at: Any) -> None:
+    before = (at.work / GOOD).read_bytes()
+    for options in (("--junit", GOOD), (f"--junit={GOOD}",), ("--sarif", "--junit")):
+        assert at.run("check", GOOD, "--polcy", "x", *options).returncode == 2
+    assert (at.work / GOOD).read_bytes() == before
+    for option in ("--polcy", "--polici"):  # A report of before is replaced.
+        assert at.run("check", GOOD, option, "x", "--junit=j.xml", "--sarif", "s.sarif").returncode == 2
+        assert option in (at.work / "j.xml").read_text() and option in (at.work / "s.sarif").read_text()
