@@ -182,7 +182,9 @@ def without_calibration(source: Source, model: CalibratedOn | None) -> Dataset:
     try:
         if model.rule is not None and model.digest == source.digest:
             dataset = _not_used(source, model.rule)
-            if dataset is None and not model.used:
+            if dataset is not None:
+                return dataset  # By the rule no sample of it calibrated: there is nothing to look up.
+            if not model.used:
                 raise DataError(_NOTHING_LEFT.format(source.name))
         else:
             dataset = _by_the_same_rule(source, model.rule) if model.changed(source) else None
