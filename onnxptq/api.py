@@ -97,6 +97,7 @@ def quantize(
     target: str = "cpu",
     exclude: Sequence[str] = (),
     quantize_post_processing: bool = False,
+    remainder: str = "fp32",
     engine: str = "one-pass",
     statistics: str | Path | None = None,
     recipe: Recipe | None = None,
@@ -125,6 +126,7 @@ def quantize(
         exclude: names or patterns of nodes that stay in float.
         quantize_post_processing: quantize a detector's post-processing too, which otherwise stays in float where it
             joins boxes and scores.
+        remainder: what is not quantized computes in "fp32", or in "fp16" (target tensorrt11).
         engine: "one-pass"; "one-pass-fast" to calibrate on the graph that ONNX Runtime optimised; "one-pass-cuda" to
             calibrate on the CUDA provider; "stock" for ONNX Runtime's own calibrators.
         statistics: a file of `calibrate` to start from; calibration set, size, seed and engine are then its own.
@@ -161,7 +163,10 @@ def quantize(
         label = method_label(method, parameters)
         base = known.origin.recipe if known else Recipe(calibration=calib, size=calib_size, seed=seed, engine=engine)
         base = base.changed(
-            float_nodes=tuple(exclude), quantize_post_processing=quantize_post_processing, target=target
+            float_nodes=tuple(exclude),
+            quantize_post_processing=quantize_post_processing,
+            target=target,
+            remainder=remainder,
         )
         recipe = apply_method(method, base, parameters)
         unused = unused_calibration(base, recipe, label)

@@ -71,6 +71,7 @@ class Recipe:
         quantize_post_processing: a detector's post-processing is quantized like anything else; by default it stays in
             float where it joins two quantities (`graphs.post_processing`).
         target: what the deployment needs of the graph.
+        remainder: what is not quantized computes in "fp32", or in "fp16" (`quantization.remainder`).
         engine: what computes the ranges: "stock" is ONNX Runtime's calibrators, "one-pass" ours.
     """
 
@@ -87,6 +88,7 @@ class Recipe:
     guarded: bool = False
     quantize_post_processing: bool = False
     target: str = "cpu"
+    remainder: str = "fp32"
     engine: str = "one-pass"
 
     @property
@@ -105,6 +107,8 @@ class Recipe:
         for key in ("guarded", "quantize_post_processing"):
             if not values[key]:
                 del values[key]  # Recipes of before keep their digest.
+        if self.remainder == "fp32":
+            del values["remainder"]
         return values
 
     @staticmethod
@@ -239,7 +243,14 @@ _FLAGS = tuple((flag, bool) for flag in ("float_outputs", "float_normalizers", "
 
 
 def _check(recipe: Recipe) -> None:
-    for key, kind in (("calibration", str), ("seed", int), ("target", str), ("engine", str), *_FLAGS):
+    for key, kind in (
+        ("calibration", str),
+        ("seed", int),
+        ("target", str),
+        ("remainder", str),
+        ("engine", str),
+        *_FLAGS,
+    ):
         value = getattr(recipe, key)
         if type(value) is not kind:  # isinstance would take True for a seed.
             raise UsageError(f"{key!r} in the recipe must be {kind.__name__}, got {value!r}.")

@@ -52,6 +52,7 @@ OTHER = {
     "guarded": True,
     "quantize_post_processing": True,
     "target": "cuda",
+    "remainder": "fp16",
     "engine": "stock",
 }
 

@@ -42,6 +42,7 @@ _IN_A_RECIPE = (
     "entropy_bins",
     "target",
     "exclude",
+    "remainder",
     "statistics",
     *ROBUST_SWITCHES,
 )
@@ -84,6 +85,13 @@ _IN_A_RECIPE = (
     is_flag=True,
     help="Quantize what a detector does behind its last weights too; by default it stays in float where it joins boxes "
     "and scores.",
+)
+@click.option(
+    "--remainder",
+    default="fp32",
+    show_default=True,
+    metavar="fp32|fp16",
+    help="What is not quantized computes in this type; fp16 is for the target tensorrt11.",
 )
 @click.option(
     "--recipe", "recipe_file", metavar="FILE", help="A recipe (TOML or JSON) instead of the options that make one."

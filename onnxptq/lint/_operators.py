@@ -251,8 +251,8 @@ def other_domain(graph: GraphView, target: str) -> Iterator[Place]:
     why="TensorRT 11 computes every operator in the type that the graph gives it. It has no flag for FP16 any more: "
     "what has no Q and DQ in an FP32 graph runs in FP32.",
     source="https://docs.nvidia.com/deeplearning/tensorrt/latest/api/migration/tensorrt-10x-to-11x.html",
-    remedy="Convert the remainder to FP16 before the engine is built (NVIDIA's python -m modelopt.onnx.autocast), and "
-    "judge that file again: its numbers are others.",
+    remedy="Quantize with --remainder fp16, or convert the file (python -m modelopt.onnx.autocast) and judge it "
+    "again: its numbers are others.",
 )
 def remainder_in_fp32(graph: GraphView, target: str) -> Iterator[Place]:
     """A quantized main graph with operators that compute in FP32: none of its constants is FP16."""

@@ -11,6 +11,7 @@ from onnxptq.calibrators.histogram import Accumulator
 from onnxptq.calibrators.methods import RANGE_METHODS, QuantizationType
 from onnxptq.calibrators.statistics import TensorStatistics
 from onnxptq.quantization.plugins import written_out
+from onnxptq.quantization.remainder import check_remainder
 from onnxptq.recipe import Recipe, Step, check_parameters
 
 
@@ -23,6 +24,7 @@ def canonical(recipe: Recipe) -> Recipe:
         UsageError: an unknown calibration set, range method, weight transform or parameter, or a value that the range
             method does not take.
     """
+    check_remainder(recipe.remainder, recipe.target)
     method = RANGE_METHODS.get(recipe.ranges.name)
     check_parameters(f"the method {method.name!r}", recipe.ranges.keywords, method.parameters)
     ranges = Step.of(method.name, **{**method.parameters, **recipe.ranges.keywords})

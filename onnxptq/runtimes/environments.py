@@ -264,12 +264,26 @@ def _pip_install(python: Path, packages: Sequence[str], say: Say) -> None:
             if lines[-1].startswith(_SHOWN_LINES):
                 say(f"  {lines[-1]}")
     if pip.returncode:
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["it said nothing"]
+        index = " TensorRT's libraries come from NVIDIA's own index, pypi.nvidia.com, which must be reached."
         raise RuntimeUnavailableError(
-            f"pip cannot install {' '.join(packages)}: {errors[-1].removeprefix('ERROR: ')}. Check the name and "
+            f"pip cannot install {' '.join(packages)}: {_reason(lines)}. Check the name and "
             f"version, whether there is a wheel for Python {'.'.join(map(str, sys.version_info[:2]))}, and the "
             "network; or register an interpreter that has it with --python PATH."
+            + (index if any(name.startswith("tensorrt") for name in packages) else "")
         )
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """What pip failed of: its own last error, else that of the build that it ran, else its last line."""
+    own = [line for line in lines if line.startswith("ERROR")]
+    builds = [
+        # Some say what it was some lines below.
+        line if not line.endswith(":") else next((one for one in lines[number + 1 :] if one[:1].isalpha()), line)
+        for number, line in enumerate(lines)
+        if re.match(r"(\w+\.)*\w*Error:", line)
+    ]
+    said = (own or builds or list(lines[-1:]) or ["it said nothing"])[-1]
+    return said.removeprefix("ERROR: ").rstrip(".")
 
 
 def _describe(python: Path) -> Description:

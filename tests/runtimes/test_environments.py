@@ -137,6 +137,32 @@ def test_what_pip_says_is_the_reason(tmp_path: Path) -> None:
     assert said == ["  Collecting things"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["ERROR: one", "ERROR: No distribution found.", "hint: See above."], "No distribution found"),
+        (["wheel_stub.error.InstallFailedError:", "****", "", "The installation of it failed.", "hint: See above."],
+         "The installation of it failed"),
+        (["urllib.error.URLError: <no host>", "note: from a build", "hint: See above for details."],
+         "urllib.error.URLError: <no host>"),
+        (["some words."], "some words"),
+        ([], "it said nothing"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_the_error_and_not_the_line_that_came_last(lines: list[str], reason: str) -> None:
+    assert module._reason(lines) == reason
+
+
+def test_tensorrt_says_where_its_libraries_come_from(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("the interpreter is a shell script")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'wheel_stub.error.InstallFailedError: no index'\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(RuntimeUnavailableError, match=r"InstallFailedError: no index\..*pypi\.nvidia\.com"):
+        module._pip_install(python, ["tensorrt-cu13>=10,<11"], str)
+
+
 def test_an_interpreter_without_onnxruntime_is_refused(empty_cache: Cache, tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("the interpreter is a shell script")
