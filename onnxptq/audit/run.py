@@ -31,7 +31,7 @@ from onnxptq.inputs import DataOptions, Inputs, check_fits, resolve_for_quantiza
 from onnxptq.progress import Progress, counted, silent
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plan import observed_tensors
-from onnxptq.quantization.static import quantizer_settings
+from onnxptq.quantization.static import quantizer_settings, units_notes
 from onnxptq.recipe import Recipe
 from onnxptq.tasks import Task
 
@@ -104,7 +104,7 @@ def audit_calibration(
         without_yardstick=missing_yardsticks,
         missing=missing,
         remedies=remedies_for(verdict, tensors, moved, missing_yardsticks, calibration_set, inputs.task, side),
-        warnings=(*_before_blame(inputs, side, cache), *inputs.warnings),
+        warnings=(*_before_blame(inputs, side, cache), *inputs.warnings, *units_notes(Recipe(target=target), folded)),
     )
 
 

@@ -57,6 +57,10 @@ UNITS = 100.0
 normalizer, weights of trained layers differed by at most 5 on the table nets at hand."""
 
 
+COLUMNS = 256
+"""Columns up to which weights are taken to tell units: a flattened picture has more, and its corners weigh nothing."""
+
+
 @dataclass(frozen=True)
 class MixedUnits:
     """A place where one scale would serve columns of different units.
@@ -122,7 +126,7 @@ def _column_weights(view: GraphView, node: onnx.NodeProto, tensor: str) -> Array
     if values is None:
         return None
     sizes = np.linalg.norm(values.astype(np.float64), axis=1 if not flags.get("transB") else 0)
-    return np.asarray(sizes[sizes > 0])
+    return np.asarray(sizes[sizes > 0]) if len(sizes) <= COLUMNS else None
 
 
 @dataclass

@@ -140,7 +140,7 @@ def quantize_folded(
     check_quantized(output, folded, settings.nodes_to_exclude)
     notes += (
         post_processing_notes(recipe, folded)
-        + _units_notes(recipe, folded)
+        + units_notes(recipe, folded)
         + not_renormalized(recipe.weight_transforms, folded)
         + float_parts(folded)
     )
@@ -264,7 +264,7 @@ def _check_layers_left(folded: Path) -> None:
         )
 
 
-def _units_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
+def units_notes(recipe: Recipe, folded: Path) -> tuple[str, ...]:
     """One line for each input whose columns of different units share a scale, or would without the recipe."""
     lines = []
     for place in mixed_units(skeleton(folded).graph):

@@ -14,20 +14,20 @@ from onnxptq.audit import FAILED, PASSED, UNDECIDED, Audit, audit_calibration
 from onnxptq.inputs import DataOptions
 from onnxptq.reports.audit import verdict_line
 
-MEAN, DEVIATION = np.array([49, 6, 300], np.float32), np.array([18, 4, 300], np.float32)
+MEAN, DEVIATION = np.array([49, 6, 600], np.float32), np.array([18, 4, 600], np.float32)
 
 
 def table(rows: int, seed: int, scale: float = 1.0) -> np.ndarray:
     random = np.random.default_rng(seed)
-    columns = [random.uniform(18, 80, rows), random.gamma(2, 3, rows), random.gamma(1, 300, rows)]
+    columns = [random.uniform(18, 80, rows), random.gamma(2, 3, rows), random.gamma(1, 600, rows)]
     return (np.stack(columns, axis=1) * scale).astype(np.float32)
 
 
 def spectra(count: int, seed: int, *, lower: float = 0.0) -> np.ndarray:
-    """Log spectra of a floor of -14, whose declared top of 6 is never reached."""
+    """Log spectra of a floor of -10, whose declared top of 14 is never reached."""
     random = np.random.default_rng(seed)
     level = random.uniform(-4, 0, (count, 1, 1)) - lower
-    return np.maximum(random.normal(-4, 3, (count, 8, 12)) + level, -14).astype(np.float32)
+    return np.maximum(random.normal(0, 3, (count, 8, 12)) + level, -10).astype(np.float32)
 
 
 @pytest.fixture
@@ -76,6 +76,12 @@ def test_a_whole_set_without_a_yardstick_is_never_passed(scale, audited):
     assert "--eval-data" in audit.remedies[0]
 
 
+def test_one_scale_for_columns_of_different_units_is_named(audited):
+    (line,) = [line for line in audited(table(200, 0)).warnings if "whose units differ" in line]
+    assert line.startswith("one scale serves columns of the input 'x' whose units differ")
+    assert not [line for line in audited(table(200, 0), in_graph=True).warnings if "units differ" in line]
+
+
 @pytest.mark.parametrize(("scale", "cause"), [(5.0, "too wide for x"), (0.1, "too narrow for x")])
 def test_samples_to_judge_on_tell_of_a_set_in_other_units(scale, cause, audited):
     assert audited(table(200, 0), table(200, 1)).verdict == PASSED
@@ -95,11 +101,11 @@ def test_a_normalizer_in_the_graph_tells_of_a_set_in_other_units(scale, audited)
 
 
 def test_declared_bounds_that_sound_spectra_seldom_reach_do_not_fail_them(audited):
-    facts = {"input_range": {"x": [-14, 6]}, "kind": {"x": "log-mel"}}
+    facts = {"input_range": {"x": [-10, 14]}, "kind": {"x": "log-mel"}}
     clean, others = spectra(200, 0), spectra(200, 1)
     assert audited(clean, others, **facts).verdict == PASSED
     assert audited(clean, **facts).verdict != FAILED
-    silent = np.full_like(clean, -14) + 0.1 * clean
+    silent = np.full_like(clean, -10) + np.float32(0.1) * (clean + 10)
     assert audited(silent, others, **facts).verdict == FAILED
 
 
