@@ -121,7 +121,7 @@ def test_predictions_do_not_depend_on_what_stands_beside_a_sentence(text: dict[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"calib": "shifted"}, "dark is for image samples, not for text; for text there are typos"),
+        ({"calib": "dark@3"}, "dark is for image samples, not for text; for text there are typos"),
         ({"groups": ["lenght"]}, "unknown group column 'lenght'.*'length'"),
     ],
 )

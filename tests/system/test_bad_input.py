@@ -33,7 +33,11 @@ DATA = {
     "it does not fit": ("tensor.onnx", "wide.npz", ["wide.npz", "(3, 20)", "'x' takes (N, 3, 16)"]),
     "it is images for tensors": ("tensor.onnx", "images", ["images: cat/0.png", "'x' is bytes", "expected an array"]),
     "it has no row": ("tensor.onnx", "no-row.npz", ["no-row.npz has no row", "at least one sample"]),
-    "it is a header only": ("image.onnx", "header.csv", ["header.csv", "at least one row"]),
+    "it is a header only": (
+        "image.onnx",
+        "header.csv",
+        ["header.csv", "header line and no row", "at least one sample"],
+    ),
     "it is an empty folder": ("image.onnx", "nothing", ["nothing has no data", "expected a folder of images"]),
     "a class has no sample": ("image.onnx", "gap", ["class folder", "yak has no image", "Remove the folder or add"]),
     "an image is corrupt": ("image.onnx", "corrupt", ["dog/", ".png cannot be decoded", "--skip-bad"]),
