@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
+from onnxptq.graphs.normalizers import COLUMNS, UNITS
 from onnxptq.graphs.post_processing import joined_quantities
 from onnxptq.graphs.view import GraphView, is_quantize
 from onnxptq.lint._base import Place, rule
@@ -83,3 +85,46 @@ def boxes_beside_scores(graph: GraphView, target: str) -> Iterator[Place]:
             scale = graph.parameters(reader).scale if is_quantize(reader) else None
             if scale is not None and scale.max(initial=0) * _LEVELS > 1:
                 yield Place(graph.label(node), f"{node.output[0]} has a step of {scale.max():.3g}")
+
+
+@rule(
+    "QDQ404",
+    "one scale for columns of different units",
+    {"cpu": "warning", "cuda": "warning", "tensorrt": "warning", "openvino": "warning"},
+    why="A quantized input is multiplied by constants that differ 100-fold and more from column to column, as a "
+    "normalizer does: its columns have different units, one scale serves the largest, and the others are rounded away.",
+    source="measured: docs/robustness.md",
+    remedy="Leave the normalizer in float (`onnxptq quantize --method robust`, or --exclude its nodes), or normalize "
+    "in front of the model.",
+)
+def mixed_units(graph: GraphView, target: str) -> Iterator[Place]:
+    """A Mul of a quantized input of the graph by a constant whose entries differ by `UNITS`, or are lost to 0."""
+    for node in graph.nodes:
+        if node.op_type != "Mul" or len(node.input) != 2:
+            continue
+        for tensor, constant in (tuple(node.input), tuple(node.input)[::-1]):
+            gains = _constant_values(graph, constant)
+            if gains is None or not 1 < gains.size <= COLUMNS or not _quantized_input(graph, tensor):
+                continue
+            sizes = np.abs(gains)
+            if sizes.max() > 0 and sizes.max() >= UNITS * sizes.min():
+                yield Place(graph.label(node), f"one scale serves all columns of {tensor}, whose units differ")
+
+
+def _quantized_input(graph: GraphView, tensor: str) -> bool:
+    """Whether a tensor is an input of the graph behind Q and DQ."""
+    dequantize = graph.dequantize(tensor)
+    quantize = graph.quantize_before(dequantize) if dequantize is not None else None
+    return quantize is not None and quantize.input[0] in graph.inputs
+
+
+def _constant_values(graph: GraphView, tensor: str) -> npt.NDArray[np.float64] | None:
+    """The numbers of a constant, directly or behind a DQ of one scale."""
+    dequantize = graph.dequantize(tensor)
+    if dequantize is None:
+        values = graph.values(tensor)
+        return None if values is None else np.asarray(values, np.float64)
+    values, parameters = graph.values(dequantize.input[0]), graph.parameters(dequantize)
+    if values is None or parameters.scale is None or parameters.zero_point is None or parameters.scale.size != 1:
+        return None
+    return np.asarray((values - parameters.zero_point) * parameters.scale, np.float64)

@@ -151,6 +151,8 @@ def boxes_beside_scores(net: Net) -> str:
     return net.pair(net.op("Concat", boxes, scores, axis=1), 2.0)
 
 
+UNITS = np.array([1, 0.5, 0.02, 0.001], np.float32).reshape(4, 1, 1)
+
 Build = Callable[[Net], str | list[str]]
 
 VIOLATIONS: dict[str, Build] = {
@@ -199,6 +201,7 @@ VIOLATIONS: dict[str, Build] = {
     "QDQ401": lambda net: with_weight(net, net.weight(4, 4, 3, 3, largest=127)),
     "QDQ402": clipped_bias,
     "QDQ403": boxes_beside_scores,
+    "QDQ404": lambda net: net.pair(net.op("Mul", net.pair("x"), net.constant(UNITS))),
 }
 EVERY_GRAPH = {"QDQ304", "QDQ311"}
 """Found once in every quantized graph: CUDA computes it in float; what is not quantized is in FP32."""
