@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ from onnxptq.tasks import Task
 
 Ask = Callable[[Dataset], Asked]
 """Asks the FP32 model about each sample of a dataset."""
+
+
+DECODED_BYTES = 64 * 2**20
+"""Of decoded images that are kept: 109 of 224 x 224 in color."""
 
 
 @dataclass
@@ -112,7 +117,7 @@ class CalibrationSamples:
         text = "\n".join([str(self.seed), *(self.sample_id(position) for position in range(self.count))])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    @property
+    @cached_property
     def described(self) -> Mapping[str, Any]:
         """What an INT8 file says of the whole set.
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnxptq.cache import Cache
 from onnxptq.calibrators import SAMPLERS, CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.sampler import Asked
-from onnxptq.calibrators.samples import draw
+from onnxptq.calibrators.samples import DECODED_BYTES, DecodedSamples, draw
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
 from onnxptq.errors import DataError, UsageError
@@ -98,12 +98,17 @@ def check_labels(calibration_set: CalibrationSet, dataset: Dataset | None) -> No
 
 
 def draw_from(inputs: Inputs, calibration_set: CalibrationSet, size: int | None, seed: int) -> CalibrationSamples:
-    """The calibration set drawn from the calibration side; the FP32 model is asked only by sets that need it."""
+    """The calibration set drawn from the calibration side; the FP32 model is asked only by sets that need it.
+
+    Its images are decoded once, as far as `DECODED_BYTES` hold them: an early look, the pass, and what the file
+    remembers of the set all read them.
+    """
 
     def ask(chosen: Dataset) -> Asked:
         return _asked(inputs, chosen)
 
-    return draw(calibration_set, inputs.task, inputs.calibration, size=size, seed=seed, ask=ask)
+    drawn = draw(calibration_set, inputs.task, inputs.calibration, size=size, seed=seed, ask=ask)
+    return replace(drawn, decoded=DecodedSamples(DECODED_BYTES))
 
 
 def _asked(inputs: Inputs, dataset: Dataset) -> Asked:

@@ -64,8 +64,8 @@ class EvaluationSamples:
                 yield from self._corrupted(raw, loaded[together], self._truths(some, loaded[together]), batch_size)
 
     def _loaded_at_once(self, batch_size: int) -> int:
-        """Whole batches within `_LOADED_AT_ONCE` and `_LOADED_BYTES`, by the first sample, and one at least."""
-        raw = self.task.load(self.dataset.read(np.arange(1)))
+        """Whole batches within `_LOADED_AT_ONCE` and `_LOADED_BYTES`, by a sample of noise, and one at least."""
+        raw = self.task.noise(1, 0)
         arrays = raw.values() if isinstance(raw, Mapping) else [raw]
         size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         most = min(_LOADED_AT_ONCE, _LOADED_BYTES // max(1, size))

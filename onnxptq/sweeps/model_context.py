@@ -17,7 +17,7 @@ from onnxptq.cache import Cache, content_key, user_cache
 from onnxptq.calibration import check_labels, draw_from, draws_here, with_calibration_side
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet, meant_for
 from onnxptq.calibrators.methods import RANGE_METHODS
-from onnxptq.calibrators.samples import DecodedSamples
+from onnxptq.calibrators.samples import DECODED_BYTES, DecodedSamples
 from onnxptq.calibrators.statistics import CalibrationStatistics, merge
 from onnxptq.data import Dataset
 from onnxptq.data.versions import data_versions
@@ -48,9 +48,6 @@ PART_SAMPLES = 256
 
 _KEPT = 4
 """Drawn sets and their statistics that are kept: cells come set by set, and their neighbours need them again."""
-
-DECODED_BYTES = 64 * 2**20
-"""Of decoded calibration samples, in each worker: most sets of a plan draw the same samples and shift them."""
 
 _NO_DATA = "no data"
 """The key of the side of sets of noise, beside the sources of foreign ones."""
