@@ -217,6 +217,7 @@ def snippet(language: str) -> str:
     return str(found)
 
 
+@pytest.mark.dry
 def test_the_job_for_gitlab_runs(shell: Callable[..., Any], tmp_path: Path) -> None:
     (job,) = yaml.safe_load(snippet("yaml")).values()
     passed = shell(*job["script"])
@@ -229,6 +230,7 @@ def test_the_job_for_gitlab_runs(shell: Callable[..., Any], tmp_path: Path) -> N
     assert "<error" in (tmp_path / "project" / job["artifacts"]["reports"]["junit"]).read_text()
 
 
+@pytest.mark.dry
 def test_the_pipeline_for_jenkins_runs(shell: Callable[..., Any], tmp_path: Path) -> None:
     text = snippet("groovy")
     commands = re.findall(r"\bsh '([^']+)'|script: '([^']+)'", text)
@@ -239,6 +241,7 @@ def test_the_pipeline_for_jenkins_runs(shell: Callable[..., Any], tmp_path: Path
     assert text.count("{") == text.count("}") and text.count("(") == text.count(")")
 
 
+@pytest.mark.dry
 def test_the_container_runs_as_nobody_special_and_its_arguments_are_those_of_the_command(
     shell: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -254,6 +257,7 @@ def test_the_container_runs_as_nobody_special_and_its_arguments_are_those_of_the
     assert not (tmp_path / "cache").exists()  # --no-cache
 
 
+@pytest.mark.dry
 def test_a_read_only_system_needs_a_temporary_folder_alone(shell: Callable[..., Any], tmp_path: Path) -> None:
     """A mount namespace of its own, in which all that lies on the root's file system cannot be written."""
     read_only = (

@@ -40,7 +40,7 @@ def planted(tmp_path: Any) -> tuple[Any, str]:
     model = tmp_path / "planted.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     rng = np.random.default_rng(0)
-    count = 2400
+    count = 1200
     label, group = rng.integers(0, 2, count), rng.integers(0, 2, count)
     x = np.zeros((count, 2), np.float32)
     x[np.arange(count), group] = np.where(label == 0, 1, -1) * rng.uniform(0.8, 1, count)
