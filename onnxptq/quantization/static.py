@@ -26,7 +26,7 @@ from onnxptq.quantization.masked_scores import swallowed_scores
 from onnxptq.quantization.outputs import leave_outputs_in_float
 from onnxptq.quantization.passes import observe
 from onnxptq.quantization.plugins import bounded, calibrated, transformed
-from onnxptq.quantization.remainder import remainder_in_fp16
+from onnxptq.quantization.remainder import nodes_beyond_fp16, remainder_in_fp16
 from onnxptq.quantization.renormalized import not_renormalized
 from onnxptq.quantization.runnable import runnable
 from onnxptq.quantization.settings import QuantizerSettings
@@ -135,7 +135,7 @@ def quantize_folded(
     if recipe.float_outputs:
         notes += leave_outputs_in_float(output)
     if recipe.remainder == "fp16":
-        notes += remainder_in_fp16(output)
+        notes += remainder_in_fp16(output, nodes_beyond_fp16(folded, samples, cache) if samples else ())
     restore_passed_through(output, model.core.path)
     check_quantized(output, folded, settings.nodes_to_exclude)
     notes += (

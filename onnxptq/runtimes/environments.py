@@ -190,9 +190,12 @@ def _check_name(cache: Cache, name: str) -> Path:
         )
     provider = next((p for p in PROVIDERS if name in (p.name, p.ort_name)), None)
     if provider is not None and provider.ort_name in providers_here():
+        import onnxruntime
+
+        version = ".".join(onnxruntime.__version__.split(".")[:2])
         raise UsageError(
-            f"{name!r} is the execution provider of this environment. Give the runtime another name, for example "
-            f"{provider.name}@other."
+            f"{name!r} is the execution provider of this environment. Give the runtime a version too, for example "
+            f"{provider.name}@{version}, or another name with --package or --python."
         )
     return _home(cache) / name
 
