@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,29 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
     except OSError as error:
         raise _output_error(path, error) from error
+
+
+def check_free(path: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuses a place to write to before any work is done for it.
+
+    Args:
+        path: the file to write.
+        force: replace an existing file.
+        inputs: files that the work reads, which are never replaced.
+
+    Raises:
+        OutputError: it could not be written, is one of `inputs`, or exists and `force` was not asked for.
+    """
+    check_writable(path)
+    check_no_input(path, inputs)
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already. Replace it with --force, or write elsewhere with -o.")
+
+
+def check_no_input(path: Path, inputs: Iterable[Path]) -> None:
+    """Raises OutputError when `path` is one of the models that are read, under whatever name."""
+    if path.exists() and any(path.samefile(one) for one in inputs):
+        raise OutputError(f"{path} is the model itself; it is never replaced. Write elsewhere with -o.")
 
 
 @dataclass(frozen=True)

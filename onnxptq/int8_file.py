@@ -15,6 +15,7 @@ from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.calibrators.statistics import CalibrationStatistics
 from onnxptq.errors import ModelError, OnnxptqError, OutputError
+from onnxptq.files import check_no_input
 from onnxptq.foreign_text import one_line
 from onnxptq.graphs import Model, Provenance, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.preprocessing_cut import rejoin
@@ -96,8 +97,7 @@ def same_or_refuse(path: Path, provenance: Provenance, force: bool, model: Model
     """
     if not path.exists():
         return False
-    if path.samefile(model.path):
-        raise OutputError(f"{path} is the model itself; it is never replaced. Write elsewhere with -o.")
+    check_no_input(path, [model.path])
     if force:
         return False
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from onnxptq.errors import OutputError
-from onnxptq.files import check_writable, digest_file, replacing
+from onnxptq.files import check_free, check_writable, digest_file, replacing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and device files of POSIX")
 
@@ -126,6 +126,17 @@ def test_checking_leaves_no_trace(path):
     check_writable(path.with_name("other"))
     assert beside(path) == ["model.onnx"]
     assert path.read_text() == "old"
+
+
+def test_a_file_is_replaced_only_when_asked_for_and_never_one_that_is_read(path):
+    check_free(path, False)
+    path.write_text("old")
+    with pytest.raises(OutputError, match=r"exists already\. Replace it with --force"):
+        check_free(path, False)
+    check_free(path, True)
+    path.with_name("link").symlink_to(path)
+    with pytest.raises(OutputError, match="never replaced"):
+        check_free(path.with_name("link"), True, [path])
 
 
 @posix

@@ -39,15 +39,12 @@ def calibrate(**values: Any) -> None:
     Every range method works from them: onnxptq quantize MODEL --stats OUT --method percentile
     """
     from onnxptq import api
-    from onnxptq.errors import OutputError
-    from onnxptq.files import check_writable
+    from onnxptq.files import check_free
     from onnxptq.quantization.static import engine_notes
     from onnxptq.runtimes import stdout_to_stderr
 
     json_target, output, force = values.pop("json_target"), Path(values.pop("output")), values.pop("force")
-    check_writable(output)
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists already. Replace it with --force, or write elsewhere with -o.")
+    check_free(output, force)
     options = data_options(values, calib_data=values.pop("calib_data"), eval_data=values.pop("eval_data"))
     choose_engine(values)
     with progress_bar() as progress, stdout_to_stderr():

@@ -18,13 +18,10 @@ from onnxptq.commands._statistics import as_json, describe
 def merge_stats(parts: tuple[str, ...], output: str, force: bool, json_target: str | None) -> None:
     """Join the statistics of shards (onnxptq calibrate --shard): byte for byte those of one pass over all samples."""
     from onnxptq import api
-    from onnxptq.errors import OutputError
-    from onnxptq.files import check_writable
+    from onnxptq.files import check_free
 
     path = Path(output)
-    check_writable(path)
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already. Replace it with --force, or write elsewhere with -o.")
+    check_free(path, force)
     statistics = api.merge_statistics(parts)
     statistics.save(path)
     if json_target != "-":

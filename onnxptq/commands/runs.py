@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from onnxptq.commands._output import check_json_target, json_option, write_json
-from onnxptq.errors import OutputError
 
 _store_option = click.option("--store", metavar="DIR", help="The store of the sweep. [default: the cache]")
 
@@ -82,14 +81,14 @@ def show(run: str, as_plan: bool, store: str | None, json_target: str | None) ->
 def export(run: str, output: str, groups: bool, ranges: bool, force: bool, store: str | None) -> None:
     """Write a run as a table, for pandas, DuckDB or a spreadsheet."""
     from onnxptq.errors import UsageError
+    from onnxptq.files import check_free
     from onnxptq.sweeps.export import rows_of, write_table
     from onnxptq.sweeps.store import load_study
 
     if groups and ranges:
         raise UsageError("give either --groups or --ranges, not both; each is a table of its own.")
     path = Path(output)
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already. Replace it with --force, or write elsewhere with -o.")
+    check_free(path, force)
     study = load_study(run, Path(store) if store else None)
     table: list[dict[str, Any]] = rows_of(study, "groups" if groups else "ranges" if ranges else "cells")
     write_table(table, path)

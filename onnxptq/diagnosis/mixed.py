@@ -16,9 +16,8 @@ from onnxptq.diagnosis.float_nodes import Wishes
 from onnxptq.diagnosis.measure import VariantRunner
 from onnxptq.diagnosis.result import Budget, Effect, NodeEffect, TensorEffect
 from onnxptq.diagnosis.samples import Halves
-from onnxptq.errors import OutputError
 from onnxptq.evaluation import ModelUnderTest, Report, compare, predict
-from onnxptq.files import check_writable, replacing
+from onnxptq.files import check_free, replacing
 from onnxptq.gates.policy import GROUP_MARGIN
 from onnxptq.graphs import Model, Provenance, fold, load_model, read_provenance, write_with_provenance
 from onnxptq.graphs.external import install
@@ -118,11 +117,7 @@ def _check_free(settings: DiagnoseSettings, int8: Model, reference: Model) -> No
         return
     recipe = settings.output.with_name(settings.output.name + RECIPE_SUFFIX)
     for path in (settings.output, recipe):
-        check_writable(path)
-        if any(path.exists() and path.samefile(model.path) for model in (int8, reference)):
-            raise OutputError(f"{path} is the model itself; it is never replaced. Write elsewhere with -o.")
-        if path.exists() and not settings.force:
-            raise OutputError(f"{path} exists already. Replace it with --force, or write elsewhere with -o.")
+        check_free(path, settings.force, [int8.path, reference.path])
 
 
 def _search(

@@ -30,11 +30,11 @@ from onnxptq.calibrators.methods import RANGE_METHODS
 from onnxptq.comparison.multiply_adds import multiply_adds
 from onnxptq.diagnosis import DiagnoseSettings, diagnose_on
 from onnxptq.diagnosis.samples import Halves, halve
-from onnxptq.errors import ModelError, OutputError, UsageError, WrittenFileError
+from onnxptq.errors import ModelError, UsageError, WrittenFileError
 from onnxptq.evaluation import EvaluationSamples, Predictions, Report
 from onnxptq.evaluation.paired import measure_named, paired
 from onnxptq.evaluation.totals import totals_by_name
-from onnxptq.files import check_writable
+from onnxptq.files import check_free
 from onnxptq.gates.evidence import Evidence
 from onnxptq.gates.named_policies import find_policy
 from onnxptq.gates.policy import Policy, policy_to_dict, settle
@@ -118,7 +118,7 @@ def tune(
     rules = settle(rules, judging.groups, labelled=samples.labelled, flips=samples.flips, raw=raw)
     _check_rules(rules)
     if output is not None:
-        _check_free(Path(output), force)
+        check_free(Path(output), force, [inputs.model.path])
     with tempfile.TemporaryDirectory(prefix="onnxptq.") as folder:
         search = _Search(
             inputs=inputs,
@@ -140,7 +140,7 @@ def tune(
         if winner is not None and verdict is not Verdict.FAILED:
             recipe = search.recipes[winner.name]
             path = Path(output) if output else Path(default_name(inputs, recipe, method_label(winner.method)))
-            _check_free(path, force)
+            check_free(path, force, [inputs.model.path])
             install(search.models[winner.name].path, path)
         return Tuned(
             verdict=verdict,
@@ -332,12 +332,6 @@ def _check_rules(rules: Policy) -> None:
             f"the policy has the rule {' and '.join(found)}, which tune does not look at. Leave it out here, and judge "
             "the file that is written with onnxptq check."
         )
-
-
-def _check_free(path: Path, force: bool) -> None:
-    check_writable(path)
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already. Replace it with --force, or write elsewhere with -o.")
 
 
 def _command(

@@ -109,6 +109,10 @@ def test_rules_that_are_not_looked_at_and_files_in_the_way_are_refused(planted, 
     with pytest.raises(OutputError, match="exists already"):
         tuned(planted, tmp_path)
     assert (tmp_path / "int8.onnx").read_text() == "mine"
+    model = planted[0].read_bytes()
+    with pytest.raises(OutputError, match="is the model itself; it is never replaced"):
+        tuned(planted, tmp_path, output=planted[0], force=True)
+    assert planted[0].read_bytes() == model
 
 
 def test_a_method_that_does_not_fit_is_named_and_the_others_go_on(planted, tmp_path):
