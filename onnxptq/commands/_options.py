@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -135,6 +135,29 @@ def data_options(values: dict[str, Any], **sources: str | None) -> Any:
         head=values.pop("head"),
         **sources,
     )
+
+
+def given_words(without: Collection[str]) -> list[str]:
+    """The current command's arguments and options that were given, as words of a command line.
+
+    Args:
+        without: names of parameters to leave out.
+    """
+    context = click.get_current_context()
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        value: Any = context.params.get(name)
+        if name in without or context.get_parameter_source(name) != _GIVEN:
+            continue
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[-1])
+        else:
+            for one in value if parameter.multiple else (value,):
+                words += [parameter.opts[-1], str(one)]
+    return words
 
 
 def check_not_given(decides: str, names: Sequence[str]) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxptq.commands._options import data_options, grouping_options, reading_options
+from onnxptq.commands._options import data_options, given_words, grouping_options, reading_options
 from onnxptq.commands._output import check_different, check_json_target, json_option, note, progress_bar, write_json
+
+if TYPE_CHECKING:
+    from onnxptq.tuning.result import Tuned
+
+_TUNING_ALONE = ("methods", "policy", "output", "force", "groups", "corruptions", "json_target")
+"""Parameters that quantize does not share, or that the file made again has otherwise."""
 
 
 @click.command()
@@ -55,9 +63,20 @@ def tune(**values: Any) -> None:
     values["corruptions"] = values["corruptions"] or None
     with progress_bar() as progress, stdout_to_stderr():
         result = run(**values, options=options, progress=progress)
+    result = replace(result, command=_again(result))
     for warning in result.warnings:
         note(f"note: {warning}")
     if json_target != "-":
         print_tuning(result)
     write_json(json_target, result.to_dict())
     click.get_current_context().exit(result.verdict.exit_code)
+
+
+def _again(result: Tuned) -> str | None:
+    """What makes the file again: quantize, with whatever was said of model, data and how they are read."""
+    if result.winner is None or result.output is None:
+        return None
+    words = ["onnxptq", "quantize", *given_words(_TUNING_ALONE), "--method", result.winner.method]
+    for node in result.winner.float_nodes:
+        words += ["--exclude", node]
+    return shlex.join([*words, "-o", str(result.output), "--force"])

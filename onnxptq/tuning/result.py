@@ -61,7 +61,8 @@ class Tuned:
         choice_sources, proof_sources: original samples that choices were made on, and that none has seen.
         evaluations: what all judging cost, in runs of one INT8 model over all samples.
         output: the file, or None where none was written.
-        command: what makes it again; None where nothing was written.
+        command: what makes it again on the command line, where the tuning was asked for there; None from Python, and
+            where nothing was written.
         policy: the rules, as JSON types.
         warnings: one line each.
     """

@@ -15,7 +15,6 @@ is made on one half, and the winner alone is judged on the other, which no choic
 from __future__ import annotations
 
 import math
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -154,7 +153,7 @@ def tune(
             proof_sources=len(search.halves.held_out.dataset),
             evaluations=search.rows / len(samples),
             output=path,
-            command=_command(inputs, judging.data, calib, calib_size, seed, target, winner, path),
+            command=None,
             policy=policy_to_dict(rules),
             warnings=tuple(dict.fromkeys((*inputs.warnings, *search.notes))),
         )
@@ -332,34 +331,3 @@ def _check_rules(rules: Policy) -> None:
             f"the policy has the rule {' and '.join(found)}, which tune does not look at. Leave it out here, and judge "
             "the file that is written with onnxptq check."
         )
-
-
-def _command(
-    inputs: Inputs,
-    options: DataOptions,
-    calib: str,
-    size: int | None,
-    seed: int,
-    target: str,
-    winner: Candidate | None,
-    path: Path | None,
-) -> str | None:
-    """What makes the file again."""
-    if winner is None or path is None:
-        return None
-    words = ["onnxptq", "quantize"]
-    if inputs.builtin is None:
-        words.append(str(inputs.model.path))
-    named = {"--data": options.data, "--calib-data": options.calib_data, "--eval-data": options.eval_data}
-    named |= {"--label-column": options.columns.label, "--task": options.task, "--head": options.head}
-    if inputs.builtin is not None:
-        named = {}
-    for flag, value in named.items():
-        words += [flag, value] if value else []
-    words += ["--calib", calib, "--method", winner.method]
-    words += ["--calib-size", str(size)] if size else []
-    words += ["--seed", str(seed)] if seed else []
-    words += ["--target", target] if target != "cpu" else []
-    for node in winner.float_nodes:
-        words += ["--exclude", node]
-    return shlex.join([*words, "-o", str(path), "--force"])

@@ -122,6 +122,23 @@ def test_a_method_that_does_not_fit_is_named_and_the_others_go_on(planted, tmp_p
     assert found.verdict is Verdict.PASSED
 
 
+def test_the_command_that_makes_the_file_again_reads_the_data_in_the_same_way(planted, tmp_path, run_here):
+    model, data = planted
+    words = ["tune", str(model), "--data", data, "--head", "classification", "--group", "who", "--corruption", "clean"]
+    reading = ["--input-range", "x=-3:3", "--skip-bad", "--label-column", "label", "--seed", "1"]
+    done = run_here([*words, *reading, "-o", "int8.onnx", "--json", "t.json", "--method", "minmax"], tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    command = json.loads((tmp_path / "t.json").read_text())["command"]
+    printed = next(line.removeprefix("again: ") for line in done.stdout.splitlines() if line.startswith("again: "))
+    assert printed == command
+    assert all(word in shlex.split(command) for word in reading)
+    assert not {"--group", "--corruption", "--json"} & set(shlex.split(command))
+    made = (tmp_path / "int8.onnx").read_bytes()
+    again = run_here(shlex.split(command)[1:], tmp_path, {})
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "int8.onnx").read_bytes() == made
+
+
 def test_the_command_line_says_verdict_proof_and_candidates_and_what_makes_the_file_again(planted, tmp_path, run_here):
     model, data = planted
     words = ["tune", str(model), "--data", data, "--head", "classification", "--group", "who", "--corruption", "clean"]
