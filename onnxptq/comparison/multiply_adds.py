@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,12 @@ def multiply_adds(path: Path) -> dict[str, int]:
     shapes = _shapes(onnx.shape_inference.infer_shapes(model).graph)
     counted = ((node.name, _of_node(node, shapes)) for node in model.graph.node if node.name)
     return {name: count for name, count in counted if count}
+
+
+def share_of(counts: Mapping[str, int], nodes: Collection[str]) -> float:
+    """The share of all multiply-adds, from 0 to 1, that some nodes take; NaN where nothing is counted."""
+    total = sum(counts.values())
+    return sum(counts.get(node, 0) for node in set(nodes)) / total if total else math.nan
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from onnxptq.comparison.multiply_adds import multiply_adds
+from onnxptq.comparison.multiply_adds import multiply_adds, share_of
 from onnxptq.diagnosis.result import MixedSpeed
 from onnxptq.evaluation.sample_runner import arranged
 from onnxptq.evaluation.samples import EvaluationSamples
@@ -35,12 +36,6 @@ def measure_cost(
         if not isinstance(failed, Latency):
             raise failed
     first, second, third = (one for one in times if isinstance(one, Latency))
-    share = _share(base, float_nodes)
+    share = share_of(multiply_adds(base), float_nodes)
+    share = 0.0 if math.isnan(share) else share
     return MixedSpeed(first, second, third, second.p50 + share * (first.p50 - second.p50))
-
-
-def _share(base: Path, float_nodes: Collection[str]) -> float:
-    """The nodes' share of the estimated multiply-adds; 0 where nothing is counted."""
-    counts = multiply_adds(base)
-    total = sum(counts.values())
-    return sum(counts.get(node, 0) for node in float_nodes) / total if total else 0.0

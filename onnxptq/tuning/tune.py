@@ -18,6 +18,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from onnxptq.cache import Cache, user_cache
 from onnxptq.calibration import draw_from, resolve_calibration
 from onnxptq.calibrators import CalibrationSamples, CalibrationSet
 from onnxptq.calibrators.methods import RANGE_METHODS
-from onnxptq.comparison.multiply_adds import multiply_adds
+from onnxptq.comparison.multiply_adds import multiply_adds, share_of
 from onnxptq.diagnosis import DiagnoseSettings, diagnose_on
 from onnxptq.diagnosis.samples import Halves, halve
 from onnxptq.errors import ModelError, UsageError, WrittenFileError
@@ -182,7 +183,12 @@ class _Search:
     notes: list[str] = field(default_factory=list)
     rows: int = 0
 
-    @property
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Multiply-adds of each node of the float graph."""
+        return multiply_adds(self.folded)
+
+    @cached_property
     def choice(self) -> EvaluationSamples:
         """The half that choices are made on."""
         return replace(self.halves.samples, dataset=self.halves.samples.dataset.select(self.halves.searching))
@@ -269,10 +275,7 @@ class _Search:
         )
 
     def _int8_share(self, recipe: Recipe) -> float:
-        counts = multiply_adds(self.folded)
-        in_float = set(quantizer_settings(recipe, self.folded).nodes_to_exclude)
-        total = sum(counts.values())
-        return 1 - sum(counts.get(node, 0) for node in in_float) / total if total else math.nan
+        return 1 - share_of(self.counts, quantizer_settings(recipe, self.folded).nodes_to_exclude)
 
     def _ruled(self, model: Model | None, base: Predictions, run: Predictions) -> tuple[RuleResult, ...]:
         evidence = Evidence(
