@@ -24,6 +24,7 @@ from onnxptq.evaluation.sanity import reference_notes
 from onnxptq.files import check_writable
 from onnxptq.graphs import Model, fold, load_model, read_provenance
 from onnxptq.graphs.load import check_quantizable
+from onnxptq.graphs.modernize import in_opset
 from onnxptq.graphs.parts import opset_of
 from onnxptq.inputs import DataOptions
 from onnxptq.judging import JudgingOptions, check_same_outputs, samples_to_judge_on
@@ -187,7 +188,9 @@ def _variant_runner(reference: Model, int8: Model, cache: Cache) -> VariantRunne
     for path in (fold(reference, cache), reference.path):
         base = onnx.load(str(path))
         if opset_of(base) < opset_of(quantized):
-            base = _converted(base, opset_of(quantized), reference)
+            opset = opset_of(quantized)
+            remedy = f"The INT8 model is of opset {opset}: export the FP32 model in that, or quantize it again."
+            base = in_opset(base, opset, reference.path, remedy)
         paired = read_pairs(base, quantized)
         if best is None or len(paired.pairs) > best[0]:
             best = (len(paired.pairs), base, paired)
@@ -200,18 +203,6 @@ def _variant_runner(reference: Model, int8: Model, cache: Cache) -> VariantRunne
             "tensors of the same names. Give the FP32 model that the INT8 file was made from."
         )
     return VariantRunner(reference, best[1], quantized, best[2], cache)
-
-
-def _converted(base: onnx.ModelProto, opset: int, reference: Model) -> onnx.ModelProto:
-    import onnx
-
-    try:
-        return onnx.version_converter.convert_version(base, opset)
-    except Exception as error:  # the converter raises bare RuntimeErrors, and others
-        raise ModelError(
-            f"{reference.path} cannot be converted to opset {opset}, which the INT8 model has: {error}. Export it in "
-            f"opset {opset}, or quantize it again."
-        ) from error
 
 
 def _wishes(runner: VariantRunner, int8: Model) -> Wishes:

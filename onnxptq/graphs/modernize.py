@@ -45,7 +45,7 @@ def modernized(source: Path, folder: Path, *, named: Path | None = None) -> Path
     proto.graph.input.extend(kept)
     proto.ir_version = max(proto.ir_version, _IR_OF_OPSET)
     if old:
-        proto = _converted(proto, named or source)
+        proto = in_opset(proto, OPSET, named or source, check=True)
     target = folder / "modern.onnx"
     onnx.save(proto, str(target))
     return target
@@ -74,17 +74,34 @@ def _listed_initializers(proto: onnx.ModelProto) -> frozenset[str]:
     return frozenset(tensor.name for tensor in proto.graph.initializer) & {value.name for value in proto.graph.input}
 
 
-def _converted(proto: onnx.ModelProto, source: Path) -> onnx.ModelProto:
+def in_opset(
+    proto: onnx.ModelProto, opset: int, source: Path, remedy: str = "", *, check: bool = False
+) -> onnx.ModelProto:
+    """A model in another opset, metadata kept; itself where it is of that opset.
+
+    Args:
+        proto: the model.
+        opset: of the default operator domain.
+        source: what messages call the model.
+        remedy: what to do where it fails; "" tells to export again.
+        check: let the checker look at the result, which refuses some models that ONNX Runtime runs (unsorted ones).
+
+    Raises:
+        ModelError: an operator cannot be converted, or the result does not pass the check.
+    """
     import onnx
 
+    if opset_of(proto) == opset:
+        return proto
     try:
-        converted = onnx.version_converter.convert_version(proto, OPSET)
-        onnx.checker.check_model(converted)
+        converted = onnx.version_converter.convert_version(proto, opset)
+        if check:
+            onnx.checker.check_model(converted)
     except Exception as error:  # RuntimeError, ValueError and the checker's own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"{source} is of opset {opset_of(proto)} and cannot be converted to opset {OPSET}: {reason}. "
-            f"Export it again with opset {OPSET} or newer."
+            f"{source} is of opset {opset_of(proto)} and cannot be converted to opset {opset}: {reason}. "
+            + (remedy or f"Export it again with opset {opset} or newer.")
         ) from error
     # The converter drops them.
     onnx.helper.set_model_props(converted, {entry.key: entry.value for entry in proto.metadata_props})

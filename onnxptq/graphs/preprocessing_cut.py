@@ -23,6 +23,7 @@ from onnxptq.cache import Cache, content_key, is_whole, seal
 from onnxptq.errors import ModelError
 from onnxptq.graphs.external import install, is_large
 from onnxptq.graphs.load import Model, Parts, load_model
+from onnxptq.graphs.modernize import in_opset
 from onnxptq.graphs.parts import opset_of, part_of, reads
 from onnxptq.graphs.skeleton import skeleton
 
@@ -168,7 +169,7 @@ def rejoin(head: Path, body: Path, output: Path, tail: Path | None = None, outpu
     import onnx
 
     whole = onnx.load(str(body), load_external_data=False)
-    front = _of_opset(onnx.load(str(head)), whole)
+    front = in_opset(onnx.load(str(head)), opset_of(whole), head)
     meeting = {value.name for value in front.graph.output}
     inputs = {value.name for value in whole.graph.input}
     if not (inputs <= meeting if tail else inputs == meeting):
@@ -178,7 +179,7 @@ def rejoin(head: Path, body: Path, output: Path, tail: Path | None = None, outpu
         raise ModelError(f"{head} and {body} both have a tensor {min(clash)!r}; expected two parts of one model.")
     nodes = [*front.graph.node, *whole.graph.node]
     if tail is not None:
-        back = _of_opset(onnx.load(str(tail)), whole)
+        back = in_opset(onnx.load(str(tail)), opset_of(whole), tail)
         nodes += back.graph.node
         results = {value.name: value for value in (*whole.graph.output, *back.graph.output)}
         whole.graph.ClearField("output")
@@ -278,15 +279,6 @@ def _typed(model: onnx.ModelProto, path: Path, tensors: tuple[str, ...]) -> list
         )
         for spec in specs
     ]
-
-
-def _of_opset(front: onnx.ModelProto, body: onnx.ModelProto) -> onnx.ModelProto:
-    """The head in the opset of the body, which folding may have raised."""
-    import onnx
-
-    if opset_of(front) == opset_of(body):
-        return front
-    return onnx.version_converter.convert_version(front, opset_of(body))
 
 
 def _own_names(graph: onnx.GraphProto) -> set[str]:

@@ -18,6 +18,7 @@ from onnxptq.cache import Cache
 from onnxptq.calibrators import CalibrationSamples
 from onnxptq.errors import ModelError, UsageError
 from onnxptq.graphs.external import has_external_data
+from onnxptq.graphs.modernize import in_opset
 from onnxptq.graphs.order import sort_model
 from onnxptq.graphs.parts import opset_of
 from onnxptq.quantization.passes import observe
@@ -86,7 +87,10 @@ def remainder_in_fp16(path: Path, beyond: Sequence[str] = ()) -> tuple[str, ...]
 
     if has_external_data(path):
         raise ModelError(f"{path.name} keeps weights in files of their own, which are not converted to FP16.")
-    model = _raised(onnx.load(str(path)), path)
+    model = onnx.load(str(path))
+    if opset_of(model) < _FIRST_OPSET:
+        remedy = f"Scales may be FP16 from {_FIRST_OPSET} on: export the model in that opset or later."
+        model = in_opset(model, _OPSET, path, remedy)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"unnamed_{number}"  # What stays in FP32 is said by name.
     small = _with_small_scales(model)
@@ -137,20 +141,6 @@ def _join_casts(graph: onnx.GraphProto, in_fp32: set[str]) -> None:
             graph.node.remove(node)
         read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
         unread = [node for node in graph.node if node.op_type == "Cast" and node.output[0] not in read]
-
-
-def _raised(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    import onnx
-
-    if opset_of(model) >= _FIRST_OPSET:
-        return model
-    try:
-        return onnx.version_converter.convert_version(model, _OPSET)
-    except Exception as error:  # the converter raises bare RuntimeErrors, and others
-        raise ModelError(
-            f"{path.name} cannot be brought to opset {_OPSET} (scales may be FP16 from {_FIRST_OPSET} on): {error}. "
-            f"Export the model in opset {_FIRST_OPSET} or later."
-        ) from error
 
 
 def _with_small_scales(model: onnx.ModelProto) -> list[str]:
