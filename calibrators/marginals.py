@@ -7,7 +7,7 @@ each are kept, to four digits, so that no sample can be put together again from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ POINTS = 33
 
 MOST = 32
 """Numbers of a sample up to which each counts by itself, as columns of a table."""
-
-Values = Mapping[str, npt.NDArray[np.float64]]
 
 
 def numbers_of(samples: Iterable[Feeds]) -> dict[str, npt.NDArray[np.float64]]:

@@ -125,12 +125,18 @@ def test_removing_a_managed_environment_deletes_it(empty_cache: Cache, fake_pip:
     assert not environment.python.exists()
 
 
-def test_what_pip_says_is_the_reason(tmp_path: Path) -> None:
+def interpreter(folder: Path, script: str) -> Path:
+    """A Python that does what a shell script says."""
     if sys.platform == "win32":
         pytest.skip("the interpreter is a shell script")
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho Collecting things\necho 'ERROR: No matching distribution'\nexit 1\n")
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
+    return python
+
+
+def test_what_pip_says_is_the_reason(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "echo Collecting things\necho 'ERROR: No matching distribution'\nexit 1")
     said: list[str] = []
     with pytest.raises(RuntimeUnavailableError, match=r"nothing==9: No matching distribution\..*--python"):
         module._pip_install(python, ["nothing==9"], said.append)
@@ -154,22 +160,14 @@ def test_the_reason_is_the_error_and_not_the_line_that_came_last(lines: list[str
 
 
 def test_tensorrt_says_where_its_libraries_come_from(tmp_path: Path) -> None:
-    if sys.platform == "win32":
-        pytest.skip("the interpreter is a shell script")
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'wheel_stub.error.InstallFailedError: no index'\nexit 1\n")
-    python.chmod(0o755)
+    python = interpreter(tmp_path, "echo 'wheel_stub.error.InstallFailedError: no index'\nexit 1")
     with pytest.raises(RuntimeUnavailableError, match=r"InstallFailedError: no index\..*pypi\.nvidia\.com"):
         module._pip_install(python, ["tensorrt-cu13>=10,<11"], str)
 
 
 def test_an_interpreter_without_onnxruntime_is_refused(empty_cache: Cache, tmp_path: Path) -> None:
-    if sys.platform == "win32":
-        pytest.skip("the interpreter is a shell script")
-    python = tmp_path / "python"
     # -S: without site-packages.
-    python.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S "$@"\n')
-    python.chmod(0o755)
+    python = interpreter(tmp_path, f'exec "{os.path.realpath(sys.executable)}" -S "$@"')
     with pytest.raises(RuntimeUnavailableError, match="lacks what it needs"):
         add_interpreter(empty_cache, "bare", python)
     assert environments(empty_cache) == []
